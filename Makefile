@@ -1,0 +1,60 @@
+# The environment lives in .venv/. Needed: python3 >= 3.11 with venv, and make.
+# ARGS goes to the command: make demo ARGS="--system nav2d"   make test ARGS="tests/infra -x"
+PYTHON    ?= python3
+INSTALLER ?= uv# uv (fetched with a pinned hash) or pip
+ARGS      ?=
+BENCH     ?= align plan
+
+VENV := .venv
+BIN  := $(VENV)/bin
+LOCK  = $(BIN)/uv pip compile pyproject.toml requirements/build.in --universal \
+        --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+        --custom-compile-command 'make lock' --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench lock clean
+
+help: ## say what there is
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+demo: $(VENV)/run.stamp ## set up what is needed, run the whole loop, write a report
+	@$(BIN)/rehearse demo $(ARGS)
+
+test: $(VENV)/dev.stamp ## run all tests
+	@$(BIN)/pytest $(ARGS)
+
+check: $(VENV)/dev.stamp ## lint, format, types, and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/run.stamp ## the figures of this machine
+	@for name in $(BENCH); do $(BIN)/rehearse bench $$name $(ARGS) || exit $$?; done
+
+lock: $(VENV)/dev.stamp ## pin the newest versions that fit (LOCK_ARGS=--upgrade) with their hashes
+	$(LOCK) --extra train --extra dev $(LOCK_ARGS) -o requirements/dev.txt
+	$(LOCK) -c requirements/dev.txt $(LOCK_ARGS) -o requirements/run.txt
+
+clean: ## remove the environment, caches, and what runs left in .rehearse/
+	@if [ -x $(BIN)/rehearse ]; then $(BIN)/rehearse broker stop >/dev/null 2>&1 || true; fi
+	rm -rf $(VENV) .rehearse build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+	       .import_linter_cache .hypothesis .coverage htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A dev environment is a superset of the run environment: it satisfies both stamps.
+$(VENV)/run.stamp: requirements/run.txt pyproject.toml | $(VENV)/python.stamp
+	@sh requirements/install.sh $(BIN) $(INSTALLER) requirements/run.txt
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(VENV)/python.stamp
+	@sh requirements/install.sh $(BIN) $(INSTALLER) requirements/dev.txt
+	@touch $(VENV)/run.stamp $@
+
+$(VENV)/python.stamp:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
+	  f"Python 3.11 or later is needed, {sys.executable} is {v.major}.{v.minor}: make PYTHON=/path/to/python3")'
+	@echo "setup: making the environment $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV) || { \
+	  echo "setup: python3 lacks venv; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@touch $@

@@ -1,0 +1,1 @@
+"""What it runs on and against: broker, clients, deployment, plants."""

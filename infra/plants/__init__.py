@@ -1,0 +1,1 @@
+"""Pure simulators that answer actions with sensor readings."""

@@ -1,0 +1,1 @@
+"""What learns: world models, training, export and evaluation."""

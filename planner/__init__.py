@@ -1,0 +1,1 @@
+"""What decides: imagination, search, budget and gate."""

@@ -1,0 +1,1 @@
+"""What flows: specs, frames, messages, topics and the catalog."""

@@ -1,0 +1,1 @@
+"""What moves: Kafka in, Kafka out."""
