@@ -1,0 +1,72 @@
+"""Record batches with a JSON header: Arrow IPC streams in, Arrow IPC streams out."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+HEADER_KEY = b"rehearse"
+
+
+class FrameError(ValueError):
+    """Bytes that are not the frame they should be; the message says what is wrong."""
+
+
+def write_batch(
+    schema: pa.Schema, arrays: Sequence[pa.Array], metadata: dict[bytes, bytes]
+) -> bytes:
+    """One record batch as an Arrow IPC stream, `metadata` in its schema."""
+    schema = schema.with_metadata(metadata)
+    batch = pa.RecordBatch.from_arrays(list(arrays), schema=schema)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def read_batch(data: bytes) -> tuple[pa.RecordBatch, dict[bytes, bytes]]:
+    """The record batch of an Arrow IPC stream and its schema's metadata. Raises `FrameError`."""
+    try:
+        with pa.ipc.open_stream(data) as reader:
+            batch = reader.read_next_batch()
+            batch.validate()
+            return batch, dict(reader.schema.metadata or {})
+    except (pa.ArrowException, StopIteration, OSError, EOFError) as error:
+        raise FrameError(f"not an Arrow IPC stream with one record batch: {error}") from error
+
+
+def header_of(metadata: dict[bytes, bytes]) -> dict[str, Any]:
+    """The JSON header in a schema's metadata. Raises `FrameError`."""
+    try:
+        header = json.loads(metadata[HEADER_KEY])
+    except (KeyError, ValueError) as error:
+        raise FrameError(f"no readable {HEADER_KEY.decode()!r} header: {error}") from error
+    if not isinstance(header, dict):
+        raise FrameError("the header is not a JSON object")
+    return header
+
+
+def matrix(batch: pa.RecordBatch, names: Sequence[str], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """[rows, names] the columns `names` of a batch, nulls as NaN. Raises `FrameError`."""
+    result = np.empty((batch.num_rows, len(names)), dtype=dtype)
+    for i, name in enumerate(names):
+        result[:, i] = vector(batch, name)
+    return result
+
+
+def vector(batch: pa.RecordBatch, name: str) -> npt.NDArray[Any]:
+    """[rows] one column of a batch. Raises `FrameError` where it is absent."""
+    index = batch.schema.get_field_index(name)
+    if index < 0:
+        raise FrameError(f"column {name!r} is absent")
+    array: npt.NDArray[Any] = batch.column(index).to_numpy(zero_copy_only=False)
+    return array
+
+
+def columns(values: npt.NDArray[Any], kind: pa.DataType) -> list[pa.Array]:
+    """One Arrow array per column of `values` [rows, columns]."""
+    by_column = np.ascontiguousarray(values.T)
+    return [pa.array(column, type=kind) for column in by_column]

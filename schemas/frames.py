@@ -1,0 +1,175 @@
+"""Frames: one cohort at one tick, as an Arrow record batch derived from the spec."""
+
+import json
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from schemas import arrow_io
+from schemas.arrow_io import FrameError
+from schemas.messages import ALL
+from schemas.system import SystemSpec
+
+__all__ = ["ControlView", "Frame", "FrameError", "FrameHeader", "decode_frame", "encode_frame"]
+
+Offsets = dict[str, dict[int, int]]
+
+
+@dataclass(frozen=True)
+class ControlView:
+    """What `S.control` said as of a tick."""
+
+    bundle: str | None = None  # digest of the released bundle
+    holds: tuple[str, ...] = ()  # entities, or "*"
+    overrides: dict[str, dict[str, float]] = field(default_factory=dict)
+    budget: str | None = None  # the deepest tier allowed
+
+    def holds_entity(self, entity: str) -> bool:
+        return ALL in self.holds or entity in self.holds
+
+
+@dataclass(frozen=True)
+class FrameHeader:
+    """Where a frame stands, and from which source offsets it and its followers can be built again."""
+
+    system: str
+    cohort: int
+    tick: int
+    time_us: int
+    epoch: int = 0  # of the aligner: raised by each restart
+    spec_hash: str = ""
+    interface_hash: str = ""
+    offsets: Offsets = field(default_factory=dict)
+    control: ControlView = field(default_factory=ControlView)
+    left: tuple[str, ...] = ()
+    closed_by: Literal["passed", "lateness"] = "passed"
+    counters: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One cohort of E entities, sorted by name, at one tick.
+
+    values   [E, O] float64: `spec.columns`; NaN where missing or older than its maximum age
+    ages     [E, channels] float32 seconds since the newest reading used; NaN where never seen
+    applied  [E, A] float64: the action in force during the interval that ends here; NaN where none
+    status   [E] uint8: `codes.Status` of that action
+    flags    [E] uint8: `codes.Flag` bits
+    """
+
+    header: FrameHeader
+    entities: tuple[str, ...]
+    values: npt.NDArray[np.float64]
+    ages: npt.NDArray[np.float32]
+    applied: npt.NDArray[np.float64]
+    status: npt.NDArray[np.uint8]
+    flags: npt.NDArray[np.uint8]
+
+    @property
+    def tick(self) -> int:
+        return self.header.tick
+
+    @property
+    def cohort(self) -> int:
+        return self.header.cohort
+
+
+def age_columns(spec: SystemSpec) -> tuple[str, ...]:
+    """Names of the age columns, one per channel."""
+    return tuple(f"age:{channel.name}" for channel in spec.channels)
+
+
+def applied_columns(spec: SystemSpec) -> tuple[str, ...]:
+    """Names of the columns of the applied action."""
+    return tuple(f"applied:{name}" for name in spec.action_columns)
+
+
+@lru_cache(maxsize=64)
+def _schema(layout: tuple[tuple[str, ...], ...]) -> pa.Schema:
+    values, ages, applied = layout
+    fields = [("entity", pa.string())]
+    fields += [(name, pa.float64()) for name in values]
+    fields += [(name, pa.float32()) for name in ages]
+    fields += [(name, pa.float64()) for name in applied]
+    return pa.schema([*fields, ("status", pa.uint8()), ("flags", pa.uint8())])
+
+
+def frame_schema(spec: SystemSpec) -> pa.Schema:
+    """The Arrow schema of a system's frames."""
+    return _schema((spec.columns, age_columns(spec), applied_columns(spec)))
+
+
+def frame_arrays(frame: Frame) -> list[pa.Array]:
+    """The columns of a frame in the order of `frame_schema`."""
+    return [
+        pa.array(frame.entities, type=pa.string()),
+        *arrow_io.columns(frame.values, pa.float64()),
+        *arrow_io.columns(frame.ages, pa.float32()),
+        *arrow_io.columns(frame.applied, pa.float64()),
+        pa.array(frame.status, type=pa.uint8()),
+        pa.array(frame.flags, type=pa.uint8()),
+    ]
+
+
+def encode_frame(spec: SystemSpec, frame: Frame) -> bytes:
+    """The bytes of a frame on `S.frames`."""
+    header = json.dumps(header_to_json(frame.header), separators=(",", ":")).encode()
+    return arrow_io.write_batch(
+        frame_schema(spec), frame_arrays(frame), {arrow_io.HEADER_KEY: header}
+    )
+
+
+def decode_frame(spec: SystemSpec, data: bytes) -> Frame:
+    """The frame in `data`. Raises `FrameError` that says what is wrong with it."""
+    batch, metadata = arrow_io.read_batch(data)
+    header = header_from_json(arrow_io.header_of(metadata))
+    if header.system != spec.system:
+        raise FrameError(f"a frame of system {header.system!r}, not of {spec.system!r}")
+    if header.interface_hash and header.interface_hash != spec.interface_hash:
+        raise FrameError(
+            f"interface {header.interface_hash} is not the spec's {spec.interface_hash}: "
+            "the frame was made under another spec"
+        )
+    return frame_of(spec, batch, header)
+
+
+def frame_of(spec: SystemSpec, batch: pa.RecordBatch, header: FrameHeader) -> Frame:
+    """The frame whose columns stand in `batch`. Raises `FrameError`."""
+    return Frame(
+        header=header,
+        entities=tuple(arrow_io.vector(batch, "entity").tolist()),
+        values=arrow_io.matrix(batch, spec.columns, np.float64),
+        ages=arrow_io.matrix(batch, age_columns(spec), np.float32),
+        applied=arrow_io.matrix(batch, applied_columns(spec), np.float64),
+        status=arrow_io.vector(batch, "status").astype(np.uint8),
+        flags=arrow_io.vector(batch, "flags").astype(np.uint8),
+    )
+
+
+def header_to_json(header: FrameHeader) -> dict[str, Any]:
+    """A header as plain JSON values; partitions become strings, as JSON keys must be."""
+    content = {**vars(header), "control": vars(header.control)}
+    content["offsets"] = {
+        name: {str(partition): offset for partition, offset in places.items()}
+        for name, places in header.offsets.items()
+    }
+    return content
+
+
+def header_from_json(content: dict[str, Any]) -> FrameHeader:
+    """The header in plain JSON values. Raises `FrameError` where a field is absent or odd."""
+    try:
+        control = content.get("control", {})
+        view = ControlView(**{**control, "holds": tuple(control.get("holds", ()))})
+        offsets = {
+            name: {int(partition): int(offset) for partition, offset in places.items()}
+            for name, places in content.get("offsets", {}).items()
+        }
+        left = tuple(content.get("left", ()))
+        return FrameHeader(**{**content, "control": view, "offsets": offsets, "left": left})
+    except (TypeError, ValueError, AttributeError) as error:
+        raise FrameError(f"the header is not a frame's: {error}") from error

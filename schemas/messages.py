@@ -1,0 +1,158 @@
+"""The JSON messages of a system's topics, validated as they are decoded (msgspec)."""
+
+import base64
+import hashlib
+from typing import Literal, TypeVar
+
+import msgspec
+
+from schemas.codes import Mode, Status
+
+Values = dict[str, float]
+ALL: str = "*"  # stands for every entity in holds
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A JSON message of a topic."""
+
+
+class Action(Message, frozen=True, omit_defaults=False):
+    """What one entity shall do from `time` on: one value per flat action column, in its unit."""
+
+    id: str
+    system: str
+    entity: str
+    tick: int
+    time: int  # tick time, us
+    values: Values
+    valid_until: int  # us; after it the actuator applies its local fallback
+    mode: int  # schemas.codes.Mode
+    reasons: int  # schemas.codes.Reason
+    worker: str = ""
+    attempt: int = 0
+    tier: str = ""
+    iterations: int = 0
+    bundle: str = ""
+    decided: int = 0  # us, wall clock, for latency only; never read by the loop
+
+    @property
+    def mode_name(self) -> str:
+        return Mode(self.mode).name.lower()
+
+
+class Applied(Message, frozen=True, omit_defaults=False):
+    """What an actuator did about an action: which value is in force since `time`, and why."""
+
+    id: str
+    entity: str
+    tick: int
+    values: Values
+    status: int  # schemas.codes.Status
+    time: int  # us
+
+    @property
+    def status_name(self) -> str:
+        return Status(self.status).name.lower()
+
+
+class Outcome(Message, frozen=True):
+    """A label from the plant or a person: reward, cost, failure, near miss, intervention, end."""
+
+    entity: str
+    tick: int
+    time: int  # us
+    values: Values
+    kind: str = "tick"
+
+
+class DeadLetter(Message, frozen=True):
+    """What could not be used: its bytes (base64), where it came from, and why."""
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    detail: str
+    key: str | None = None
+    value: str | None = None  # base64
+    time: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        source: tuple[str, int, int],
+        reason: str,
+        detail: str,
+        key: bytes | None,
+        value: bytes | None,
+        time: int = 0,
+    ) -> "DeadLetter":
+        """A dead letter of the record at `source` = (topic, partition, offset)."""
+        packed = None if value is None else base64.b64encode(value[:65_536]).decode()
+        name = None if key is None else key[:1_024].decode(errors="replace")
+        return cls(*source, reason, detail, name, packed, time)
+
+
+ControlKind = Literal["release", "hold", "resume", "override", "budget"]
+
+
+class Control(Message, frozen=True):
+    """An operator's word, kept by key (`control_key`): the last record of a key is in force.
+
+    hold / resume: entity or "*"; override: entity and `values`; release: `bundle` digest;
+    budget: `tier` name, the deepest one allowed. `time` is the event time from which it counts.
+    """
+
+    kind: ControlKind
+    time: int  # us
+    entity: str = ALL
+    values: Values | None = None
+    bundle: str | None = None
+    tier: str | None = None
+    by: str = ""
+
+    @property
+    def key(self) -> str:
+        """The compaction key: a hold and its resume share one, so that the last one counts."""
+        kind = "hold" if self.kind == "resume" else self.kind
+        return f"{kind}/{self.entity}"
+
+
+class Watermark(Message, frozen=True):
+    """A producer's promise: nothing earlier than `watermark` (us) follows on this topic."""
+
+    watermark: int
+
+
+WATERMARK_HEADER = "rehearse-watermark"
+EPOCH_HEADER = "rehearse-epoch"
+
+M = TypeVar("M", bound=Message)
+_encoder = msgspec.json.Encoder()
+
+
+def encode(message: Message) -> bytes:
+    """The JSON bytes of a message."""
+    return _encoder.encode(message)
+
+
+def decode(kind: type[M], data: bytes) -> M:
+    """The message in `data`; `msgspec.ValidationError` names the field that is wrong."""
+    return msgspec.json.decode(data, type=kind)
+
+
+def action_id(system: str, entity: str, tick: int) -> str:
+    """The id under which exactly one action of an entity at a tick is applied (16 hex digits)."""
+    text = f"{system}\0{entity}\0{tick}"
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def cloudevents_headers(system: str, kind: str, identity: str) -> list[tuple[str, bytes]]:
+    """CloudEvents 1.0 attributes in Kafka's binary content mode."""
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", identity.encode()),
+        ("ce_source", f"/rehearse/{system}".encode()),
+        ("ce_type", f"rehearse.{kind}".encode()),
+        ("content-type", b"application/json"),
+    ]

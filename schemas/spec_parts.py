@@ -1,0 +1,208 @@
+"""The parts of a system spec, as pydantic models: sensors, channels, actions, budget, gate."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from schemas.clock import parse_duration
+
+Align = Literal["latest", "linear", "mean", "sum", "max", "count"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
+
+
+def _duration(value: Any) -> Any:
+    if isinstance(value, str):
+        return parse_duration(value)
+    raise ValueError("write a duration with its unit, like '15 s'")
+
+
+Duration = Annotated[int, BeforeValidator(_duration), Field(gt=0)]
+
+
+def _size(shape: Any) -> Any:
+    if isinstance(shape, list) and len(shape) == 1 and isinstance(shape[0], int):
+        return shape[0]
+    raise ValueError("write the length of the vector in brackets, like [2]")
+
+
+Size = Annotated[int, BeforeValidator(_size), Field(ge=1, le=4096)]
+
+
+class Part(BaseModel):
+    """A part of the spec: immutable, and without fields that nobody reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+def flat_names(name: str, size: int | None) -> tuple[str, ...]:
+    """Flat column names of a channel or action: `name`, or `name[0]`, `name[1]`, … for a vector."""
+    return (name,) if size is None else tuple(f"{name}[{i}]" for i in range(size))
+
+
+class TimeSpec(Part):
+    """Where a reading's event time stands in its payload, and in what unit."""
+
+    field: str = "ts"
+    unit: Literal["s", "ms", "us", "ns"] = "s"
+
+    @property
+    def microseconds(self) -> float:
+        """Microseconds per unit."""
+        return {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}[self.unit]
+
+
+class ChannelSpec(Part):
+    """One aligned observation of an entity; a vector where `shape` is given."""
+
+    name: str = ""
+    field: str = ""
+    unit: str
+    shape: Size | None = None
+    range: tuple[float, float]
+    align: Align = "latest"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.range[0] < self.range[1]:
+            raise ValueError(
+                f"range {list(self.range)} is empty: write [low, high] with low < high"
+            )
+        return self
+
+    @property
+    def size(self) -> int:
+        """Number of components; 1 for a scalar."""
+        return self.shape or 1
+
+    @property
+    def low(self) -> float:
+        return self.range[0]
+
+    @property
+    def high(self) -> float:
+        return self.range[1]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return flat_names(self.name, self.shape)
+
+
+class SensorSpec(Part):
+    """One source of readings: its topic, codec, clock, rate, and channels."""
+
+    name: str = ""
+    topic: str = ""
+    codec: Literal["json"] = "json"
+    time: TimeSpec = TimeSpec()
+    every_us: Duration = Field(alias="every")
+    max_age_us: Duration = Field(alias="max_age")
+    channels: dict[Name, ChannelSpec] = Field(min_length=1)
+
+
+class RateLimit(Part):
+    """The largest change per tick, up and down, in the action's unit."""
+
+    up: float = Field(gt=0)
+    down: float = Field(gt=0)
+
+
+class ActionSpec(Part):
+    """One actuator of an entity; a vector where `shape` is given."""
+
+    name: str = ""
+    unit: str
+    kind: Literal["continuous", "integer", "categorical"] = "continuous"
+    shape: Size | None = None
+    low: float
+    high: float
+    rate: RateLimit | None = None
+    fallback: float | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low {self.low} is not below high {self.high}")
+        if self.fallback is not None and not self.low <= self.fallback <= self.high:
+            raise ValueError(f"fallback {self.fallback} is outside [{self.low}, {self.high}]")
+        whole = self.low.is_integer() and self.high.is_integer()
+        if self.kind != "continuous" and not whole:
+            raise ValueError(f"a {self.kind} action needs whole numbers as low and high")
+        return self
+
+    @property
+    def size(self) -> int:
+        return self.shape or 1
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return flat_names(self.name, self.shape)
+
+    @property
+    def safe(self) -> float:
+        """The value to send when nothing better is known (zero is not always safe)."""
+        if self.fallback is not None:
+            return self.fallback
+        return min(max(0.0, self.low), self.high)
+
+
+class ConstraintSpec(Part):
+    """A condition on channels and actions; hard ones are enforced by the gate."""
+
+    holds: str
+    kind: Literal["hard", "soft"] = "soft"
+
+
+class FallbackSpec(BaseModel):
+    """The verified controller that stands by: its kind and its own parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    kind: Literal["hpa", "brake", "hold", "value"]
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Tier(Part):
+    """What one plan may cost: candidates × horizon × iterations."""
+
+    candidates: int = Field(ge=5, le=65_536)
+    horizon: int = Field(ge=1, le=1_000)
+    iterations: int = Field(ge=1, le=100)
+    elites: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _elites(self) -> Self:
+        if self.elites > self.candidates:
+            raise ValueError(f"elites {self.elites} are more than candidates {self.candidates}")
+        return self
+
+    @property
+    def elite_count(self) -> int:
+        """Elites per iteration: as given, or a tenth of the candidates."""
+        return self.elites or max(2, self.candidates // 10)
+
+
+class BudgetSpec(Part):
+    """The deadline of a frame and the tiers to spend it on, shallow to deep."""
+
+    deadline_us: Duration = Field(default=20_000, alias="deadline", validate_default=False)
+    tiers: dict[Name, Tier] = Field(min_length=1)
+
+
+class GateSpec(Part):
+    """Limits of the gate; `max_uncertainty` is the share of the return's scale, see planner.gate."""
+
+    max_uncertainty: float | None = Field(default=None, gt=0)
+    stale_after_us: Duration | None = Field(default=None, alias="stale_after")
+
+
+class PlantSpec(BaseModel):
+    """The simulator that may stand in for the real thing, with its own parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    kind: Literal["cluster", "nav2d", "gym"]
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})

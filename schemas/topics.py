@@ -1,0 +1,128 @@
+"""The one table of topics: names, keys, codecs, partitions, retention; and which partition is whose."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Literal
+
+from schemas.system import SystemSpec
+
+Kind = Literal[
+    "sensors",
+    "frames",
+    "actions",
+    "applied",
+    "trajectories",
+    "beliefs",
+    "outcomes",
+    "control",
+    "deadletter",
+]
+_DAY_MS: Final = 86_400_000
+_LOG: Final = {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY_MS)}
+_COMPACT: Final = {"cleanup.policy": "compact"}
+
+
+@dataclass(frozen=True)
+class TopicKind:
+    """What all topics of a kind share."""
+
+    key: Literal["entity", "cohort", "none", "source"]
+    codec: Literal["json", "arrow", "raw"]
+    spread: Literal["entity", "cohort", "one"]  # what its partitions are split by
+    config: dict[str, str]
+    what: str
+
+
+TABLE: Final[dict[Kind, TopicKind]] = {
+    "sensors": TopicKind(
+        "entity",
+        "json",
+        "entity",
+        {**_LOG, "message.timestamp.type": "LogAppendTime"},
+        "readings as the devices send them",
+    ),
+    "frames": TopicKind("cohort", "arrow", "cohort", _LOG, "one cohort at one tick"),
+    "actions": TopicKind("entity", "json", "entity", _LOG, "what the gate let out"),
+    "applied": TopicKind("entity", "json", "entity", _LOG, "what the actuators did about it"),
+    "trajectories": TopicKind("cohort", "arrow", "cohort", _LOG, "decisions with their reasons"),
+    "beliefs": TopicKind(
+        "cohort",
+        "raw",
+        "cohort",
+        {
+            **_COMPACT,
+            "segment.bytes": str(16 * 1024 * 1024),
+            "segment.ms": "60000",
+            "min.cleanable.dirty.ratio": "0.1",
+        },
+        "belief rows: the changelog of the worker's table",
+    ),
+    "outcomes": TopicKind("entity", "json", "entity", _LOG, "labels from the plant or a person"),
+    "control": TopicKind("none", "json", "one", _COMPACT, "release, hold, resume, budget"),
+    "deadletter": TopicKind("source", "json", "one", _LOG, "what could not be used, and why"),
+}
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic of a system, as it is to be created."""
+
+    name: str
+    kind: Kind
+    partitions: int
+    config: dict[str, str]
+
+
+def topic(spec: SystemSpec, kind: Kind) -> str:
+    """The name of a system's only topic of `kind` (not for sensors: they name their own)."""
+    return f"{spec.system}.{kind}"
+
+
+def cohort_partitions(spec: SystemSpec) -> int:
+    """Partitions of the topics that are keyed by cohort: one each, 16 at most."""
+    return min(spec.cohorts, 16)
+
+
+def entity_partitions(spec: SystemSpec) -> int:
+    """Partitions of the topics that are keyed by entity."""
+    return min(spec.cohorts, 4)
+
+
+def topics_of(spec: SystemSpec) -> list[Topic]:
+    """Every topic of a system, sensors first."""
+    counts = {"entity": entity_partitions(spec), "cohort": cohort_partitions(spec), "one": 1}
+    found = []
+    for kind, row in TABLE.items():
+        names = (
+            list(dict.fromkeys(sensor.topic for sensor in spec.sensors.values()))
+            if kind == "sensors"
+            else [topic(spec, kind)]
+        )
+        found += [Topic(name, kind, counts[row.spread], dict(row.config)) for name in names]
+    return found
+
+
+def murmur2(data: bytes) -> int:
+    """MurmurHash2 as Kafka's Java client has it (32 bits, seed 0x9747b28c)."""
+    mask, m = 0xFFFFFFFF, 0x5BD1E995
+    h = (0x9747B28C ^ len(data)) & mask
+    whole = len(data) - len(data) % 4
+    for i in range(0, whole, 4):
+        k = int.from_bytes(data[i : i + 4], "little") * m & mask
+        k = (k ^ (k >> 24)) * m & mask
+        h = (h * m & mask) ^ k
+    if rest := data[whole:]:
+        h = (h ^ int.from_bytes(rest, "little")) * m & mask
+    h = (h ^ (h >> 13)) * m & mask
+    return h ^ (h >> 15)
+
+
+@lru_cache(maxsize=1_000_000)
+def cohort_of(entity: str, cohorts: int) -> int:
+    """The cohort of an entity: `murmur2(entity) mod cohorts`, sign bit cleared as Kafka does."""
+    return (murmur2(entity.encode()) & 0x7FFFFFFF) % cohorts
+
+
+def partition_of(cohort: int, partitions: int) -> int:
+    """The partition of a cohort's records; explicit, never by key hash."""
+    return cohort % partitions
