@@ -15,7 +15,7 @@ _DURATION = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-zµ]+)\s*")
 
 
 def parse_duration(text: str) -> int:
-    """Microseconds of a duration such as `15 s`, `20 ms` or `1.5 h`; `ValueError` says what fits."""
+    """Microseconds of a duration such as `15 s` or `1.5 h`; `ValueError` says what fits."""
     match = _DURATION.fullmatch(text)
     unit = match.group(2).replace("µ", "u") if match else ""
     if match is None or unit not in UNITS:

@@ -27,7 +27,7 @@ class Mode(IntEnum):
 
 
 class Reason(IntFlag):
-    """Why the gate changed, replaced or refused a proposal (bits), and what else a reader should know."""
+    """Why the gate changed, replaced or refused a proposal, and what else to know (bits)."""
 
     NOT_FINITE = 1 << 0  # the proposal held a NaN or an infinity
     RANGE = 1 << 1  # outside [low, high], projected

@@ -29,12 +29,13 @@ class ControlView:
     budget: str | None = None  # the deepest tier allowed
 
     def holds_entity(self, entity: str) -> bool:
+        """Whether an operator holds `entity`."""
         return ALL in self.holds or entity in self.holds
 
 
 @dataclass(frozen=True)
 class FrameHeader:
-    """Where a frame stands, and from which source offsets it and its followers can be built again."""
+    """Where a frame stands, and from which offsets it and its followers can be built again."""
 
     system: str
     cohort: int
@@ -71,10 +72,12 @@ class Frame:
 
     @property
     def tick(self) -> int:
+        """The frame's tick."""
         return self.header.tick
 
     @property
     def cohort(self) -> int:
+        """The frame's cohort."""
         return self.header.cohort
 
 

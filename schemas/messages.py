@@ -37,6 +37,7 @@ class Action(Message, frozen=True, omit_defaults=False):
 
     @property
     def mode_name(self) -> str:
+        """Who decided, in words."""
         return Mode(self.mode).name.lower()
 
 
@@ -52,6 +53,7 @@ class Applied(Message, frozen=True, omit_defaults=False):
 
     @property
     def status_name(self) -> str:
+        """What became of the action, in words."""
         return Status(self.status).name.lower()
 
 

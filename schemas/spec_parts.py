@@ -76,14 +76,17 @@ class ChannelSpec(Part):
 
     @property
     def low(self) -> float:
+        """Lower end of the range, in the channel's unit."""
         return self.range[0]
 
     @property
     def high(self) -> float:
+        """Upper end of the range, in the channel's unit."""
         return self.range[1]
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """Flat column names."""
         return flat_names(self.name, self.shape)
 
 
@@ -131,10 +134,12 @@ class ActionSpec(Part):
 
     @property
     def size(self) -> int:
+        """Number of components; 1 for a scalar."""
         return self.shape or 1
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """Flat column names."""
         return flat_names(self.name, self.shape)
 
     @property
@@ -160,6 +165,7 @@ class FallbackSpec(BaseModel):
 
     @property
     def params(self) -> dict[str, Any]:
+        """Every field but `kind`."""
         return dict(self.model_extra or {})
 
 
@@ -191,7 +197,7 @@ class BudgetSpec(Part):
 
 
 class GateSpec(Part):
-    """Limits of the gate; `max_uncertainty` is the share of the return's scale, see planner.gate."""
+    """Limits of the gate; `max_uncertainty` is relative to the return's scale."""
 
     max_uncertainty: float | None = Field(default=None, gt=0)
     stale_after_us: Duration | None = Field(default=None, alias="stale_after")
@@ -205,4 +211,5 @@ class PlantSpec(BaseModel):
 
     @property
     def params(self) -> dict[str, Any]:
+        """Every field but `kind`."""
         return dict(self.model_extra or {})

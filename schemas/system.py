@@ -99,6 +99,7 @@ class SystemSpec(BaseModel):
 
     @cached_property
     def observed_columns(self) -> tuple[str, ...]:
+        """Flat observation columns that sensors fill."""
         return tuple(column for channel in self.channels for column in channel.columns)
 
     @cached_property
@@ -117,6 +118,7 @@ class SystemSpec(BaseModel):
 
     @cached_property
     def action_columns(self) -> tuple[str, ...]:
+        """The A flat action columns."""
         return tuple(column for action in self.actions.values() for column in action.columns)
 
     def _per_column(self, values: Iterable[float]) -> FloatArray:
@@ -165,10 +167,12 @@ class SystemSpec(BaseModel):
 
     @cached_property
     def reward(self) -> Expression | None:
+        """Reward of a transition; None where it exists only in logs."""
         return self._parse(self.reward_text)
 
     @cached_property
     def termination(self) -> Expression | None:
+        """True (non-zero) where an episode ends; None where it never does."""
         return self._parse(self.termination_text)
 
     @cached_property
@@ -183,6 +187,7 @@ class SystemSpec(BaseModel):
 
     @property
     def deadline_us(self) -> int:
+        """Deadline of a frame, counted from its receipt."""
         return self.budget.deadline_us
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The one table of topics: names, keys, codecs, partitions, retention; and which partition is whose."""
+"""The one table of topics: names, keys, codecs, partitions, retention."""
 
 from dataclasses import dataclass
 from functools import lru_cache

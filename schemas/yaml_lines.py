@@ -10,7 +10,8 @@ Path = tuple[str | int, ...]
 def load_yaml(text: str, name: str) -> tuple[Any, dict[Path, int]]:
     """The document in `text` and the 1-based line of each path in it.
 
-    Raises `ValueError` that names `name`, line and column where `text` is not YAML, and where a key stands twice.
+    Raises `ValueError` that names `name`, line and column where `text` is not YAML, and where
+    a key stands twice.
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
