@@ -1,7 +1,9 @@
 """One arithmetic expression, evaluated alike on Polars columns, NumPy arrays and torch tensors.
 
 The same text of a system spec labels logged data (Polars), scores imagined futures (NumPy) and
-trains (torch). The tree is compiled once per back end into closures or a native Polars expression.
+trains (torch). The tree is compiled once into closures. On Polars the closures over NumPy run too,
+because Polars' own operators differ: they order NaN above infinity, keep the sign of `-0 + 0`, and
+divide by a constant by multiplying with its reciprocal (a third of all `x / 3` come out different).
 
 The language: numbers, names, components of vectors with a constant index (`position[0]`),
 `+ - * /`, unary minus, parentheses, comparisons `< <= > >= == !=`, which may be chained,
@@ -30,7 +32,8 @@ Meaning, the same in all three back ends:
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Collection, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -39,7 +42,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from schemas.expression_backends import Step, compile_numpy, compile_torch, to_polars
+from schemas.expression_backends import Step, compile_numpy, compile_torch
 from schemas.expression_tree import FUNCTIONS, ExpressionError, Node, parse_tree
 
 __all__ = ["FUNCTIONS", "Expression", "ExpressionError"]
@@ -83,9 +86,19 @@ class Expression:
         """Whether it is true or false, as a constraint must be, instead of a number."""
         return self.tree.is_condition
 
-    def polars(self, dtype: pl.DataType | type[pl.DataType] = pl.Float64) -> pl.Expr:
-        """A native Polars expression, computed in `dtype` (`pl.Float64` or `pl.Float32`)."""
-        return to_polars(self.tree, dtype)
+    def polars(self, dtype: type[pl.Float64 | pl.Float32] = pl.Float64) -> pl.Expr:
+        """An element-wise Polars expression, computed in `dtype`; eager, lazy, or in groups."""
+        result = pl.Boolean if self.is_condition else dtype
+        if not self.names:
+            return pl.lit(self.numpy({}).item(), dtype=result)
+        names = sorted(self.names)
+
+        def evaluate(columns: Sequence[pl.Series]) -> pl.Series:
+            arrays = {name: column.to_numpy() for name, column in zip(names, columns, strict=True)}
+            return pl.Series(self.numpy(arrays))
+
+        columns = [pl.col(name).cast(dtype).fill_null(math.nan) for name in names]
+        return pl.map_batches(columns, evaluate, return_dtype=result, is_elementwise=True)
 
     def numpy(self, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
         """The value for arrays that broadcast against each other: float32, float64 or bool.

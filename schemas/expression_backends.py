@@ -1,4 +1,4 @@
-"""A checked expression tree becomes closures over NumPy or torch, or one native Polars expression.
+"""A checked expression tree becomes closures over NumPy arrays or over torch tensors.
 
 Each back end is one table from operator to function; the meaning they share is written in
 `schemas.expression`. Torch is never imported: its tensors bring their own methods.
@@ -12,7 +12,6 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from schemas.expression_tree import Node
 
@@ -145,52 +144,3 @@ def _cut(columns: Columns, chosen: Any) -> Columns:
         name: column.where(chosen, column.detach()) if column.requires_grad else column
         for name, column in columns.items()
     }
-
-
-def to_polars(node: Node, dtype: pl.DataType | type[pl.DataType]) -> pl.Expr:
-    """The tree as a native expression in which each operand occurs once, whatever the nesting."""
-    match node.op:
-        case "name":
-            return pl.col(node.name).cast(dtype).fill_null(float("nan"))
-        case "number":
-            return pl.lit(node.value, dtype=dtype)
-    args = [to_polars(arg, dtype) for arg in node.args]
-    match node.op:
-        case "float":
-            return args[0].cast(dtype)
-        case "<" | "<=" | ">" | ">=" | "==" | "!=" as op:
-            # Polars orders NaN above all numbers; null stands in for it, and is then resolved.
-            left, right = (arg.fill_nan(None) for arg in args)
-            compared: pl.Expr = _ARITHMETIC[op](left, right)
-            return compared.fill_null(op == "!=")
-        case "where":
-            return pl.when(args[0]).then(args[1]).otherwise(args[2])
-        case "min":
-            return reduce(_polars_min, args) + pl.lit(0.0, dtype=dtype)
-        case "max":
-            return reduce(_polars_max, args) + pl.lit(0.0, dtype=dtype)
-        case "clip":
-            x, low, high = args
-            return _polars_min(_polars_max(x, low), high) + pl.lit(0.0, dtype=dtype)
-        case "abs" | "exp" | "log" | "sqrt" as function:
-            called: pl.Expr = getattr(args[0], function)()
-            return called
-    combined: pl.Expr = _ARITHMETIC[node.op](*args)
-    return combined
-
-
-def _polars_max(a: pl.Expr, b: pl.Expr) -> pl.Expr:
-    x, y = pl.field("x"), pl.field("y")
-    return _let(a, b, pl.when(x > y).then(x).otherwise(y))  # NaN is above all, so it wins
-
-
-def _polars_min(a: pl.Expr, b: pl.Expr) -> pl.Expr:
-    x, y = pl.field("x"), pl.field("y")
-    takes_x = x.is_nan() | ((x < y) & y.is_not_nan())
-    return _let(a, b, pl.when(takes_x).then(x).otherwise(y))
-
-
-def _let(x: pl.Expr, y: pl.Expr, body: pl.Expr) -> pl.Expr:
-    # The struct's fields name the operands: written out twice each, nesting would double them.
-    pair = pl.struct(x.alias("x"), y.alias("y"))
-    return pair.struct.with_fields(body.alias("value")).struct.field("value")

@@ -156,7 +156,9 @@ class _Parser:
         try:
             tree = ast.parse(self.body, mode="eval")
         except SyntaxError as error:
-            column = self.start + max(0, (error.offset or 1) - 1)
+            # Python puts the end of the text at offset 0 or on a line after the last.
+            offset = error.offset if error.offset and error.lineno == 1 else len(self.body)
+            column = self.start + min(offset, len(self.body)) - 1
             raise ExpressionError(self.text, column, f"cannot be read: {error.msg}") from None
         except (RecursionError, MemoryError, ValueError) as error:
             raise self.fail(f"cannot be read: {error or 'nested too deeply'}") from None
