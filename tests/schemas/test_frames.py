@@ -1,0 +1,161 @@
+"""Frames and trajectory frames survive their way through bytes, and garbage is told apart."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from schemas.frames import (
+    ControlView,
+    Frame,
+    FrameError,
+    FrameHeader,
+    decode_frame,
+    encode_frame,
+)
+from schemas.system import load_spec
+from schemas.trajectories import (
+    Decisions,
+    decode_trajectory,
+    encode_trajectory,
+    log_table,
+    trajectory_schema,
+)
+
+SPEC = load_spec("nav2d")
+WIDTH, A, CH = len(SPEC.columns), len(SPEC.action_columns), len(SPEC.channels)
+
+
+def matrix(rows: int, columns: int, dtype: Any) -> st.SearchStrategy[Any]:
+    width = np.dtype(dtype).itemsize * 8
+    return hnp.arrays(dtype, (rows, columns), elements=st.floats(width=width, allow_nan=True))
+
+
+@st.composite
+def frames(draw: st.DrawFn) -> Frame:
+    rows = draw(st.integers(0, 5))
+    header = FrameHeader(
+        system="nav2d",
+        cohort=draw(st.integers(0, 3)),
+        tick=draw(st.integers(0, 2**40)),
+        time_us=draw(st.integers(0, 2**52)),
+        epoch=draw(st.integers(0, 9)),
+        interface_hash=SPEC.interface_hash,
+        offsets=draw(st.dictionaries(st.text(max_size=5), st.just({0: 3, 11: 2**40}))),
+        control=ControlView(holds=("*",), overrides={"r0": {"acceleration[0]": 0.5}}),
+        left=("r9",),
+        closed_by=draw(st.sampled_from(["passed", "lateness"])),
+        counters={"late": 3},
+    )
+    names = draw(st.lists(st.text(max_size=9), min_size=rows, max_size=rows))
+    codes = hnp.arrays(np.uint8, (rows,))
+    return Frame(
+        header,
+        tuple(names),
+        draw(matrix(rows, WIDTH, np.float64)),
+        draw(matrix(rows, CH, np.float32)),
+        draw(matrix(rows, A, np.float64)),
+        draw(codes),
+        draw(codes),
+    )
+
+
+def assert_same(left: Any, right: Any) -> None:
+    for item in dataclasses.fields(left):
+        a, b = getattr(left, item.name), getattr(right, item.name)
+        if isinstance(a, np.ndarray):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+        else:
+            assert a == b, item.name
+
+
+@given(frames())
+@settings(deadline=None)
+def test_a_frame_survives(frame: Frame) -> None:
+    assert_same(decode_frame(SPEC, encode_frame(SPEC, frame)), frame)
+
+
+def sample_frame(rows: int = 3) -> Frame:
+    rng = np.random.default_rng(1)
+    return Frame(
+        FrameHeader("nav2d", 2, 7, 700_000),
+        tuple(f"r{i}" for i in range(rows)),
+        rng.normal(size=(rows, WIDTH)),
+        rng.random((rows, CH)).astype(np.float32),
+        rng.normal(size=(rows, A)),
+        np.zeros(rows, np.uint8),
+        np.ones(rows, np.uint8),
+    )
+
+
+def sample_decisions(rows: int = 3, hidden: int = 4, latent: int = 2) -> Decisions:
+    rng = np.random.default_rng(2)
+
+    def f32(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        # values that fp16 holds exactly, since beliefs are stored in it
+        return rng.integers(-8, 8, shape).astype(np.float32)
+
+    return Decisions(
+        proposal=rng.normal(size=(rows, A)),
+        action=rng.normal(size=(rows, A)),
+        mode=np.arange(rows, dtype=np.uint8),
+        reasons=np.full(rows, 2**13, np.uint32),
+        hidden=f32(rows, hidden),
+        latent=f32(rows, latent),
+        predicted=f32(rows, WIDTH),
+        predicted_std=f32(rows, WIDTH),
+        returned=f32(rows, 4),
+        uncertainty=f32(rows),
+        innovation=f32(rows),
+        reward=np.full(rows, np.nan, np.float32),
+        tier=np.array([-1, 0, 1], np.int8)[:rows],
+        iterations=np.full(rows, 3, np.uint16),
+        group=np.zeros(rows, np.int16),
+        bundle="abc",
+        spent={"worker": "w1", "attempt": 2},
+    )
+
+
+@pytest.mark.parametrize("sizes", [(4, 2), (0, 0)])
+@pytest.mark.parametrize("row", [None, b"\x00belief\xff"])
+def test_a_trajectory_frame_survives(sizes: tuple[int, int], row: bytes | None) -> None:
+    frame, decisions = sample_frame(), sample_decisions(3, *sizes)
+    again = decode_trajectory(SPEC, encode_trajectory(SPEC, frame, decisions, row))
+    assert_same(again.frame, frame)
+    assert_same(again.decisions, decisions)
+    assert again.row == row
+
+
+def test_the_log_says_where_a_row_stands() -> None:
+    table = log_table(SPEC, sample_frame(), sample_decisions())
+    assert table.column("tick").to_pylist() == [7, 7, 7]
+    assert table.column("worker").to_pylist() == ["w1"] * 3
+    assert table.column("objective_hash").to_pylist() == [SPEC.objective_hash] * 3
+    assert set(trajectory_schema(SPEC, 4, 2).names) < set(table.column_names)
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_a_frame_error(data: bytes) -> None:
+    with pytest.raises(FrameError):
+        decode_frame(SPEC, data)
+
+
+def test_a_truncated_frame_is_a_frame_error() -> None:
+    data = encode_frame(SPEC, sample_frame())
+    with pytest.raises(FrameError):
+        decode_frame(SPEC, data[: len(data) // 2])
+
+
+def test_a_frame_of_another_system_or_interface_is_refused() -> None:
+    data = encode_frame(SPEC, sample_frame())
+    with pytest.raises(FrameError, match="of system 'nav2d', not of 'autoscale'"):
+        decode_frame(load_spec("autoscale"), data)
+    header = dataclasses.replace(sample_frame().header, interface_hash="0123456789abcdef")
+    other = dataclasses.replace(sample_frame(), header=header)
+    with pytest.raises(FrameError, match="made under another spec"):
+        decode_frame(SPEC, encode_frame(SPEC, other))

@@ -1,0 +1,128 @@
+"""Specs: what the shipped ones say, what each mistake is told, and which hash moves with what."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from schemas.system import SHIPPED, SpecError, load_spec, parse_spec, shipped_systems
+
+AUTOSCALE = (SHIPPED / "autoscale.yaml").read_text()
+
+
+def edited(old: str, new: str) -> str:
+    assert old in AUTOSCALE
+    return AUTOSCALE.replace(old, new)
+
+
+def test_the_shipped_specs_load() -> None:
+    assert shipped_systems() == ["autoscale", "nav2d"]
+    for name in shipped_systems():
+        assert load_spec(name).system == name
+
+
+def test_vectors_become_flat_columns() -> None:
+    spec = load_spec("nav2d")
+    assert spec.columns[:2] == ("position[0]", "position[1]")
+    assert spec.action_columns == ("acceleration[0]", "acceleration[1]")
+    assert spec.action_low.tolist() == [-1.0, -1.0]
+    assert np.isinf(spec.rate_up).all()
+    assert spec.channel_of_column.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_names_fields_and_topics_are_filled() -> None:
+    spec = load_spec("autoscale")
+    assert spec.sensors["load"].topic == "autoscale.sensors.load"
+    assert [(c.name, c.field) for c in spec.channels][:2] == [("requests", "rps"), ("ready",) * 2]
+    assert spec.columns[-4:] == (
+        "time_of_day[0]",
+        "time_of_day[1]",
+        "day_of_week[0]",
+        "day_of_week[1]",
+    )
+    assert spec.period_us == 15_000_000
+    assert spec.deadline_us == 20_000
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("every: 5 s", "every: 5", 12, "sensors.load.every: write a duration with its unit"),
+        ("cohorts: 2", "cohort: 2", 8, "cohort: there is no such field"),
+        ("cohorts: 2", "cohorts: 0", 8, "cohorts: Input should be greater than or equal to 1"),
+        ("align: mean}\n  pods", "align: meen}\n  pods", 15, "requests.align"),
+        ("10 * late_share", "10 * late_shar", 29, "did you mean 'late_share'"),
+        ("range: [0, 1.0e+6]", "range: [1, 1]", 15, "is empty"),
+        ("low: 1, high: 200", "low: 1.5, high: 200", 27, "needs whole numbers"),
+        ("low: 1, high: 200", "low: 300, high: 200", 27, "is not below"),
+        ("unit: 1/s, ", "", 15, "unit: this field is required"),
+        ("kind: hpa", "kind: hpaa", 32, "fallback.kind"),
+        ("starting: {unit", "requests: {unit", 3, "name each channel and action differently"),
+        ("entity: service", "entity: service\nentity: pod", 5, "stands twice"),
+        ("entity: service", "entity: [service", 5, "not valid YAML"),
+        ("<= 0.95 * 3 * ready", "<= __import__('os')", 31, "constraints.enough.holds"),
+    ],
+)
+def test_a_mistake_is_told_with_line_and_field(old: str, new: str, line: int, words: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_spec(edited(old, new), "my.yaml")
+    message = str(caught.value)
+    assert words in message
+    assert f"my.yaml:{line}:" in message
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    text = edited("every: 5 s", "every: 5").replace("cohorts: 2", "cohort: 2")
+    with pytest.raises(SpecError) as caught:
+        parse_spec(text)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_spec_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="autoscale, nav2d"):
+        load_spec(tmp_path / "no.yaml")
+    with pytest.raises(SpecError, match="a spec is a mapping"):
+        parse_spec("- 1")
+
+
+def test_a_new_objective_leaves_the_interface_alone() -> None:
+    old, new = load_spec("autoscale"), parse_spec(edited("10 * late_share", "20 * late_share"))
+    assert new.interface_hash == old.interface_hash
+    assert new.objective_hash != old.objective_hash
+    assert new.spec_hash != old.spec_hash
+
+
+def test_white_space_in_an_expression_is_not_a_new_objective() -> None:
+    old, new = load_spec("autoscale"), parse_spec(edited("10 * late_share", "10*late_share"))
+    assert new.objective_hash == old.objective_hash
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("tick: 15 s", "tick: 10 s"),
+        ("align: max", "align: mean"),
+        ("high: 200", "high: 100"),
+        ("context: [time_of_day, day_of_week]", "context: [time_of_day]"),
+        ("starting: {unit: replicas, range", "starting: {unit: pods, range"),
+    ],
+)
+def test_what_a_model_sees_or_does_moves_the_interface(old: str, new: str) -> None:
+    assert parse_spec(edited(old, new)).interface_hash != load_spec("autoscale").interface_hash
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("up: 20", "up: 10"), ("deadline: 20 ms", "deadline: 5 ms"), ("target: 0.7", "target: 0.5")],
+)
+def test_what_a_model_does_not_see_leaves_the_interface_alone(old: str, new: str) -> None:
+    spec = parse_spec(edited(old, new))
+    assert spec.interface_hash == load_spec("autoscale").interface_hash
+    assert spec.spec_hash != load_spec("autoscale").spec_hash
+
+
+def test_the_reward_of_the_shipped_spec() -> None:
+    reward = load_spec("autoscale").reward
+    assert reward is not None
+    columns = {"ready": np.array([20.0]), "starting": np.zeros(1), "late_share": np.array([0.01])}
+    assert reward.numpy(columns).tolist() == pytest.approx([-0.15])
