@@ -203,6 +203,18 @@ class GateSpec(Part):
     stale_after_us: Duration | None = Field(default=None, alias="stale_after")
 
 
+class ExploreSpec(Part):
+    """Deliberate variation of the fallback's actions inside the envelope, so that logs show causes.
+
+    In each stretch of `hold` ticks an entity's action is shifted with probability `share`, by a
+    normal deviate of `spread` × half the range that one tick may cover.
+    """
+
+    share: float = Field(default=0.5, ge=0, le=1)
+    hold: int = Field(default=8, ge=1)
+    spread: float = Field(default=1.0, gt=0)
+
+
 class PlantSpec(BaseModel):
     """The simulator that may stand in for the real thing, with its own parameters."""
 

@@ -18,6 +18,7 @@ from schemas.spec_parts import (
     ChannelSpec,
     ConstraintSpec,
     Duration,
+    ExploreSpec,
     FallbackSpec,
     GateSpec,
     Name,
@@ -62,6 +63,7 @@ class SystemSpec(BaseModel):
     fallback: FallbackSpec
     budget: BudgetSpec
     gate: GateSpec = GateSpec()
+    explore: ExploreSpec | None = None
     plant: PlantSpec | None = None
 
     @model_validator(mode="after")

@@ -1,0 +1,144 @@
+"""Several processes of ours as one: started, watched, restarted, stopped in order, none left behind."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+STOP_SECONDS = 15.0  # after which a process that does not heed SIGTERM is killed
+CRASHES = 5  # restarts of one process before the whole run is given up
+
+
+class ProcessFailed(RuntimeError):
+    """A process ended badly; the message names it and holds the end of its log."""
+
+
+@dataclass
+class Process:
+    """One of our commands as a child process: its log in a file, its summary on standard output."""
+
+    name: str
+    arguments: Sequence[str]
+    folder: Path
+    restarts: int = 0
+    child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def log(self) -> Path:
+        """Where its standard error goes."""
+        return self.folder / f"{self.name}.log"
+
+    @property
+    def output(self) -> Path:
+        """Where its standard output goes: one JSON object when it is done."""
+        return self.folder / f"{self.name}.json"
+
+    def start(self) -> None:
+        """Start it in a session of its own, so that Ctrl-C reaches it only through us."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "streams.cli", *self.arguments, "--json"]
+        with self.log.open("ab") as log, self.output.open("wb") as output:
+            self.child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"},
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running child."""
+        if self.child is None:
+            raise ProcessFailed(f"{self.name} was not started")
+        return self.child.pid
+
+    def poll(self) -> int | None:
+        """The exit status, None while it runs."""
+        return None if self.child is None else self.child.poll()
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM: finish what is begun, commit, and go."""
+        if self.child is not None and self.child.poll() is None:
+            self.child.send_signal(signal.SIGTERM)
+
+    def wait(self, seconds: float = STOP_SECONDS) -> int:
+        """Wait for its end; kill it when `seconds` have passed. Returns the exit status."""
+        if self.child is None:
+            return 0
+        try:
+            return self.child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.child.pid, signal.SIGKILL)
+            return self.child.wait()
+
+    def summary(self) -> dict[str, Any]:
+        """The JSON object that it printed; empty when it printed none."""
+        try:
+            text = self.output.read_text().strip()
+        except OSError:
+            return {}
+        if not text:
+            return {}
+        content: dict[str, Any] = json.loads(text.splitlines()[-1])
+        return content
+
+    def tail(self, lines: int = 15) -> str:
+        """The last lines of its log."""
+        try:
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        except OSError:
+            return ""
+
+
+class Supervisor:
+    """Starts processes in order, restarts those that crash, and stops all of them in reverse order."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processes: list[Process] = []
+
+    def start(self, name: str, *arguments: str) -> Process:
+        """Start `rehearse ARGUMENTS` under `name`."""
+        process = Process(name, arguments, self.folder)
+        process.start()
+        self.processes.append(process)
+        return process
+
+    def check(self) -> None:
+        """Restart what crashed. Raises `ProcessFailed` once something crashed too often."""
+        for process in self.processes:
+            status = process.poll()
+            if status in (None, 0):
+                continue
+            process.restarts += 1
+            if process.restarts > CRASHES or status == 2:
+                raise ProcessFailed(
+                    f"{process.name} ended with status {status}; the end of {process.log}:\n"
+                    f"{process.tail()}"
+                )
+            process.start()
+
+    def stop(self, *names: str) -> None:
+        """Stop the named processes, all of them without names; last started first."""
+        chosen = [p for p in reversed(self.processes) if not names or p.name in names]
+        for process in chosen:
+            process.ask_to_stop()
+        limit = time.monotonic() + STOP_SECONDS
+        for process in chosen:
+            process.wait(max(0.1, limit - time.monotonic()))
+
+    def __enter__(self) -> "Supervisor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
