@@ -101,7 +101,7 @@ columns_mixed = st.fixed_dictionaries(
 
 
 @settings(max_examples=400, deadline=None)
-@given(text=grow(("abs", "sqrt")), columns=st.one_of(columns_of, columns_mixed))
+@given(text=grow(("abs",)), columns=st.one_of(columns_of, columns_mixed))
 def test_back_ends_agree_bit_for_bit(text: str, columns: dict[str, npt.NDArray[Any]]) -> None:
     by_numpy, by_polars, by_torch = everywhere(text, columns)
     np.testing.assert_array_equal(by_polars, by_numpy, err_msg=f"Polars: {text}")
@@ -112,10 +112,10 @@ def test_back_ends_agree_bit_for_bit(text: str, columns: dict[str, npt.NDArray[A
             np.testing.assert_array_equal(np.signbit(other[there]), np.signbit(by_numpy[there]))
 
 
-@pytest.mark.parametrize("function", ["exp", "log"])
+@pytest.mark.parametrize("function", ["exp", "log", "sqrt"])
 @settings(max_examples=100, deadline=None)
 @given(columns=columns_of)
-def test_exp_and_log_agree_to_the_last_digits(
+def test_exp_log_and_sqrt_agree_to_the_last_digits(
     function: str, columns: dict[str, npt.NDArray[Any]]
 ) -> None:
     by_numpy, by_polars, by_torch = everywhere(f"{function}(a)", columns)
