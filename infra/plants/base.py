@@ -1,0 +1,155 @@
+"""What every plant offers: `reset`, `step` and `score`, in readings per tick and without Kafka."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.clock import parse_duration
+from schemas.system import SystemSpec
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# Where each kind of plant lives, and its class; loaded when asked for, as numba takes seconds.
+KINDS = {
+    "cluster": ("infra.plants.cluster", "Cluster"),
+    "nav2d": ("infra.plants.nav2d", "Nav2d"),
+    "gym": ("infra.plants.gym", "GymPlant"),
+}
+
+
+class PlantError(ValueError):
+    """A plant that cannot be made or stepped as asked; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class SensorBatch:
+    """`n` readings of one sensor, in the order in which they are sent.
+
+    `entity` `[n]` indexes the plant's entities, `time_us` `[n]` is the event time in microseconds,
+    `values` maps each channel to `[n]`, or `[n, size]` for a vector; NaN is an empty reading.
+    """
+
+    sensor: str
+    entity: NDArray[np.int32]
+    time_us: Ints
+    values: dict[str, Floats]
+
+    def __len__(self) -> int:
+        return int(self.time_us.size)
+
+    def take(self, index: NDArray[Any]) -> SensorBatch:
+        """The readings that `index` (positions or a mask) selects, in that order."""
+        values = {name: value[index] for name, value in self.values.items()}
+        return SensorBatch(self.sensor, self.entity[index], self.time_us[index], values)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a plant shows from one tick to the next.
+
+    `batches` are the readings in (time of `tick - 1`, time of `tick`]. `reward` and `done` `[E]`
+    belong to the transition that ends at `tick`; `outcomes` are the plant's own labels `[E]`.
+    """
+
+    tick: int
+    batches: tuple[SensorBatch, ...]
+    reward: Floats
+    done: NDArray[np.bool_]
+    outcomes: dict[str, Floats]
+
+
+class Plant(Protocol):
+    """A simulator of E entities that answers an action with readings, deterministic in its seed."""
+
+    @property
+    def spec(self) -> SystemSpec:
+        """The system that it simulates."""
+
+    @property
+    def entities(self) -> tuple[str, ...]:
+        """The names of the entities, sorted; readings and actions follow this order."""
+
+    @property
+    def version(self) -> str:
+        """Changes whenever the same seed and actions give different readings."""
+
+    @property
+    def ticks(self) -> int | None:
+        """Transitions in an episode or trace; None if it goes on for ever."""
+
+    def reset(self, seed: int) -> Sample:
+        """Begins anew; gives the readings up to the first tick."""
+
+    def step(self, action: Floats) -> Sample:
+        """Simulates one tick under `action` `[E, A]`, in force from now to the next tick."""
+
+    def score(self) -> dict[str, float]:
+        """What has been reached since `reset`."""
+
+
+def make_plant(spec: SystemSpec, **options: Any) -> Plant:
+    """The plant that `spec.plant` names; `options` win over its parameters there.
+
+    Raises:
+        PlantError: the spec names no plant, or an option does not exist or cannot be used.
+    """
+    if spec.plant is None:
+        raise PlantError(f"{spec.system}: the spec names no plant; add 'plant: {{kind: ...}}'")
+    module, name = KINDS[spec.plant.kind]
+    build = getattr(importlib.import_module(module), name)
+    plant: Plant = build(spec, **{**spec.plant.params, **options})
+    return plant
+
+
+def seconds(value: str | float) -> float:
+    """Seconds of a duration such as `"30 s"`, or of a plain number of seconds."""
+    return parse_duration(value) / 1e6 if isinstance(value, str) else float(value)
+
+
+def checked_action(action: Floats, shape: tuple[int, int]) -> Floats:
+    """`action` as float64 `[E, A]`.
+
+    Raises:
+        PlantError: the shape is another, or something is not finite.
+    """
+    array = np.asarray(action, dtype=np.float64)
+    if array.shape != shape:
+        raise PlantError(f"the action has shape {array.shape}, the plant needs {shape}")
+    if not np.isfinite(array).all():
+        entity = int(np.argwhere(~np.isfinite(array))[0, 0])
+        raise PlantError(f"the action of entity {entity} is not finite; send the last or safe one")
+    return array
+
+
+def readings(
+    sensor: str, times_us: Ints, values: Mapping[str, Floats], entities: int
+) -> SensorBatch:
+    """One batch from values `[times, E]` or `[times, E, size]`: by time, then by entity."""
+    entity = np.tile(np.arange(entities, dtype=np.int32), times_us.size)
+    flat = {name: v.reshape(times_us.size * entities, *v.shape[2:]) for name, v in values.items()}
+    return SensorBatch(sensor, entity, np.repeat(times_us, entities), flat)
+
+
+def stamps(tick: int, period_us: int, every_us: int) -> Ints:
+    """Times of a sensor in (tick - 1, tick]: multiples of `every_us` since tick 0, in us."""
+    end = tick * period_us
+    return np.arange((end - period_us) // every_us + 1, end // every_us + 1) * every_us
+
+
+def names(stem: str, count: int) -> tuple[str, ...]:
+    """`count` entity names with as many digits as needed, so that they sort by number."""
+    digits = max(2, len(str(count - 1)))
+    return tuple(f"{stem}-{i:0{digits}d}" for i in range(count))
+
+
+def seeds(seed: int, *path: int) -> Iterator[int]:
+    """Independent 64-bit seeds of the stream that `path` names under `seed`."""
+    sequence = np.random.SeedSequence([seed, *path])
+    return iter(int(word) for word in sequence.generate_state(4, np.uint64))

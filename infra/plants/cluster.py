@@ -1,0 +1,309 @@
+"""An autoscaled fleet of services, simulated request by request, as system `autoscale` sees it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.plants import queue
+from infra.plants.base import (
+    Floats,
+    Ints,
+    PlantError,
+    Sample,
+    SensorBatch,
+    checked_action,
+    names,
+    readings,
+    seeds,
+    stamps,
+)
+from infra.plants.cluster_options import ClusterOptions
+from schemas.clock import tick_of, tick_time
+from schemas.system import SystemSpec
+
+ARRIVED, STARTED, ABANDONED, LATE, READY, STARTING, PEAK, QUEUED = range(len(queue.SNAPSHOT))
+INITIAL_UTILISATION = 0.7  # of the first load, under which every service begins
+
+
+class Cluster:
+    """Services with Poisson arrivals, each a FIFO queue before the replicas that were asked for.
+
+    A replica serves one request at a time. Asked for at a tick, it is billed at once and ready
+    after a cold start. Asked to stop, it takes no new request, and is billed until it has finished
+    its running one. When scaled in, replicas that are still starting are cancelled first, the
+    newest first; then those go which are free soonest. Arrivals, the work of each request and the
+    n-th cold start of a service depend on (seed, service) alone, so all policies meet the same.
+
+    Sensors say at time t what was measured at t - metric_delay: `load` the arrivals per second of
+    its last window, `pods` the replicas, the largest queue of its last window, and which share of
+    the requests that began or left in that window was late. `Sample.reward` is minus the billed
+    replica-seconds; the reward that counts is the spec's expression.
+
+    Outcomes of a tick `[E]`: `cost` (replica-seconds billed, with all of the draining of what was
+    stopped at its begin), `requests` (arrived), `late` (began or left too late), `abandoned`;
+    `ready`, `starting`, `queue` (requests waiting) as they truly are at its end; `desired`
+    (replicas, the action as applied); `allocated` (mean replicas billed: cost / tick).
+    """
+
+    version = "cluster-1"
+
+    def __init__(self, spec: SystemSpec, **options: Any) -> None:
+        self.spec = spec
+        self.options = ClusterOptions.of(**options)
+        self.entities = names("service", self.options.services)
+        trace = self.options.load()
+        start = trace.start_us if self.options.start_us is None else self.options.start_us
+        self._period = spec.period_us / 1e6
+        self.first_tick = tick_of(start, spec.epoch_us, spec.period_us)
+        self.ticks: int | None = int(trace.seconds / self._period + 1e-9)
+        if self.ticks < 1:
+            raise PlantError(f"the trace is shorter than one tick of {self._period:g} s")
+        shape = (self.options.services, trace.rates.shape[-1])
+        self.bin_seconds = trace.bin_seconds
+        self.bin_rates: Floats = np.ascontiguousarray(np.broadcast_to(trace.rates, shape))
+        self.rates = self._tick_rates()
+        self._grid = _Grid(spec, self.options.metric_delay_us)
+        self._fleet: queue.Fleet | None = None
+
+    def _tick_rates(self) -> Floats:
+        """`[E, ticks]` true mean rate (1/s) from tick to tick: what a clairvoyant knows."""
+        assert self.ticks is not None
+        edges = np.arange(self.ticks + 1) * self._period / self.bin_seconds
+        bins = np.arange(self.bin_rates.shape[1] + 1)
+        total = np.concatenate(
+            [np.zeros((len(self.entities), 1)), np.cumsum(self.bin_rates, axis=1)], axis=1
+        )
+        at = np.stack([np.interp(edges, bins, row) for row in total])
+        return np.diff(at, axis=1) * self.bin_seconds / self._period
+
+    def reset(self, seed: int) -> Sample:
+        """Begins anew, after a warm-up at the first rate with enough replicas for it."""
+        o = self.options
+        load = self.bin_rates[:, 0] * o.service_time
+        self._desired = self._possible(np.ceil(load / INITIAL_UTILISATION))
+        self._fleet = self._new_fleet(seed)
+        warm = math.ceil((o.warm_up + o.metric_delay_us / 1e6) / self._period + 1)
+        queue.begin(self._fleet, -warm * self._period, self._desired.astype(np.int64))
+        self._tick = -warm
+        self._grid.reset(len(self.entities))
+        while self._tick < 0:
+            self._advance()
+        self._fleet.waits[:] = 0
+        self._fleet.clock[:, queue.WAITED] = 0.0
+        self._base = self._fleet.tally.copy()
+        self._cost = np.zeros(len(self.entities))
+        self._flips = np.zeros(len(self.entities), np.int64)
+        self._direction = np.zeros(len(self.entities))
+        return self._sample(np.zeros(len(self.entities)), self._grid.last)
+
+    def step(self, action: Floats) -> Sample:
+        """Sets the replicas `[E, 1]` (rounded, within the spec's bounds) and simulates one tick."""
+        fleet = self._running()
+        asked = checked_action(action, (len(self.entities), 1))[:, 0]
+        desired = self._possible(np.rint(asked))
+        self._count_flips(desired)
+        self._desired = desired
+        cost = desired * self._period
+        queue.resize(fleet, self._tick * self._period, desired.astype(np.int64), cost)
+        before = self._grid.last
+        self._advance()
+        self._cost += cost
+        return self._sample(cost, before)
+
+    def score(self) -> dict[str, float]:
+        """Figures since `reset`, of all services together.
+
+        `cost` (replica-seconds), `cost_ratio` (to the perfectly elastic cost: the integral of true
+        rate × service time), `slo` (share of requests that began within `slo_wait`, of those that
+        began, left, or have waited longer), `requests`, `late`, `abandoned`, `flips` (direction
+        changes of the desired replicas), `flips_per_service_day`, `wait_mean`, `wait_p50` and
+        `wait_p99` (s; who leaves counts as having waited the whole time-out; percentiles to 5 ms).
+        """
+        fleet = self._running()
+        count = (fleet.tally - self._base)[:, : queue.LATE + 1].sum(axis=0)
+        decided = count[queue.HEAD]
+        overdue = queue.overdue(fleet, self._tick * self._period)
+        days = self._tick * self._period / 86_400.0 * len(self.entities)
+        elastic = self.rates[:, : self._tick].sum() * self._period * self.options.service_time
+        late = int(count[queue.LATE]) + overdue
+        left = float(count[queue.ABANDONED])
+        waited = fleet.clock[:, queue.WAITED].sum() + (left * self.options.timeout if left else 0.0)
+        return {
+            "cost": float(self._cost.sum()),
+            "cost_ratio": _ratio(self._cost.sum(), elastic),
+            "slo": 1.0 - _ratio(late, decided + overdue, empty=0.0),
+            "requests": float(count[queue.ARRIVED]),
+            "late": float(late),
+            "abandoned": left,
+            "flips": float(self._flips.sum()),
+            "flips_per_service_day": _ratio(self._flips.sum(), days),
+            "wait_mean": _ratio(waited, decided),
+            "wait_p50": self._wait(0.50, left),
+            "wait_p99": self._wait(0.99, left),
+        }
+
+    def _running(self) -> queue.Fleet:
+        if self._fleet is None:
+            raise PlantError("call reset(seed) before step or score")
+        return self._fleet
+
+    def _possible(self, replicas: Floats) -> Floats:
+        return np.clip(replicas, self.spec.action_low[0], self.spec.action_high[0])
+
+    def _new_fleet(self, seed: int) -> queue.Fleet:
+        o, n = self.options, len(self.entities)
+        keys = np.array([list(seeds(seed, s))[:3] for s in range(n)], dtype=np.uint64)
+        servers = int(self.spec.action_high[0])
+        longest = self.bin_rates.max() * min(o.timeout, o.longest_queue_s)
+        ring = 1 << math.ceil(math.log2(longest + 20.0 * math.sqrt(longest) + 1024.0))
+        bins = math.ceil(min(o.timeout, o.longest_queue_s) * queue.WAIT_BINS_PER_SECOND) + 2
+        return queue.Fleet(
+            rates=self.bin_rates,
+            first=0.0,
+            width=self.bin_seconds,
+            keys=keys,
+            free=np.zeros((n, servers)),
+            ready_at=np.zeros((n, servers)),
+            queue=np.zeros((n, ring)),
+            waits=np.zeros((n, bins), np.int64),
+            tally=np.zeros((n, queue.COUNTS), np.int64),
+            clock=np.zeros((n, queue.CLOCKS)),
+            cold=o.cold_quantiles(),
+            work=o.service_time,
+            law=queue.CONSTANT if o.service == "constant" else queue.EXPONENTIAL,
+            limit=o.slo_wait,
+            patience=o.timeout,
+        )
+
+    def _advance(self) -> None:
+        """Simulates from one tick to the next."""
+        fleet = self._running()
+        queue.advance(fleet, self._tick * self._period + self._grid.offsets, self._grid.out)
+        self._grid.push()
+        self._tick += 1
+        if fleet.tally[:, queue.OVERFLOW].any():
+            raise PlantError("a queue outgrew its memory: set a timeout, or allow more replicas")
+
+    def _count_flips(self, desired: Floats) -> None:
+        direction = np.sign(desired - self._desired)
+        self._flips += (direction * self._direction) < 0.0
+        self._direction = np.where(direction != 0.0, direction, self._direction)
+
+    def _sample(self, cost: Floats, before: Floats) -> Sample:
+        now = self._grid.last
+        change = now - before
+        tick = self.first_tick + self._tick
+        outcomes = {
+            "cost": cost,
+            "requests": change[:, ARRIVED],
+            "late": change[:, LATE],
+            "abandoned": change[:, ABANDONED],
+            "ready": now[:, READY],
+            "starting": now[:, STARTING],
+            "queue": now[:, QUEUED],
+            "desired": self._desired.copy(),
+            "allocated": cost / self._period,
+        }
+        time = tick_time(tick, self.spec.epoch_us, self.spec.period_us)
+        done = np.zeros(len(self.entities), dtype=bool)
+        return Sample(tick, self._grid.batches(self._tick, time), -cost, done, outcomes)
+
+    def _wait(self, share: float, left: float) -> float:
+        """The wait (s) that `share` of the requests did not exceed."""
+        histogram = self._running().waits.sum(axis=0)
+        histogram[-1] += round(left)
+        total = histogram.sum()
+        if total == 0:
+            return 0.0
+        place = int(np.searchsorted(np.cumsum(histogram), share * total))
+        return min(place / queue.WAIT_BINS_PER_SECOND, self.options.timeout)
+
+
+class _Grid:
+    """Snapshots at even steps, and the delayed readings that are made of them.
+
+    The step divides the tick, the sensors' periods and the metric delay, so that every reading is
+    a difference of two snapshots.
+    """
+
+    def __init__(self, spec: SystemSpec, delay_us: int) -> None:
+        self._spec = spec
+        self._sensors = {
+            name: (sensor, self._columns(name, list(sensor.channels)))
+            for name, sensor in spec.sensors.items()
+        }
+        spans = [sensor.every_us for sensor in spec.sensors.values()]
+        self._step = math.gcd(spec.period_us, delay_us, *spans)
+        if self._step < 100_000:
+            raise PlantError(
+                f"metric_delay {delay_us} us has no common step of 0.1 s or more with the tick and "
+                "the sensors' periods: round it"
+            )
+        steps = spec.period_us // self._step
+        self.offsets: Floats = np.arange(1.0, steps + 1.0) * (self._step / 1e6)
+        self._delay = delay_us // self._step
+        self._kept = self._delay + steps + max(spans) // self._step + 1
+
+    @staticmethod
+    def _columns(sensor: str, channels: Sequence[str]) -> tuple[str, ...]:
+        known = {"requests", "ready", "starting", "queue", "late_share"}
+        unknown = sorted(set(channels) - known)
+        if unknown:
+            raise PlantError(
+                f"sensor {sensor!r}: the cluster has no channel {unknown[0]!r}; it has "
+                f"{', '.join(sorted(known))}"
+            )
+        return tuple(channels)
+
+    @property
+    def last(self) -> Floats:
+        """`[E, snapshot]` the newest snapshot."""
+        newest: Floats = self._history[-1].copy()
+        return newest
+
+    def reset(self, entities: int) -> None:
+        """Forgets everything; `entities` are E."""
+        self._entities = entities
+        self._history = np.zeros((self._kept, entities, len(queue.SNAPSHOT)))
+        self.out = np.zeros((self.offsets.size, entities, len(queue.SNAPSHOT)))
+
+    def push(self) -> None:
+        """Takes over the snapshots in `out`."""
+        self._history = np.concatenate([self._history[self.offsets.size :], self.out])
+
+    def batches(self, tick: int, time_us: int) -> tuple[SensorBatch, ...]:
+        """The readings of the last tick: the `tick`-th of the trace, ended at `time_us`."""
+        made = []
+        for name, (sensor, channels) in self._sensors.items():
+            end = tick * self._spec.period_us
+            since = stamps(tick, self._spec.period_us, sensor.every_us)
+            if since.size:
+                place = self._kept - 1 - self._delay - (end - since) // self._step
+                values = self._window(place, sensor.every_us // self._step)
+                kept = {channel: values[channel] for channel in channels}
+                made.append(readings(name, time_us - end + since, kept, self._entities))
+        return tuple(made)
+
+    def _window(self, place: Ints, width: int) -> dict[str, Floats]:
+        """All channels `[times, E]` over the windows of `width` steps that end at `place`."""
+        now, change = self._history[place], self._history[place] - self._history[place - width]
+        decided = change[..., STARTED] + change[..., ABANDONED]
+        peaks: NDArray[np.float64] = np.stack(
+            [self._history[p - width + 1 : p + 1, :, PEAK].max(axis=0) for p in place]
+        )
+        return {
+            "requests": change[..., ARRIVED] / (width * self._step / 1e6),
+            "ready": now[..., READY],
+            "starting": now[..., STARTING],
+            "queue": peaks,
+            "late_share": change[..., LATE] / np.maximum(decided, 1.0),
+        }
+
+
+def _ratio(part: float, whole: float, empty: float = math.nan) -> float:
+    return float(part / whole) if whole else empty

@@ -1,0 +1,206 @@
+"""Robots in a plane: double integrators with drag, each on its way to its own goal."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from infra.plants.base import (
+    Floats,
+    PlantError,
+    Sample,
+    SensorBatch,
+    checked_action,
+    names,
+    readings,
+    stamps,
+)
+from schemas.clock import tick_of, tick_time
+from schemas.system import SystemSpec
+
+
+@dataclass(frozen=True)
+class Nav2dOptions:
+    """Options of `Nav2d`: metres, seconds, and standard deviations of Gaussian noise.
+
+    Attributes:
+        robots: number of entities.
+        ticks: length of an episode.
+        start_us: time of the first tick, microseconds since 1970 UTC (rounded up to a tick).
+        arena: starts and goals lie in [-arena, arena]².
+        wall: where a robot is stopped; within the range of the sensors.
+        reach: distance to the goal at which a robot is done.
+        nearest: least distance from start to goal.
+        drag: share of the velocity that is lost per second, 1/s.
+        actuation_noise: of the acceleration, m/s², drawn anew at every step of integration.
+        position_noise: of the position read, m.
+        velocity_noise: of the velocity read, m/s.
+    """
+
+    robots: int = 200
+    ticks: int = 300
+    start_us: int = 0
+    arena: float = 10.0
+    wall: float = 18.0
+    reach: float = 0.5
+    nearest: float = 2.0
+    drag: float = 0.1
+    actuation_noise: float = 0.05
+    position_noise: float = 0.01
+    velocity_noise: float = 0.02
+
+    @classmethod
+    def of(cls, **options: Any) -> Nav2dOptions:
+        """Reads options as a spec or a caller gives them; `PlantError` for an unknown one."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(options.keys() - known)
+        if unknown:
+            raise PlantError(
+                f"nav2d has no option {unknown[0]!r}; it has {', '.join(sorted(known))}"
+            )
+        made = cls(**options)
+        if made.robots < 1 or made.ticks < 1:
+            raise PlantError("nav2d needs at least one robot and one tick")
+        if not 0.0 <= made.nearest <= made.arena <= made.wall:
+            raise PlantError("nav2d needs 0 <= nearest <= arena <= wall")
+        return made
+
+
+class Nav2d:
+    """Robots with position x, velocity v: dv/dt = a + noise - drag × v, a in [-1, 1]² m/s².
+
+    The acceleration is constant from one tick to the next, and integrated exactly between the
+    sensors' readings. A robot that comes within `reach` of its goal is done: it is parked there
+    (velocity 0, deaf to actions, reward 0) and goes on reporting. Starts, goals and all noise
+    depend on the seed alone, so that all policies meet the same.
+
+    `Sample.reward` is minus the true distance to the goal (m) at the end of the tick. Outcomes:
+    `reached` (0 or 1) and `distance` (m).
+    """
+
+    version = "nav2d-1"
+
+    def __init__(self, spec: SystemSpec, **options: Any) -> None:
+        self.spec = spec
+        self.options = Nav2dOptions.of(**options)
+        self.entities = names("robot", self.options.robots)
+        self.ticks: int | None = self.options.ticks
+        self.first_tick = tick_of(self.options.start_us, spec.epoch_us, spec.period_us)
+        self._check_channels()
+        every = [sensor.every_us for sensor in spec.sensors.values()]
+        self._step_us = math.gcd(spec.period_us, *every)
+        self._motion = _motion(self.options.drag, self._step_us / 1e6)
+
+    def _check_channels(self) -> None:
+        for channel in self.spec.channels:
+            if channel.name not in ("position", "velocity", "goal") or channel.size != 2:
+                raise PlantError(
+                    f"nav2d has no channel {channel.name!r} of size {channel.size}; it has "
+                    "position, velocity and goal, each of size 2"
+                )
+
+    def reset(self, seed: int) -> Sample:
+        """New starts and goals, at rest."""
+        o = self.options
+        self._noise = np.random.default_rng([seed, 1])
+        start, goal = _ways(np.random.default_rng([seed, 0]), o.robots, o.arena, o.nearest)
+        self._position, self._goal = start, goal
+        self._velocity = np.zeros_like(start)
+        self._done = np.zeros(o.robots, dtype=bool)
+        self._return = np.zeros(o.robots)
+        self._arrived_at = np.full(o.robots, np.nan)
+        self._tick = 0
+        steps = self.spec.period_us // self._step_us
+        return self._sample(np.zeros(o.robots), [(self._position, self._velocity)] * steps)
+
+    def step(self, action: Floats) -> Sample:
+        """Accelerates by `action` `[E, 2]` in m/s² (clipped to the spec's bounds) for one tick."""
+        wanted = checked_action(action, (self.options.robots, 2))
+        wanted = np.clip(wanted, self.spec.action_low, self.spec.action_high)
+        going, path = ~self._done, []
+        for i in range(self.spec.period_us // self._step_us):
+            self._move(wanted, self._tick * self.spec.period_us + (i + 1) * self._step_us)
+            path.append((self._position, self._velocity))
+        self._tick += 1
+        reward = np.where(going, -self._distance(), 0.0)
+        self._return += reward
+        return self._sample(reward, path)
+
+    def score(self) -> dict[str, float]:
+        """Figures since `reset`: `reached` (share of robots), `return` (mean sum of rewards until
+        done), `time_to_goal` (mean seconds of those that reached it, NaN if none did).
+        """
+        seconds_to_goal = self._arrived_at[self._done]
+        return {
+            "reached": float(self._done.mean()),
+            "return": float(self._return.mean()),
+            "time_to_goal": float(seconds_to_goal.mean()) if self._done.any() else math.nan,
+        }
+
+    def _move(self, wanted: Floats, time_us: int) -> None:
+        """One step of integration; `time_us` since the start is its end."""
+        o, keep, gain, drift, fall = self.options, *self._motion
+        noise = self._noise.normal(0.0, o.actuation_noise, wanted.shape)
+        force, moving = wanted + noise, ~self._done[:, None]
+        position = self._position + drift * self._velocity + fall * force
+        velocity = keep * self._velocity + gain * force
+        velocity = np.where(np.abs(position) > o.wall, 0.0, velocity)
+        position = np.clip(position, -o.wall, o.wall)
+        self._position = np.where(moving, position, self._position)
+        near = ~self._done & (self._distance() <= o.reach)
+        self._arrived_at[near] = time_us / 1e6
+        self._done = self._done | near
+        self._velocity = np.where(self._done[:, None], 0.0, velocity)
+
+    def _distance(self) -> Floats:
+        return np.asarray(np.hypot(*(self._position - self._goal).T))
+
+    def _sample(self, reward: Floats, path: list[tuple[Floats, Floats]]) -> Sample:
+        tick = self.first_tick + self._tick
+        time = tick_time(tick, self.spec.epoch_us, self.spec.period_us)
+        outcomes = {"reached": self._done.astype(np.float64), "distance": self._distance()}
+        batches = self._batches(time, path)
+        return Sample(tick, batches, reward, self._done.copy(), outcomes)
+
+    def _batches(self, time_us: int, path: list[tuple[Floats, Floats]]) -> tuple[SensorBatch, ...]:
+        """The noisy readings of the last tick, which ended at `time_us`; `path` is the truth."""
+        o, end, made = self.options, self._tick * self.spec.period_us, []
+        true = {
+            "position": (np.stack([x for x, _ in path]), o.position_noise),
+            "velocity": (np.stack([v for _, v in path]), o.velocity_noise),
+            "goal": (np.stack([self._goal] * len(path)), 0.0),
+        }
+        for name, sensor in self.spec.sensors.items():
+            since = stamps(self._tick, self.spec.period_us, sensor.every_us)
+            place = len(path) - 1 - (end - since) // self._step_us
+            values = {}
+            for channel in sensor.channels:
+                value, sigma = true[channel]
+                noise = self._noise.normal(0.0, sigma, value[place].shape) if sigma else 0.0
+                values[channel] = value[place] + noise
+            if since.size:
+                made.append(readings(name, time_us - end + since, values, o.robots))
+        return tuple(made)
+
+
+def _motion(drag: float, dt: float) -> tuple[float, float, float, float]:
+    """Exact over `dt` seconds: v' = keep v + gain a and x' = x + drift v + fall a."""
+    if drag == 0.0:
+        return 1.0, dt, dt, 0.5 * dt * dt
+    keep = math.exp(-drag * dt)
+    gain = (1.0 - keep) / drag
+    return keep, gain, gain, (dt - gain) / drag
+
+
+def _ways(
+    rng: np.random.Generator, count: int, arena: float, nearest: float
+) -> tuple[Floats, Floats]:
+    """Starts and goals `[count, 2]`, uniform in the arena and at least `nearest` apart."""
+    start = rng.uniform(-arena, arena, (count, 2))
+    goal = rng.uniform(-arena, arena, (count, 2))
+    while (close := np.hypot(*(goal - start).T) < nearest).any():
+        goal[close] = rng.uniform(-arena, arena, (int(close.sum()), 2))
+    return start, goal
