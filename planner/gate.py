@@ -1,0 +1,303 @@
+"""The last check of an action: pure functions, no model, nothing outside the envelope leaves.
+
+`CHECKS` is the order in which a proposal is looked at; each check is one function below, about
+ten lines, and sets one bit of `schemas.codes.Reason`. A check does one of four things with the
+entities that fail it: it *projects* the value onto what is allowed, *replaces* it by the
+verified fallback (which then passes through the same remaining checks), lets the *operator*
+decide, or *refuses* (nothing is published, and the actuator's local fallback takes over when its
+last action expires).
+
+The **envelope** of an entity is the box of values it may be given at this tick: within `[low,
+high]` of the spec, within the rate limit of the value that was *applied* last, whole numbers for
+integer actuators. An applied value outside `[low, high]` counts as the nearest value inside, and
+an unknown one (NaN) sets no rate limit, because there is nothing to change slowly from.
+
+`uncertainty` is the disagreement of the ensemble about the observations to come, in units of each
+channel's usual spread; the spec's `max_uncertainty` is a limit on that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from planner import projection
+from schemas.codes import Mode, Reason
+from schemas.frames import Frame
+from schemas.system import SystemSpec
+
+F64 = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+LEARNED = (Mode.PLAN, Mode.FOLLOW, Mode.ACTOR)
+"""Modes whose proposals come from a model."""
+
+
+@dataclass(frozen=True)
+class Gated:
+    """What the gate decided for E entities.
+
+    action     [E,A] float64: what may be published; NaN where refused
+    reasons    [E] uint32 bits of `codes.Reason`
+    mode       [E] uint8 `codes.Mode`: who decided in the end
+    """
+
+    action: F64
+    reasons: npt.NDArray[np.uint32]
+    mode: npt.NDArray[np.uint8]
+
+    @property
+    def published(self) -> Mask:
+        """[E] whether there is an action to publish."""
+        return np.asarray(self.mode != Mode.REFUSED)
+
+
+@dataclass
+class _State:
+    """What the checks read and write; arrays as in `gate`."""
+
+    spec: SystemSpec
+    frame: Frame
+    action: F64
+    fallback: F64
+    applied: F64
+    low: F64
+    high: F64
+    uncertainty: F64
+    believed: Mask
+    model: bool
+    late: bool
+    mode: npt.NDArray[np.uint8]
+    reasons: npt.NDArray[np.uint32]
+
+    def mark(self, rows: Mask, reason: Reason) -> None:
+        self.reasons[rows] |= np.uint32(reason)
+
+    def replace(self, rows: Mask, reason: Reason) -> None:
+        """The fallback takes the place of `rows`."""
+        self.mark(rows, reason)
+        self.action[rows] = self.fallback[rows]
+        self.mode[rows] = Mode.FALLBACK
+
+    @property
+    def learned(self) -> Mask:
+        """[E] whether the present value comes from a model."""
+        return np.isin(self.mode, LEARNED)
+
+
+def envelope(spec: SystemSpec, applied: F64) -> tuple[F64, F64]:
+    """Lowest and highest value [..., A] that may follow the value `applied` [..., A].
+
+    low <= high everywhere: the applied value, moved into range and rounded, is always between.
+    """
+    low, high = spec.action_low, spec.action_high
+    whole = spec.action_integer
+    origin = np.clip(applied, low, high)
+    origin = np.where(whole, np.rint(origin), origin)
+    least = np.where(np.isnan(origin), low, np.maximum(low, origin - spec.rate_down))
+    most = np.where(np.isnan(origin), high, np.minimum(high, origin + spec.rate_up))
+    return np.where(whole, np.ceil(least), least), np.where(whole, np.floor(most), most)
+
+
+def gate(
+    spec: SystemSpec,
+    proposal: F64,
+    fallback: F64,
+    frame: Frame,
+    last_applied: F64,
+    uncertainty: npt.NDArray[np.floating],
+    *,
+    mode: npt.NDArray[np.uint8] | None = None,
+    believed: Mask | None = None,
+    model: bool = True,
+    late: bool = False,
+) -> Gated:
+    """Lets a safe action out for each of the E entities of `frame`, or none.
+
+    Args:
+        spec: the system; its ranges, rates, constraints and gate limits.
+        proposal: [E,A] the planner's action; any other shape is replaced as a whole.
+        fallback: [E,A] what the verified controller would do.
+        frame: the observations, ages and the operators' control records.
+        last_applied: [E,A] the value in force; NaN where unknown.
+        uncertainty: [E] see above; NaN counts as too much where there is a limit.
+        mode: [E] who made the proposal; `Mode.PLAN` for all where left out.
+        believed: [E] False where the belief is missing or was rebuilt at this tick.
+        model: False where no bundle matches the spec.
+        late: the frame was older than the deadline when it was taken up (it is only noted).
+    """
+    count, actions = len(frame.entities), len(spec.action_columns)
+    low, high = envelope(spec, np.asarray(last_applied, dtype=np.float64))
+    state = _State(
+        spec=spec,
+        frame=frame,
+        action=np.array(proposal, dtype=np.float64),
+        fallback=_safe(spec, fallback, low, high),
+        applied=np.asarray(last_applied, dtype=np.float64),
+        low=low,
+        high=high,
+        uncertainty=np.asarray(uncertainty, dtype=np.float64),
+        believed=np.ones(count, dtype=bool) if believed is None else np.asarray(believed),
+        model=model,
+        late=late,
+        mode=np.full(count, Mode.PLAN, np.uint8) if mode is None else np.array(mode, np.uint8),
+        reasons=np.zeros(count, dtype=np.uint32),
+    )
+    assert low.shape == (count, actions)
+    for check in CHECKS:
+        check(state)
+    return Gated(state.action, state.reasons, state.mode)
+
+
+def _safe(spec: SystemSpec, fallback: F64, low: F64, high: F64) -> F64:
+    """The fallback inside the envelope; where it is not finite, the spec's value per actuator."""
+    value = np.asarray(fallback, dtype=np.float64)
+    value = np.where(np.isfinite(value), value, spec.action_safe)
+    value = np.where(spec.action_integer, np.rint(value), value)
+    return np.clip(value, low, high)
+
+
+def check_shape(state: _State) -> None:
+    """A proposal of another shape belongs to nobody: all are replaced."""
+    if state.action.shape != state.fallback.shape:
+        state.action = state.fallback.copy()
+        state.replace(np.ones(len(state.mode), dtype=bool), Reason.SHAPE)
+
+
+def check_finite(state: _State) -> None:
+    """NaN and infinities are replaced."""
+    state.replace(~_every(np.isfinite(state.action)), Reason.NOT_FINITE)
+
+
+def check_model(state: _State) -> None:
+    """Without a matching bundle nothing that claims to come from one is believed."""
+    everyone = np.ones(len(state.mode), dtype=bool)
+    if state.late:
+        state.mark(everyone, Reason.LATE)
+    if not state.model:
+        state.replace(everyone, Reason.NO_MODEL)
+
+
+def check_belief(state: _State) -> None:
+    """An entity whose belief is missing or just rebuilt gets the fallback."""
+    state.replace(~state.believed, Reason.NO_BELIEF)
+
+
+def check_stale(state: _State) -> None:
+    """An observation older than `stale_after`, or never seen: the fallback."""
+    limit = state.spec.gate.stale_after_us
+    if limit is not None:
+        fresh = state.frame.ages.astype(np.float64) * 1e6 <= limit  # False for NaN: never seen
+        state.replace(~_every(fresh), Reason.STALE)
+
+
+def check_uncertainty(state: _State) -> None:
+    """The ensemble disagrees too much about what a learned proposal would do: the fallback."""
+    limit = state.spec.gate.max_uncertainty
+    if limit is not None:
+        state.replace(state.learned & ~(state.uncertainty <= limit), Reason.UNCERTAIN)
+
+
+def check_override(state: _State) -> None:
+    """An operator's values, actuator by actuator; range and rate below still apply to them."""
+    overrides = state.frame.header.control.overrides
+    for row, entity in enumerate(state.frame.entities):
+        for column, value in overrides.get(entity, {}).items():
+            if column in state.spec.action_columns and np.isfinite(value):
+                state.action[row, state.spec.action_columns.index(column)] = value
+                state.reasons[row] |= np.uint32(Reason.OVERRIDE)
+                state.mode[row] = Mode.OVERRIDE
+
+
+def check_hold(state: _State) -> None:
+    """Held entities keep the applied value. Hold is last, so no override undoes it."""
+    control = state.frame.header.control
+    held = np.array([control.holds_entity(name) for name in state.frame.entities], dtype=bool)
+    state.mark(held, Reason.HOLD)
+    state.mode[held] = Mode.HOLD
+    state.action[held] = state.applied[held]
+
+
+def check_range(state: _State) -> None:
+    """Outside [low, high]: to the nearest end."""
+    inside = np.clip(state.action, state.spec.action_low, state.spec.action_high)
+    state.mark(_differ(inside, state.action), Reason.RANGE)
+    state.action = inside
+
+
+def check_rounding(state: _State) -> None:
+    """Whole numbers for integer actuators, ties to even."""
+    whole = np.where(state.spec.action_integer, np.rint(state.action), state.action)
+    state.mark(_differ(whole, state.action), Reason.ROUNDED)
+    state.action = whole
+
+
+def check_rate(state: _State) -> None:
+    """Faster than the rate limit from the applied value: as fast as allowed."""
+    inside = np.clip(state.action, state.low, state.high)
+    state.mark(_differ(inside, state.action), Reason.RATE)
+    state.action = inside
+
+
+def check_constraints(state: _State) -> None:
+    """Hard constraints on present channels and this action: projected, or else the fallback.
+
+    Operators are not overruled here: their values are only marked. The fallback that violates a
+    constraint is marked too and let out: there is nothing safer to send.
+    """
+    spec, values = state.spec, state.frame.values
+    bad = projection.violated(spec, values, state.action)
+    if not bad.any():
+        return
+    state.mark(bad, Reason.CONSTRAINT)
+    moved = projection.project(spec, values, state.action, state.low, state.high)
+    moved = _inward(state, moved)
+    cured = bad & state.learned & ~projection.violated(spec, values, moved)
+    state.action[cured] = moved[cured]
+    state.replace(bad & state.learned & ~cured, Reason.CONSTRAINT)
+
+
+def _inward(state: _State, moved: F64) -> F64:
+    """Whole numbers on the far side of where the projection came from, inside the envelope."""
+    away = np.where(moved < state.action, np.floor(moved), np.ceil(moved))
+    whole = state.spec.action_integer & (moved != state.action)
+    return np.clip(np.where(whole, away, moved), state.low, state.high)
+
+
+def check_refused(state: _State) -> None:
+    """What is still not inside the envelope is not published (a hold of an unknown value)."""
+    inside = (state.action >= state.low) & (state.action <= state.high)  # False for NaN
+    refused = ~_every(inside)
+    state.mode[refused] = Mode.REFUSED
+    state.action[refused] = np.nan
+
+
+def _every(mask: Mask) -> Mask:
+    """[E] whether a row of `mask` [E, …] holds throughout."""
+    return np.asarray(mask.all(axis=1))
+
+
+def _differ(a: F64, b: F64) -> Mask:
+    """[E] whether rows differ; two NaN (a hold of an unknown value) are equal."""
+    return ~_every((a == b) | (np.isnan(a) & np.isnan(b)))
+
+
+CHECKS: tuple[Callable[[_State], None], ...] = (
+    check_shape,
+    check_finite,
+    check_model,
+    check_belief,
+    check_stale,
+    check_uncertainty,
+    check_override,
+    check_hold,
+    check_range,
+    check_rounding,
+    check_rate,
+    check_constraints,
+    check_refused,
+)
+"""Every proposal passes these, in this order."""

@@ -1,0 +1,144 @@
+"""A bundle's manifest: what is in the folder, proved by digests, and what it was made for.
+
+`models` writes manifests with `seal`, the planner reads them with `read_manifest`; both use one
+definition of the digest: SHA-256 over the canonical JSON of everything but the digest itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+GRAPHS = ("believe.onnx", "imagine.onnx", "actor.onnx")
+"""The graphs of a bundle; without `actor.onnx` there is no actor, the others are required."""
+
+
+class BundleError(ValueError):
+    """A bundle that cannot be used; the message names file, field and remedy."""
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """One file of a bundle: its SHA-256 in hexadecimal, and its size in bytes."""
+
+    sha256: str
+    bytes: int
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """What training measured on held-out data.
+
+    `innovation_band` is the 99.9 % quantile of the innovation, `channel_scale` [O] the typical
+    spread of each observation column in raw units, `discount` the factor per tick that the
+    value was trained with.
+    """
+
+    innovation_band: float
+    channel_scale: tuple[float, ...]
+    discount: float = 1.0
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """The contents of `manifest.json`; sizes as in `planner.session.Bundle`."""
+
+    format: int
+    name: str
+    system: str
+    created: str
+    interface_hash: str
+    objective_hash: str
+    columns: tuple[str, ...]
+    action_columns: tuple[str, ...]
+    hidden: int
+    latent: int
+    members: int
+    files: dict[str, FileEntry]
+    digest: str
+    calibration: Calibration
+    actor_trusted: bool = False
+    lineage: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+
+
+def digest_of(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 over the canonical JSON of `manifest` without its `digest`, in hexadecimal."""
+    content = {key: value for key, value in manifest.items() if key != "digest"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def seal(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes `manifest.json`: `content` plus format, files with their digests, and its digest.
+
+    Args:
+        folder: holds the finished graphs; every `*.onnx` in it is listed.
+        content: the fields of `Manifest` except `format`, `files` and `digest`, as plain JSON.
+    """
+    files = {path.name: _entry(path) for path in sorted(folder.glob("*.onnx"))}
+    manifest: dict[str, Any] = {**content, "format": FORMAT, "files": files}
+    manifest["digest"] = digest_of(manifest)
+    text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a bundle folder; every listed file is read and compared with its digest.
+
+    Raises:
+        BundleError: a file or field is missing, malformed, or not what the digest says.
+    """
+    path = folder / MANIFEST
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be read ({error.strerror}); give a bundle folder"
+        ) from error
+    try:
+        content = json.loads(text)
+        manifest = msgspec.convert(content, Manifest)
+    except ValueError as error:  # both of json and of msgspec
+        raise BundleError(f"{path}: {error}; export the bundle again") from error
+    if manifest.format != FORMAT:
+        raise BundleError(
+            f"{path}: field format: {manifest.format} is not {FORMAT}; this version reads no other"
+        )
+    if digest_of(content) != manifest.digest:
+        raise BundleError(f"{path}: field digest: the manifest was changed; fetch the bundle again")
+    _check_files(folder, manifest)
+    return manifest
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    data = path.read_bytes()
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
+    missing = [name for name in GRAPHS[:2] if name not in manifest.files]
+    if missing:
+        raise BundleError(
+            f"{folder / MANIFEST}: field files: {missing[0]} is not listed; export the bundle again"
+        )
+    for name, entry in sorted(manifest.files.items()):
+        path = folder / name
+        if path.parent != folder:
+            raise BundleError(
+                f"{folder / MANIFEST}: field files: {name!r} is not a plain file name"
+            )
+        if not path.is_file():
+            raise BundleError(f"{path}: the file is missing; fetch the bundle again")
+        found = _entry(path)
+        if found["bytes"] != entry.bytes:
+            raise BundleError(
+                f"{path}: {found['bytes']} bytes instead of {entry.bytes}; fetch the bundle again"
+            )
+        if found["sha256"] != entry.sha256:
+            raise BundleError(f"{path}: its SHA-256 is not the manifest's; fetch the bundle again")
