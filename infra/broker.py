@@ -11,7 +11,6 @@ import fcntl
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -34,6 +33,7 @@ Progress = Callable[[str], None]
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
+_EXIT_S = 2.0  # how long the kernel may take to clear away a process that was killed
 
 _HOST = "127.0.0.1"
 _FIRST_PORT, _LAST_PORT = 20_000, 32_000
@@ -198,20 +198,31 @@ def _find(home: Path) -> int | None:
         return noted
     if not _properties(home).exists():
         return None
-    return next((pid for pid in psutil.pids() if _is_ours(pid, home)), None)
+    for process in psutil.process_iter(["cmdline"]):
+        if str(_properties(home)) in (process.info["cmdline"] or ()) and _is_alive(process):
+            return int(process.pid)
+    return None
 
 
 def _is_ours(pid: int, home: Path) -> bool:
     """Whether `pid` runs the broker of `home`: a number alone may belong to anybody by now."""
-    if child := _children.get(pid):
-        child.poll()
     try:
         process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and str(_properties(home)) in (
-            process.cmdline()
-        )
+        end = time.monotonic() + _EXIT_S
+        while (command := process.cmdline()) == [] and _is_alive(process):
+            # A process that is being killed has no command line any more, but still its port.
+            if time.monotonic() > end:
+                break
+            time.sleep(0.01)
+        return str(_properties(home)) in command and _is_alive(process)
     except psutil.Error:
         return False
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    if child := _children.get(process.pid):
+        child.poll()
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
 
 def _answers(broker: Broker) -> bool:
@@ -348,14 +359,23 @@ def _tail(log: Path, lines: int = 20) -> str:
 
 
 def _end(broker: Broker) -> None:
-    """End the process in order, or by force after STOP_TIMEOUT_S."""
-    for sign, patience in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
-        with suppress(ProcessLookupError):
-            os.kill(broker.pid, sign)
-        end = time.monotonic() + patience
-        while time.monotonic() < end:
-            if not _is_ours(broker.pid, broker.home):
-                (_folder(broker.home) / "pid").unlink(missing_ok=True)
-                return
-            time.sleep(0.05)
-    raise BrokerError(f"the broker (process {broker.pid}) cannot be ended; end it by hand")
+    """End the process in order, or by force after STOP_TIMEOUT_S; return when it is gone."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(broker.pid)
+        process.terminate()
+        if not _gone(process, STOP_TIMEOUT_S):
+            process.kill()
+            if not _gone(process, _EXIT_S):
+                raise BrokerError(f"the broker (process {broker.pid}) cannot be ended")
+    if child := _children.pop(broker.pid, None):
+        child.wait()
+    (_folder(broker.home) / "pid").unlink(missing_ok=True)
+
+
+def _gone(process: psutil.Process, patience: float) -> bool:
+    end = time.monotonic() + patience
+    while _is_alive(process):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True

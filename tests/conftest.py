@@ -1,0 +1,28 @@
+"""Fixtures for all tests: the embedded broker, started once for the whole session."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from infra import broker as embedded
+from infra.broker import Broker
+from infra.kafka import client_config
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker in a home of its own. Isolate by system name: tests.support.unique()."""
+    home = tmp_path_factory.mktemp("rehearse-home")
+    running = embedded.start(home, progress=print)
+    yield running
+    embedded.stop(home)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def kafka(broker: Broker) -> dict[str, str]:
+    """librdkafka settings for the broker of the session."""
+    return client_config(broker.bootstrap)
