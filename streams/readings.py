@@ -1,0 +1,95 @@
+"""A plant's samples as the messages that devices would send, in the spec's fields and units."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from confluent_kafka import Producer
+
+from infra.plants.base import Sample, SensorBatch
+from schemas.messages import WATERMARK_HEADER, Watermark, encode
+from schemas.spec_parts import SensorSpec
+from schemas.system import SystemSpec
+
+Ints = npt.NDArray[np.int64]
+
+
+class Outgoing(NamedTuple):
+    """Readings to be sent at one moment: one topic, `n` keys and values."""
+
+    send_us: int  # event time at which they are due
+    topic: str
+    keys: list[str]
+    values: list[bytes]
+    slots: Ints  # [n] index of the entity
+
+
+class ReadingEncoder:
+    """Turns samples into JSON messages; `shift_us` is added to every event time."""
+
+    def __init__(self, spec: SystemSpec, entities: Sequence[str], shift_us: int = 0) -> None:
+        self._spec = spec
+        self._names = np.array(entities, dtype=object)
+        self._shift = shift_us
+        self._encode = msgspec.json.Encoder().encode
+
+    def encode(self, sample: Sample, after_us: int) -> list[Outgoing]:
+        """The readings of a sample by the moment at which they are due, earliest first.
+
+        A reading is due at its own event time, but never at or before `after_us` (the tick before,
+        shifted): a plant that delays its readings hands out old ones.
+        """
+        groups: list[Outgoing] = []
+        for batch in sample.batches:
+            times = batch.time_us + self._shift
+            due = np.maximum(times, after_us + 1)
+            messages = self._messages(self._spec.sensors[batch.sensor], batch, times)
+            topic = self._spec.sensors[batch.sensor].topic
+            for moment in np.unique(due):
+                rows = np.flatnonzero(due == moment)
+                slots = batch.entity[rows].astype(np.int64)
+                values = [messages[row] for row in rows]
+                groups.append(
+                    Outgoing(int(moment), topic, self._names[slots].tolist(), values, slots)
+                )
+        return sorted(groups, key=lambda group: group.send_us)
+
+    def _messages(self, sensor: SensorSpec, batch: SensorBatch, times: Ints) -> list[bytes]:
+        fields = [sensor.time.field]
+        columns: list[list[Any]] = [_in_unit(times, sensor.time.microseconds)]
+        for name, values in batch.values.items():
+            fields.append(sensor.channels[name].field)
+            columns.append(values.tolist())
+        encode_one = self._encode
+        return [
+            encode_one(dict(zip(fields, row, strict=True))) for row in zip(*columns, strict=True)
+        ]
+
+
+def _in_unit(times_us: Ints, microseconds: float) -> list[Any]:
+    """Whole numbers where the unit is a microsecond or finer, else floats exact to below one."""
+    finer = microseconds <= 1.0
+    values: list[Any] = (
+        times_us * round(1.0 / microseconds) if finer else times_us / microseconds
+    ).tolist()
+    return values
+
+
+def send_readings(producer: Producer, group: Outgoing) -> None:
+    """Queues the readings of one moment."""
+    produce, topic = producer.produce, group.topic
+    for key, value in zip(group.keys, group.values, strict=True):
+        try:
+            produce(topic, value, key)
+        except BufferError:
+            producer.flush()
+            produce(topic, value, key)
+
+
+def send_watermark(producer: Producer, places: Sequence[tuple[str, int]], time_us: int) -> None:
+    """Promises on every (topic, partition) that nothing earlier than `time_us` follows."""
+    value = encode(Watermark(time_us))
+    for topic, partition in places:
+        producer.produce(topic, value, None, partition, headers={WATERMARK_HEADER: b"1"})

@@ -1,0 +1,129 @@
+"""Reading and writing whole topics by hand: where partitions end, and what lies before that."""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+
+from infra.kafka import KafkaSetupError, client_config
+
+TIMEOUT_S: Final = 10.0
+# A fetch waits at the broker until there is something; a long wait only delays a new partition.
+CONSUMER: Final = {
+    "group.id": "rehearse",  # librdkafka wants one; partitions are assigned by hand
+    "enable.auto.commit": "false",
+    "enable.auto.offset.store": "false",
+    "fetch.wait.max.ms": "20",
+    "fetch.queue.backoff.ms": "1",
+    "fetch.error.backoff.ms": "20",
+}
+# Idempotent: a retry may not put a reading or a report behind the watermark that follows it.
+PRODUCER: Final = {"partitioner": "murmur2_random", "enable.idempotence": "true", "linger.ms": "0"}
+
+
+def make_consumer(
+    bootstrap: str, extra: Mapping[str, str] | None = None, **settings: str
+) -> Consumer:
+    """A consumer for partitions assigned by hand; `settings` are librdkafka's with `_` for `.`."""
+    own = {key.replace("_", "."): value for key, value in settings.items()}
+    return Consumer({**CONSUMER, **own, **client_config(bootstrap, extra)})
+
+
+def make_producer(bootstrap: str, extra: Mapping[str, str] | None = None) -> Producer:
+    """A producer keyed by entity as Kafka's Java client would: idempotent, without linger."""
+    return Producer({**PRODUCER, **client_config(bootstrap, extra)})
+
+
+def partitions(consumer: Consumer, name: str) -> list[int]:
+    """The partitions of a topic. Raises `KafkaSetupError` with the remedy when it is not there."""
+    try:
+        found = consumer.list_topics(name, timeout=TIMEOUT_S).topics[name]
+    except KafkaException as error:
+        raise KafkaSetupError(
+            f"no broker answers: {error.args[0].str()}. Check the address, and the settings "
+            "given with -X."
+        ) from error
+    if found.error is not None:
+        raise KafkaSetupError(
+            f"{name}: {found.error.str()}. Create it with: rehearse topics create SPEC"
+        )
+    return sorted(found.partitions)
+
+
+def bounds(consumer: Consumer, name: str) -> dict[int, tuple[int, int]]:
+    """Partition → (first offset that is there, offset after the last one), as of now."""
+    found = {}
+    for number in partitions(consumer, name):
+        place = TopicPartition(name, number)
+        low, high = consumer.get_watermark_offsets(place, timeout=TIMEOUT_S)
+        found[number] = (low, high)
+    return found
+
+
+def ends(consumer: Consumer, name: str) -> list[TopicPartition]:
+    """The end of each partition as of now, for `assign`."""
+    found = bounds(consumer, name).items()
+    return [TopicPartition(name, number, high) for number, (_, high) in found]
+
+
+def read_to_end(
+    bootstrap: str,
+    extra: Mapping[str, str] | None,
+    name: str,
+    newest: int | None = None,
+) -> Iterator[Message]:
+    """The records that a topic holds now, by partition; with `newest`, only that many of each.
+
+    Raises `KafkaSetupError` when the topic is not there, or falls silent before its end.
+    """
+    consumer = make_consumer(bootstrap, extra, enable_partition_eof="true")
+    try:
+        for number, (low, high) in bounds(consumer, name).items():
+            first = low if newest is None else max(low, high - newest)
+            if first < high:
+                consumer.assign([TopicPartition(name, number, first)])
+                yield from _until(consumer, high, name)
+    finally:
+        consumer.close()
+
+
+def _until(consumer: Consumer, high: int, name: str) -> Iterator[Message]:
+    heard = time.monotonic()
+    while time.monotonic() - heard < TIMEOUT_S:
+        for message in consumer.consume(1_000, 0.05):
+            heard = time.monotonic()
+            if (error := message.error()) is not None:
+                if error.code() == KafkaError._PARTITION_EOF:
+                    return
+                raise KafkaException(error)
+            if (message.offset() or 0) >= high:
+                return
+            yield message
+    raise KafkaSetupError(f"{name}: no answer for {TIMEOUT_S:g} s before its end at offset {high}")
+
+
+def send(
+    producer: Producer, name: str, value: bytes, key: str | None, partition: int = -1
+) -> None:
+    """Queues one message, by its key where `partition` is -1; waits while the queue is full."""
+    while True:
+        try:
+            producer.produce(name, value, key, partition)
+            return
+        except BufferError:
+            producer.poll(0.01)
+
+
+def raise_fatal(error: KafkaError) -> str:
+    """Transient errors heal by themselves in librdkafka: returns their text. Raises fatal ones."""
+    if error.fatal():
+        raise KafkaException(error)
+    return str(error.str())
