@@ -35,7 +35,12 @@ class ControlView:
 
 @dataclass(frozen=True)
 class FrameHeader:
-    """Where a frame stands, and from which offsets it and its followers can be built again."""
+    """Where a frame stands, and from which offsets it and its followers can be built again.
+
+    `offsets` is where a restarted aligner starts to read; `positions` is how far each source had
+    been read when the frame closed, `seen_us` the newest event time by then. `exact_us` holds (row,
+    channel, time) of readings whose time is not in the ages to the microsecond (they are float32).
+    """
 
     system: str
     cohort: int
@@ -45,6 +50,9 @@ class FrameHeader:
     spec_hash: str = ""
     interface_hash: str = ""
     offsets: Offsets = field(default_factory=dict)
+    positions: Offsets = field(default_factory=dict)
+    seen_us: int = 0
+    exact_us: tuple[tuple[int, int, int], ...] = ()
     control: ControlView = field(default_factory=ControlView)
     left: tuple[str, ...] = ()
     closed_by: Literal["passed", "lateness"] = "passed"
@@ -156,10 +164,11 @@ def frame_of(spec: SystemSpec, batch: pa.RecordBatch, header: FrameHeader) -> Fr
 def header_to_json(header: FrameHeader) -> dict[str, Any]:
     """A header as plain JSON values; partitions become strings, as JSON keys must be."""
     content = {**vars(header), "control": vars(header.control)}
-    content["offsets"] = {
-        name: {str(partition): offset for partition, offset in places.items()}
-        for name, places in header.offsets.items()
-    }
+    for kind in ("offsets", "positions"):
+        content[kind] = {
+            name: {str(partition): offset for partition, offset in places.items()}
+            for name, places in content[kind].items()
+        }
     return content
 
 
@@ -168,11 +177,13 @@ def header_from_json(content: dict[str, Any]) -> FrameHeader:
     try:
         control = content.get("control", {})
         view = ControlView(**{**control, "holds": tuple(control.get("holds", ()))})
-        offsets = {
-            name: {int(partition): int(offset) for partition, offset in places.items()}
-            for name, places in content.get("offsets", {}).items()
-        }
-        left = tuple(content.get("left", ()))
-        return FrameHeader(**{**content, "control": view, "offsets": offsets, "left": left})
+        read: dict[str, Any] = {"control": view, "left": tuple(content.get("left", ()))}
+        for kind in ("offsets", "positions"):
+            read[kind] = {
+                name: {int(partition): int(offset) for partition, offset in places.items()}
+                for name, places in content.get(kind, {}).items()
+            }
+        read["exact_us"] = tuple((a, b, c) for a, b, c in content.get("exact_us", ()))
+        return FrameHeader(**{**content, **read})
     except (TypeError, ValueError, AttributeError) as error:
         raise FrameError(f"the header is not a frame's: {error}") from error
