@@ -87,7 +87,8 @@ class Cluster:
         load = self.bin_rates[:, 0] * o.service_time
         self._desired = self._possible(np.ceil(load / INITIAL_UTILISATION))
         self._fleet = self._new_fleet(seed)
-        warm = math.ceil((o.warm_up + o.metric_delay_us / 1e6) / self._period + 1)
+        # Independent of the delay, unless that is long, so that all delays meet the same arrivals.
+        warm = math.ceil(max(o.warm_up, self._grid.seconds + self._period) / self._period)
         queue.begin(self._fleet, -warm * self._period, self._desired.astype(np.int64))
         self._tick = -warm
         self._grid.reset(len(self.entities))
@@ -156,23 +157,12 @@ class Cluster:
         return np.clip(replicas, self.spec.action_low[0], self.spec.action_high[0])
 
     def _new_fleet(self, seed: int) -> queue.Fleet:
-        o, n = self.options, len(self.entities)
-        keys = np.array([list(seeds(seed, s))[:3] for s in range(n)], dtype=np.uint64)
-        servers = int(self.spec.action_high[0])
-        longest = self.bin_rates.max() * min(o.timeout, o.longest_queue_s)
-        ring = 1 << math.ceil(math.log2(longest + 20.0 * math.sqrt(longest) + 1024.0))
-        bins = math.ceil(min(o.timeout, o.longest_queue_s) * queue.WAIT_BINS_PER_SECOND) + 2
-        return queue.Fleet(
-            rates=self.bin_rates,
-            first=0.0,
+        o = self.options
+        return queue.make_fleet(
+            self.bin_rates,
             width=self.bin_seconds,
-            keys=keys,
-            free=np.zeros((n, servers)),
-            ready_at=np.zeros((n, servers)),
-            queue=np.zeros((n, ring)),
-            waits=np.zeros((n, bins), np.int64),
-            tally=np.zeros((n, queue.COUNTS), np.int64),
-            clock=np.zeros((n, queue.CLOCKS)),
+            keys=[list(seeds(seed, s))[:3] for s in range(len(self.entities))],
+            most_servers=int(self.spec.action_high[0]),
             cold=o.cold_quantiles(),
             work=o.service_time,
             law=queue.CONSTANT if o.service == "constant" else queue.EXPONENTIAL,
@@ -248,6 +238,7 @@ class _Grid:
         self.offsets: Floats = np.arange(1.0, steps + 1.0) * (self._step / 1e6)
         self._delay = delay_us // self._step
         self._kept = self._delay + steps + max(spans) // self._step + 1
+        self.seconds = self._kept * self._step / 1e6
 
     @staticmethod
     def _columns(sensor: str, channels: Sequence[str]) -> tuple[str, ...]:

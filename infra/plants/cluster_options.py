@@ -42,8 +42,7 @@ class ClusterOptions:
         metric_delay: age of what the sensors say.
         slo_wait: a request that waits longer is late.
         timeout: a request that waits longer leaves, and is late; may be infinite.
-        warm_up: seconds simulated before the first tick at its rate.
-        longest_queue_s: memory for queues, in seconds of the highest rate, with a longer timeout.
+        warm_up: seconds simulated before the first tick, at its rate (more if the delay needs it).
     """
 
     services: int = 10
@@ -58,8 +57,7 @@ class ClusterOptions:
     metric_delay: float = 15.0
     slo_wait: float = 0.5
     timeout: float = 10.0
-    warm_up: float = 60.0
-    longest_queue_s: float = 600.0
+    warm_up: float = 300.0
 
     @classmethod
     def of(cls, **options: Any) -> ClusterOptions:

@@ -9,6 +9,7 @@ that is free when it becomes ready, so cold starts need no event of their own.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numba as nb
@@ -21,7 +22,7 @@ Ints = NDArray[np.int64]
 # Columns of `Fleet.tally`: integers of one service.
 # Requests are numbered as they arrive; HEAD is the first that neither began nor left yet.
 ARRIVED, HEAD, ABANDONED, LATE, PEAK, SERVERS, STARTING, LAUNCHED, OVERFLOW = range(9)
-COUNTS = 9
+TALLIES = 9
 # Columns of `Fleet.clock`: times of one service in seconds.
 NEXT, BIN_POSITION, WAITED = range(3)
 CLOCKS = 3
@@ -47,13 +48,53 @@ class Fleet(NamedTuple):
     ready_at: Floats  # [S, most servers] of the servers still starting, oldest request first
     queue: Floats  # [S, power of two] ring of the arrival times of waiting requests
     waits: Ints  # [S, bins] histogram of waits that ended in service
-    tally: Ints  # [S, COUNTS]
+    tally: Ints  # [S, TALLIES]
     clock: Floats  # [S, CLOCKS]
     cold: Floats  # [n] quantiles of the cold start in seconds, evenly spaced over (0, 1)
     work: float  # mean seconds of service per request
     law: int  # EXPONENTIAL or CONSTANT
     limit: float  # seconds of waiting above which a request is late
     patience: float  # seconds of waiting after which a request leaves
+
+
+def make_fleet(
+    rates: Floats,
+    *,
+    width: float,
+    keys: Sequence[Sequence[int]],
+    most_servers: int,
+    cold: Floats,
+    work: float,
+    law: int,
+    limit: float,
+    patience: float,
+) -> Fleet:
+    """A fleet without state: call `begin` next. The arguments are those of `Fleet`.
+
+    `most_servers` bounds `resize`. Memory for waiting requests is that of `patience`, or of ten
+    minutes if that is less, at the highest rate and twenty standard deviations more.
+    """
+    services, longest = len(rates), min(patience, 600.0)
+    waiting = float(rates.max()) * longest
+    ring = 1 << math.ceil(math.log2(waiting + 20.0 * math.sqrt(waiting) + 1024.0))
+    bins = math.ceil(longest * WAIT_BINS_PER_SECOND) + 2
+    return Fleet(
+        rates=np.ascontiguousarray(rates),
+        first=0.0,
+        width=width,
+        keys=np.array(keys, dtype=np.uint64),
+        free=np.zeros((services, most_servers)),
+        ready_at=np.zeros((services, most_servers)),
+        queue=np.zeros((services, ring)),
+        waits=np.zeros((services, bins), np.int64),
+        tally=np.zeros((services, TALLIES), np.int64),
+        clock=np.zeros((services, CLOCKS)),
+        cold=cold,
+        work=work,
+        law=law,
+        limit=limit,
+        patience=patience,
+    )
 
 
 @_jit
