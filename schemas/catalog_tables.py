@@ -1,0 +1,168 @@
+"""The tables of the catalog: what was recorded, learned, released and decided, and where it lies.
+
+Times are int microseconds UTC, days are `YYYY-MM-DD` of event time, digests are hex. Each table
+names its natural key in `natural`, by which `Catalog.put` replaces instead of adding.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
+
+Role = Literal["champion", "shadow", "candidate"]
+
+
+class Table(MappedAsDataclass, DeclarativeBase, kw_only=True):
+    """A table whose rows are keyword-only dataclasses."""
+
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        int: BigInteger,
+        Role: String,
+        list[int]: JSON,
+        list[str]: JSON,
+        dict[str, Any]: JSON,
+    }
+    natural: ClassVar[tuple[str, ...]] = ()
+
+
+class About(Table):
+    """Facts about the catalog itself, such as the version of its layout."""
+
+    __tablename__ = "about"
+    natural = ("key",)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+
+class File(Table):
+    """One Parquet file of trajectories, as the sink wrote it: one system, one day, one spec."""
+
+    __tablename__ = "files"
+    __table_args__ = (Index("files_by_day", "system", "day"),)
+    natural = ("path",)
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, init=False)
+    path: Mapped[str] = mapped_column(unique=True)
+    system: Mapped[str]
+    day: Mapped[str]
+    first_tick: Mapped[int]
+    last_tick: Mapped[int]
+    rows: Mapped[int]
+    cohorts: Mapped[list[int]]
+    spec_hash: Mapped[str]
+    interface_hash: Mapped[str]
+    objective_hash: Mapped[str]
+    bundles: Mapped[list[str]]
+    """Digests of the bundles that decided in it."""
+    bytes: Mapped[int]
+    digest: Mapped[str]
+
+
+class Recording(Table):
+    """A stretch of a system's topics, copied so that it can be replayed."""
+
+    __tablename__ = "recordings"
+    natural = ("path",)
+    path: Mapped[str] = mapped_column(primary_key=True)
+    system: Mapped[str] = mapped_column(index=True)
+    from_us: Mapped[int]
+    to_us: Mapped[int]
+    frames: Mapped[int]
+    spec: Mapped[str]
+    """The spec's YAML text, so that the recording stands on its own."""
+    spec_hash: Mapped[str]
+    ranges: Mapped[dict[str, Any]]
+    """topic -> partition (as text) -> [first offset, offset after the last]."""
+    created_us: Mapped[int]
+
+
+class Dataset(Table):
+    """The files that one training read, each with its split."""
+
+    __tablename__ = "datasets"
+    natural = ("digest",)
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    system: Mapped[str] = mapped_column(index=True)
+    interface_hash: Mapped[str]
+    rows: Mapped[int]
+    created_us: Mapped[int]
+    files: Mapped[dict[str, Any]]
+    """path -> split: `train`, `validation` or `test`."""
+
+
+class Bundle(Table):
+    """One model that can be released, and where it came from."""
+
+    __tablename__ = "bundles"
+    natural = ("digest",)
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    system: Mapped[str] = mapped_column(index=True)
+    interface_hash: Mapped[str]
+    objective_hash: Mapped[str]
+    path: Mapped[str]
+    created_us: Mapped[int]
+    dataset: Mapped[str | None] = mapped_column(default=None)
+    command: Mapped[str] = mapped_column(default="")
+    seed: Mapped[int | None] = mapped_column(default=None)
+    metrics: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
+
+
+class Release(Table):
+    """A bundle in a role, from `since_us` until `until_us` (None: still)."""
+
+    __tablename__ = "releases"
+    natural = ("system", "role", "bundle", "since_us")
+    __table_args__ = (UniqueConstraint(*natural),)
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, init=False)
+    system: Mapped[str]
+    role: Mapped[Role]
+    bundle: Mapped[str] = mapped_column(ForeignKey("bundles.digest"))
+    since_us: Mapped[int]
+    until_us: Mapped[int | None] = mapped_column(default=None)
+    by: Mapped[str]
+
+
+# Two processes that promote at once cannot leave two champions behind.
+_only_one = Release.until_us.is_(None) & (Release.role != "candidate")
+Index(
+    "releases_one_at_a_time",
+    Release.system,
+    Release.role,
+    unique=True,
+    sqlite_where=_only_one,
+    postgresql_where=_only_one,
+)
+
+
+class Decision(Table):
+    """Where the trajectory rows of one action lie: a row group of a file, one per attempt or more.
+
+    The narrowest table, as it has a row for every action: system and path are the file's.
+    """
+
+    __tablename__ = "decisions"
+    __table_args__ = (Index("decisions_by_tick", "entity", "tick"),)
+    natural = ("action_id", "file_id", "row_group")
+    action_id: Mapped[str] = mapped_column(primary_key=True)
+    file_id: Mapped[int] = mapped_column(
+        ForeignKey("files.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    row_group: Mapped[int] = mapped_column(primary_key=True)
+    entity: Mapped[str]
+    tick: Mapped[int]
+
+
+class Alert(Table):
+    """Something that a person should look at; the same one at the same time is one row."""
+
+    __tablename__ = "alerts"
+    natural = ("system", "entity", "kind", "time_us")
+    __table_args__ = (UniqueConstraint(*natural), Index("alerts_by_time", "system", "time_us"))
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, init=False)
+    time_us: Mapped[int]
+    system: Mapped[str]
+    entity: Mapped[str] = mapped_column(default="")
+    kind: Mapped[str]
+    message: Mapped[str]
