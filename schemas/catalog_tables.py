@@ -27,7 +27,7 @@ class Table(MappedAsDataclass, DeclarativeBase, kw_only=True):
     natural: ClassVar[tuple[str, ...]] = ()
 
 
-class About(Table):
+class About(Table, kw_only=True):
     """Facts about the catalog itself, such as the version of its layout."""
 
     __tablename__ = "about"
@@ -36,7 +36,7 @@ class About(Table):
     value: Mapped[str]
 
 
-class File(Table):
+class File(Table, kw_only=True):
     """One Parquet file of trajectories, as the sink wrote it: one system, one day, one spec."""
 
     __tablename__ = "files"
@@ -59,7 +59,7 @@ class File(Table):
     digest: Mapped[str]
 
 
-class Recording(Table):
+class Recording(Table, kw_only=True):
     """A stretch of a system's topics, copied so that it can be replayed."""
 
     __tablename__ = "recordings"
@@ -77,7 +77,7 @@ class Recording(Table):
     created_us: Mapped[int]
 
 
-class Dataset(Table):
+class Dataset(Table, kw_only=True):
     """The files that one training read, each with its split."""
 
     __tablename__ = "datasets"
@@ -91,7 +91,7 @@ class Dataset(Table):
     """path -> split: `train`, `validation` or `test`."""
 
 
-class Bundle(Table):
+class Bundle(Table, kw_only=True):
     """One model that can be released, and where it came from."""
 
     __tablename__ = "bundles"
@@ -109,7 +109,7 @@ class Bundle(Table):
     metrics: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
 
 
-class Release(Table):
+class Release(Table, kw_only=True):
     """A bundle in a role, from `since_us` until `until_us` (None: still)."""
 
     __tablename__ = "releases"
@@ -136,7 +136,7 @@ Index(
 )
 
 
-class Decision(Table):
+class Decision(Table, kw_only=True):
     """Where the trajectory rows of one action lie: a row group of a file, one per attempt or more.
 
     The narrowest table, as it has a row for every action: system and path are the file's.
@@ -154,7 +154,7 @@ class Decision(Table):
     tick: Mapped[int]
 
 
-class Alert(Table):
+class Alert(Table, kw_only=True):
     """Something that a person should look at; the same one at the same time is one row."""
 
     __tablename__ = "alerts"

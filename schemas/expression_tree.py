@@ -40,7 +40,7 @@ _COMPARE: dict[type[ast.AST], str] = {
     ast.Eq: "==",
     ast.NotEq: "!=",
 }
-_REMEDY: dict[type[ast.AST], str] = {
+_REMEDY: dict[type[object], str] = {
     ast.Pow: "powers are not part of the language; write x * x, sqrt(x) or exp(x)",
     ast.FloorDiv: "floor division is not part of the language; use /",
     ast.Mod: "remainders are not part of the language",
