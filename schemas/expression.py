@@ -25,8 +25,8 @@ Meaning, the same in all three back ends:
 - `where` takes only what it selects: NaN on the other side does no harm, and neither does that
   side's gradient in torch.
 - A Polars null is NaN.
-- Polars and NumPy agree bit for bit. Torch agrees bit for bit in all but `exp log sqrt`, which agree
-  to the last digits, because each library brings its own.
+- Polars and NumPy agree bit for bit. So does torch in all but `exp log sqrt`, which agree to the
+  last digits, because each library brings its own.
 """
 
 from __future__ import annotations
