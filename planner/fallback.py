@@ -4,9 +4,9 @@ Kinds and their parameters in a spec's `fallback`:
 
 - `hpa`: Kubernetes' autoscaler (`planner.hpa`). `capacity` (requests/s per replica, required);
   `target` 0.7; column names `load` "requests", `ready` "ready", `starting` and `missing` (none);
-  `action` (the first); `period_s` 15, `window_s` 300, `tolerance` 0.1. Evaluated at every tick, or at
-  every period where ticks are shorter; between, the applied value stays. Without a metric
-  (NaN) the applied value stays.
+  `action` (the first); `period_s` 15, `window_s` 300, `tolerance` 0.1. Evaluated at every tick, or
+  at every period where ticks are shorter; between, the applied value stays. Without a metric (NaN)
+  the applied value stays.
 - `brake`: acceleration against the velocity, `-gain × velocity`. `velocity` (a channel, default
   "velocity"), `gain` 1. Not knowing the velocity (NaN): the spec's safe value.
 - `hold`: the applied value; not knowing it: the safe value.
@@ -141,7 +141,7 @@ def _velocity_columns(spec: SystemSpec) -> list[int]:
         have = ", ".join(c.name for c in spec.channels if c.size == len(spec.action_columns))
         size = len(spec.action_columns)
         raise FallbackError(
-            f"fallback.velocity: {name!r} is not a channel of size {size}; those are: {have or 'none'}"
+            f"fallback.velocity: {name!r} is not a channel of size {size}; choose: {have or 'none'}"
         )
     return [spec.columns.index(column) for column in channel.columns]
 

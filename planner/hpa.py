@@ -60,8 +60,8 @@ class HpaRule:
         """[E] desired replicas from the metric alone, before stabilisation and limits.
 
         `desired = ceil(ratio × pods)`, ratio = utilisation / target. On the way up, unready and
-        missing pods count as idle; on the way down, missing pods count as fully used. No metric
-        (load or ready NaN), or no ready pod: the current count.
+        missing pods count as idle; on the way down, missing ones as fully used. NaN where there is
+        no metric: load or ready NaN, or no ready pod.
         """
         ratio = load / (self.capacity * self.target)  # in pods at the target, over ready pods
         with np.errstate(all="ignore"):
@@ -76,8 +76,8 @@ class HpaRule:
         quiet = np.abs(1.0 - final) <= self.tolerance + _CEIL_SLACK
         turned = (final < 1.0) & (up | (desired > current))
         turned |= (final > 1.0) & (~up | (desired < current))
-        known = np.isfinite(final) & (ready > 0)
-        return np.where(~known | quiet | (amended & turned), current, desired)
+        desired = np.where(quiet | (amended & turned), current, desired)
+        return np.where(np.isfinite(final) & (ready > 0), desired, np.nan)
 
     def step(
         self, state: F64, load: F64, ready: F64, unready: F64, missing: F64, current: F64
@@ -87,18 +87,20 @@ class HpaRule:
         Args:
             state: earlier recommendations, newest last; NaN where there is none.
             load: requests per second;  ready, unready, missing: pods.
-            current: the replicas asked for now; NaN counts as the ready ones.
+            current: the replicas asked for now; NaN counts as the ready ones. Without a metric it
+                stays, and a service of which nothing was known begins its window with it.
         """
         current = np.where(np.isnan(current), ready, current)
         unready, missing = np.nan_to_num(unready), np.nan_to_num(missing)
         recommended = self.recommend(load, ready, unready, missing, current)
-        recommended = np.clip(recommended, self.low, self.high)
-        state = np.concatenate([state[:, 1:], recommended[:, None]], axis=1)
+        newest = np.where(np.isnan(state).all(axis=1), current, state[:, -1])  # a fresh one
+        state = np.column_stack([state[:, 1:-1], newest, recommended])[:, -self.window :]
         # Up at once; down no further than the highest recommendation of the window.
         highest = np.fmax.reduce(state, axis=1)
         stable = np.where(recommended < current, np.minimum(current, highest), recommended)
         most = np.fmax(current + self.up_pods, np.ceil(current * (1 + self.up_percent / 100)))
-        return np.clip(np.fmin(stable, most), self.low, self.high), state
+        desired = np.clip(np.fmin(stable, most), self.low, self.high)
+        return np.where(np.isnan(recommended), current, desired), state
 
 
 class Hpa:

@@ -1,0 +1,228 @@
+"""The cross-entropy method over action sequences, for several entities at once.
+
+De Boer et al. 2005 (the method); Chua et al. 2018, PETS (in model-based control); Pinneri et al.
+2020, iCEM (coloured noise, kept elites, shifted warm start). Only sequences that could be executed
+are imagined: bounds, rate limits from the applied value on, whole numbers.
+
+The same white noise serves all entities of a group, so an entity's plan does not depend on who
+shares its session call, up to the last bits of the matrix products.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from planner.imagine import Imagination, Verdict
+from schemas.spec_parts import Tier
+from schemas.system import SystemSpec
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+
+COLOUR = 2.0
+"""Exponent of the noise's power spectrum; 0 is white (iCEM uses 0.25 to 4, by task)."""
+SCALES = (1.0, 0.5, 0.25, 0.125)
+"""Widths of the first population, relative to what bounds and rates allow, dealt out in turn."""
+KEPT = 0.3
+"""Share of the elites that compete again."""
+MOMENTUM = 0.1
+"""Share of the old mean and spread that stays."""
+LEAST_SPREAD = 0.01
+"""Spread that always remains, relative to the first one."""
+FINAL_ELITES = 2
+"""Elites among the finalists, besides the mean and the starting guesses."""
+
+
+class Noise(Protocol):
+    """Where a planner draws from: pure functions of the iteration."""
+
+    def actions(self, iteration: int) -> F32:
+        """[C,T,A] standard normal."""
+        ...
+
+    def transitions(self) -> F32:
+        """[T+1,D,Z] standard normal, the same for all iterations."""
+        ...
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a group of E entities starts planning from.
+
+    rows     [E] indices into the frame
+    applied  [E,A] value in force, NaN where unknown
+    guesses  [E,G,T,A] sequences to begin with; the last guess is where the search is centred,
+             the ones before are its rivals: the actor's, the fallback's, …
+    """
+
+    rows: Index
+    applied: F64
+    guesses: F64
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The best sequence found for each of E entities.
+
+    sequence [E,T,A];  returned [E], quantiles [E,3], disagreement [E] as in `Verdict`;
+    gain [E] predicted return above the best guess;  stakes [E] spread of the returns of the last
+    population, in reward units: what a good plan is worth here.
+    """
+
+    sequence: F64
+    returned: F64
+    quantiles: F64
+    disagreement: F64
+    gain: F64
+    stakes: F64
+
+
+class Cem:
+    """Plans for one group of entities; `improve` as often as time allows, then `act_now`."""
+
+    def __init__(
+        self, spec: SystemSpec, imagination: Imagination, tier: Tier, start: Start, noise: Noise
+    ) -> None:
+        self._spec, self._imagination, self._tier = spec, imagination, tier
+        self._start, self._noise = start, noise
+        self._iteration = 0
+        self._guesses = executable(spec, start.applied, start.guesses)
+        self._mean = self._guesses[:, -1]
+        self._first = first_spread(spec, start.applied, tier.horizon)
+        self._spread = self._first
+        self._elites = self._guesses[:, :0]
+        self._stakes = np.zeros(len(start.rows))
+
+    def improve(self) -> None:
+        """One iteration: sample, imagine, keep the elites, move mean and spread to them."""
+        candidates = self._population()
+        worth = self._imagination.returns(self._start.rows, candidates, self._noise.transitions())
+        score = worth.score
+        best = np.argsort(-score, axis=1, kind="stable")[:, : self._tier.elite_count]
+        self._elites = np.take_along_axis(candidates, best[:, :, None, None], axis=1)
+        keep = MOMENTUM if self._iteration else 0.0
+        self._mean = (1 - keep) * self._elites.mean(axis=1) + keep * self._mean
+        spread = (1 - keep) * self._elites.std(axis=1) + keep * self._spread
+        self._spread = np.maximum(spread, LEAST_SPREAD * self._first)
+        self._stakes = _spread_of(worth.returned, np.isfinite(score))
+        self._iteration += 1
+
+    def act_now(self) -> Answer:
+        """The best of mean, elites and guesses when all members judge them; ties: the first."""
+        mean = executable(self._spec, self._start.applied, self._mean[:, None])
+        finalists = np.concatenate([mean, self._elites[:, :FINAL_ELITES], self._guesses], axis=1)
+        verdict = self._imagination.under_all(
+            self._start.rows, finalists, self._noise.transitions()[:, : self._draws]
+        )
+        return self._answer(finalists, verdict)
+
+    @property
+    def work(self) -> int:
+        """Steps of imagination in one iteration, all candidates of all entities."""
+        return len(self._start.rows) * self._tier.candidates * self._tier.horizon
+
+    @property
+    def _draws(self) -> int:
+        # The finals cost a fifth to a third of an iteration, whatever the tier.
+        return max(1, self._tier.candidates // 128)
+
+    def _population(self) -> F64:
+        """[E,C,T,A] candidates: guesses or kept elites first, then samples around the mean."""
+        tier = self._tier
+        white = self._noise.actions(self._iteration)
+        samples = coloured(white, tier.horizon)[None] * self._spread[:, None]
+        if self._iteration == 0:
+            scales = np.resize(np.repeat(SCALES, self._imagination.members), tier.candidates)
+            samples *= scales[:, None, None]
+            front = self._guesses
+        else:
+            front = self._elites[:, : max(1, int(KEPT * tier.elite_count))]
+        samples += self._mean[:, None]
+        samples = executable(self._spec, self._start.applied, samples)
+        fits = min(front.shape[1], tier.candidates)
+        samples[:, :fits] = front[:, :fits]
+        return samples
+
+    def _answer(self, finalists: F64, verdict: Verdict) -> Answer:
+        best = np.argmax(verdict.score, axis=1)
+        every = np.arange(len(best))
+        guesses = verdict.returned[:, -self._guesses.shape[1] :]
+        return Answer(
+            sequence=finalists[every, best],
+            returned=verdict.returned[every, best],
+            quantiles=verdict.quantiles[every, best],
+            disagreement=verdict.disagreement[every, best],
+            gain=verdict.returned[every, best] - guesses.max(axis=1),
+            stakes=self._stakes,
+        )
+
+
+def executable(spec: SystemSpec, applied: F64, sequences: F64) -> F64:
+    """`sequences` [E,C,T,A] as the gate would let them out one after the other.
+
+    Args:
+        spec: ranges, rates, whole numbers.
+        applied: [E,A] value in force; NaN sets no rate limit on the first step.
+        sequences: any finite values.
+    """
+    low, high, whole = spec.action_low, spec.action_high, spec.action_integer
+    out = np.clip(sequences, low, high)
+    if whole.any():
+        out = np.where(whole, np.rint(out), out)
+    if not (np.isfinite(spec.rate_up).any() or np.isfinite(spec.rate_down).any()):
+        return out
+    up = np.where(whole, np.floor(spec.rate_up), spec.rate_up)
+    down = np.where(whole, np.floor(spec.rate_down), spec.rate_down)
+    before = _origin(spec, applied)[:, None]
+    for t in range(out.shape[2]):  # fmin and fmax pass over NaN: no limit
+        before = np.fmin(np.fmax(out[:, :, t], before - down), before + up)
+        out[:, :, t] = before
+    return out
+
+
+def first_spread(spec: SystemSpec, applied: F64, horizon: int) -> F64:
+    """[E,T,A] a quarter of the box that bounds and rates allow at each step."""
+    steps = np.arange(1, horizon + 1)[:, None]
+    origin = _origin(spec, applied)[:, None]
+    least = np.fmax(spec.action_low, origin - steps * spec.rate_down)
+    most = np.fmin(spec.action_high, origin + steps * spec.rate_up)
+    return np.asarray((most - least) / 4)
+
+
+def _spread_of(returned: F64, counts: npt.NDArray[np.bool_]) -> F64:
+    """[E] standard deviation of `returned` [E,C] over the candidates that count; 0 without any."""
+    number = np.maximum(counts.sum(axis=1), 1)
+    mean = np.where(counts, returned, 0).sum(axis=1) / number
+    squares = np.where(counts, returned - mean[:, None], 0) ** 2
+    return np.asarray(np.sqrt(squares.sum(axis=1) / number))
+
+
+def _origin(spec: SystemSpec, applied: F64) -> F64:
+    """The value that rates count from, as in `planner.gate.envelope`."""
+    origin = np.clip(applied, spec.action_low, spec.action_high)
+    return np.where(spec.action_integer, np.rint(origin), origin)
+
+
+def coloured(white: F32, horizon: int) -> F64:
+    """White noise [C,T,A] as noise with power spectrum 1/f^COLOUR along T, variance 1."""
+    return np.asarray(np.einsum("ts,csa->cta", _filter(horizon), white, optimize=True))
+
+
+@lru_cache(maxsize=16)
+def _filter(horizon: int) -> F64:
+    """[T,T] lower triangular: the Cholesky factor of the noise's autocovariance.
+
+    The spectrum of Timmer & König 1995 over twice the horizon, so that the ends are not tied
+    together; the constant part gets the power of the lowest frequency, as iCEM has it.
+    """
+    frequency = np.fft.rfftfreq(2 * horizon)
+    frequency[0] = frequency[1]
+    covariance = np.fft.irfft(frequency**-COLOUR)[:horizon]
+    lag = np.abs(np.arange(horizon)[:, None] - np.arange(horizon))
+    return np.linalg.cholesky(covariance[lag] / covariance[0] + 1e-9 * np.eye(horizon))

@@ -1,0 +1,167 @@
+"""A frame's plan while it is being made: everyone has an answer from the start, some get better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from planner.budget import Spent
+from planner.cem import Answer
+from planner.fallback import fallback
+from planner.imagine import QUANTILES, Imagination
+from planner.memory import PlannerMemory
+from schemas.codes import Mode
+from schemas.frames import Frame
+from schemas.system import SystemSpec
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
+
+YOUNG = 0.5
+"""A plan is followed for this share of its horizon."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the planner proposes for the E entities of a frame, and what it expects.
+
+    proposal       [E,A] float64, before the gate;  fallback [E,A] the verified controller's answer
+    mode           [E] uint8 `codes.Mode`: PLAN, FOLLOW, ACTOR or FALLBACK
+    sequence       [E,T,A] float64: the plan in force, from this tick on (T: the longest horizon)
+    predicted      [E,O] float32 next observation under the proposal, predicted_std its spread; NaN
+                   without a model
+    returned       [E,4] float32 predicted return of the plan: mean, 10, 50, 90 %; NaN where not
+                   planned at this tick
+    gain           [E] float32 the same minus the return of the best starting guess (the actor's,
+                   the fallback's, the last plan's); NaN where not planned
+    uncertainty    [E] float32 disagreement of the members, see `planner.gate`; NaN without a model
+    tier, group    [E] int8, int16: -1 where not planned;  iterations [E] uint16
+    spent          what a `RecordedBudget` needs
+    memory         for the next tick; give it the gate's verdict with `memory.after_gate`
+    """
+
+    proposal: F64
+    fallback: F64
+    mode: npt.NDArray[np.uint8]
+    sequence: F64
+    predicted: F32
+    predicted_std: F32
+    returned: F32
+    gain: F32
+    uncertainty: F32
+    tier: npt.NDArray[np.int8]
+    group: npt.NDArray[np.int16]
+    iterations: npt.NDArray[np.uint16]
+    spent: Spent
+    memory: PlannerMemory
+
+
+class Draft:
+    """The arrays of `Plan`, filled in as answers come; it starts with the fallback's."""
+
+    def __init__(self, spec: SystemSpec, frame: Frame, memory: PlannerMemory) -> None:
+        entities, columns = len(frame.entities), len(spec.columns)
+        self.spec, self.frame = spec, frame
+        action, state = fallback(spec, frame, memory.fallback)
+        self.fallback: F64 = action
+        self.memory = replace(memory, fallback=state)
+        self.proposal = action.copy()
+        self.mode = np.full(entities, Mode.FALLBACK, dtype=np.uint8)
+        self.actor: F64 | None = None
+        self.predicted = np.full((entities, columns), np.nan, dtype=np.float32)
+        self.predicted_std = np.full((entities, columns), np.nan, dtype=np.float32)
+        self.returned = np.full((entities, 1 + len(QUANTILES)), np.nan, dtype=np.float32)
+        self.gain = np.full(entities, np.nan, dtype=np.float32)
+        self.uncertainty = np.full(entities, np.nan, dtype=np.float32)
+        self.tier = np.full(entities, -1, dtype=np.int8)
+        self.group = np.full(entities, -1, dtype=np.int16)
+        self.iterations = np.zeros(entities, dtype=np.uint16)
+        self.tiers_spent: list[int] = []
+        self.iterations_spent: list[int] = []
+
+    def guesses(self, rows: Index, horizon: int) -> F64:
+        """[E,G,T,A] sequences to start from; the one the search is centred on is the last."""
+        applied = np.where(np.isnan(self.frame.applied), self.fallback, self.frame.applied)
+        held = [applied, self.fallback] + ([] if self.actor is None else [self.actor])
+        constant = [np.repeat(value[rows][:, None], horizon, axis=1) for value in held]
+        last = self.memory.ahead(self.frame.tick, horizon)[rows]
+        planned = (self.memory.length[rows] > 0)[:, None, None]
+        centre = np.where(planned, last, constant[-1])
+        rivals = constant
+        if self.actor is not None:  # the actor now, the last plan after it
+            led = centre.copy()
+            led[:, 0] = self.actor[rows]
+            rivals = [*constant, led]
+        return np.stack([*rivals, centre], axis=1)
+
+    def take(self, rows: Index, answer: Answer, tier: int, iterations: int) -> None:
+        """An answer of the planner becomes the plan of `rows`."""
+        memory, horizon = self.memory, answer.sequence.shape[1]
+        sequence, length = memory.sequence.copy(), memory.length.copy()
+        planned_at, stakes = memory.planned_at.copy(), memory.stakes.copy()
+        uncertainty = memory.uncertainty.copy()
+        sequence[rows, :horizon], length[rows] = answer.sequence, horizon
+        planned_at[rows], stakes[rows] = self.frame.tick, answer.stakes
+        uncertainty[rows] = answer.disagreement
+        self.memory = replace(
+            memory,
+            sequence=sequence,
+            length=length,
+            planned_at=planned_at,
+            stakes=stakes,
+            uncertainty=uncertainty,
+        )
+        self.returned[rows, 0], self.returned[rows, 1:] = answer.returned, answer.quantiles
+        self.gain[rows] = answer.gain
+        self.tier[rows], self.iterations[rows] = tier, iterations
+        self.group[rows] = len(self.tiers_spent)
+        self.tiers_spent.append(tier)
+        self.iterations_spent.append(iterations)
+
+    def choose(self, believed: Mask, calm: Mask) -> None:
+        """Proposal and mode of everyone: planned now, a young plan, the actor, the fallback."""
+        age = self.memory.age(self.frame.tick)
+        young = (self.tier < 0) & calm & (age <= YOUNG * self.memory.length) & believed
+        follow = young | (self.tier >= 0)
+        if self.actor is not None:
+            self.proposal[believed], self.mode[believed] = self.actor[believed], Mode.ACTOR
+        self.proposal[follow] = self.memory.ahead(self.frame.tick, 1)[follow, 0]
+        self.mode[young], self.mode[self.tier >= 0] = Mode.FOLLOW, Mode.PLAN
+
+    def expect(self, imagination: Imagination, noise: F32) -> None:
+        """One step under all members: the next observation, its spread, the disagreement."""
+        rows = np.arange(len(self.proposal))
+        finite = np.where(np.isfinite(self.proposal), self.proposal, self.fallback)
+        verdict = imagination.under_all(rows, finite[:, None, None], noise)
+        channels = verdict.channels[0, :, :, 0]  # [M,E,D,O]
+        self.predicted = channels.mean(axis=(0, 2), dtype=np.float64).astype(np.float32)
+        self.predicted_std = channels.std(axis=(0, 2), dtype=np.float64).astype(np.float32)
+        observed = len(self.spec.observed_columns)
+        self.predicted[:, observed:] = imagination.known(1)
+        self.predicted_std[:, observed:] = 0.0
+        planned = np.isin(self.mode, (Mode.PLAN, Mode.FOLLOW))
+        ahead = np.where(planned, self.memory.uncertainty, 0.0)
+        self.uncertainty = np.maximum(verdict.disagreement[:, 0], ahead).astype(np.float32)
+
+    def plan(self) -> Plan:
+        """Everything so far."""
+        return Plan(
+            proposal=self.proposal,
+            fallback=self.fallback,
+            mode=self.mode,
+            sequence=self.memory.ahead(self.frame.tick, self.memory.sequence.shape[1]),
+            predicted=self.predicted,
+            predicted_std=self.predicted_std,
+            returned=self.returned,
+            gain=self.gain,
+            uncertainty=self.uncertainty,
+            tier=self.tier,
+            group=self.group,
+            iterations=self.iterations,
+            spent=Spent(tuple(self.tiers_spent), tuple(self.iterations_spent)),
+            memory=self.memory,
+        )

@@ -1,0 +1,162 @@
+"""Plans for one frame: an answer for everyone first, then better ones as far as the budget goes.
+
+Order of events: the fallback's and the actor's answers; the ranking by need; tier by tier, shallow
+to deep, group by group, iterations of the planner until the budget says no; for the rest their
+last plan while it is young and the world does what it expected, else the actor, else the
+fallback; at the end one session call that says what each proposal is expected to lead to.
+
+A plan is a pure function of its arguments: no clock but the budget, no random state but `seed`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from planner import schedule
+from planner.budget import Budget
+from planner.cem import Answer, Cem, Start
+from planner.draft import Draft, Plan
+from planner.imagine import Imagination
+from planner.memory import PlannerMemory
+from planner.noise import normal
+from planner.policy import actor
+from planner.session import Bundle, Posterior
+from schemas.frames import Frame
+from schemas.spec_parts import Tier
+from schemas.system import SystemSpec
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
+
+DRAWS = 16
+"""Noise sequences that the candidates of a tick share."""
+CLOSING = 255
+"""Number of the tier and iteration in noise streams of what is no tier or no iteration."""
+
+
+class Planner(Protocol):
+    """Anything that plans for a group of entities and can be stopped between two steps."""
+
+    def improve(self) -> None:
+        """Makes the plan better by one iteration."""
+        ...
+
+    def act_now(self) -> Answer:
+        """The best plan so far; `improve` was called at least once."""
+        ...
+
+    @property
+    def work(self) -> int:
+        """What one iteration costs, in steps of imagination."""
+        ...
+
+
+class _Draws:
+    """The noise of one tier on one frame, drawn once and shared by all groups."""
+
+    def __init__(self, key: tuple[int, int, int], number: int, shape: tuple[int, int, int, int]):
+        self._key, self._number = key, number
+        self._candidates, self._horizon, self._columns, self._latent = shape
+        self._actions: dict[int, F32] = {}
+        self._transitions: F32 | None = None
+
+    def actions(self, iteration: int) -> F32:
+        """[C,T,A] standard normal."""
+        if iteration not in self._actions:
+            shape = (self._candidates, self._horizon, self._columns)
+            stream = (self._number << 8) + iteration
+            self._actions[iteration] = normal(*self._key, stream, shape)
+        return self._actions[iteration]
+
+    def transitions(self) -> F32:
+        """[T+1,D,Z] standard normal in pairs of opposite sign."""
+        if self._transitions is None:
+            shape = (self._horizon + 1, DRAWS, self._latent)
+            self._transitions = _pairs(self._key, self._number, shape)
+        return self._transitions
+
+
+def _pairs(key: tuple[int, int, int], number: int, shape: tuple[int, int, int]) -> F32:
+    """[T+1,D,Z] standard normal; along D pairs of opposite sign, so that their mean is 0."""
+    steps, draws, latent = shape
+    half = normal(*key, (number << 8) + CLOSING, (steps, draws // 2, latent))
+    return np.stack([half, -half], axis=2).reshape(shape)
+
+
+def plan(
+    spec: SystemSpec,
+    bundle: Bundle | None,
+    posterior: Posterior | None,
+    frame: Frame,
+    memory: PlannerMemory,
+    budget: Budget,
+    seed: int,
+    *,
+    believed: Mask | None = None,
+) -> Plan:
+    """Proposals for the E entities of `frame`; see `Plan`.
+
+    Args:
+        spec: the system.
+        bundle: the model, or None: then the fallback answers for everyone.
+        posterior: beliefs after this frame, rows in its order; None as with `bundle`.
+        frame: observations, applied actions, operators' control.
+        memory: of the last tick, carried to this frame's entities.
+        budget: asked before every iteration of every group.
+        seed: of the noise, with the frame's cohort and tick.
+        believed: [E] False where a belief was rebuilt at this tick and is not planned on.
+    """
+    draft = Draft(spec, frame, memory)
+    if bundle is None or posterior is None or not len(frame.entities):
+        return draft.plan()
+    sound = np.isfinite(posterior.h).all(axis=1) & np.isfinite(posterior.mean).all(axis=1)
+    trusted = np.asarray(sound if believed is None else sound & believed)
+    draft.memory = draft.memory.forget_plans(~trusted)
+    draft.actor = actor(spec, bundle, posterior)
+    imagination = Imagination(spec, bundle, posterior, frame.tick)
+    key = (seed, frame.cohort, frame.tick)
+    innovation = posterior.innovation.astype(np.float64)
+    _improve(draft, imagination, bundle, innovation, trusted, budget, key)
+    calm = ~(innovation > bundle.innovation_band)
+    draft.choose(trusted, calm)
+    draft.expect(imagination, _pairs(key, CLOSING, (2, 2, bundle.latent)))
+    return draft.plan()
+
+
+def _improve(
+    draft: Draft,
+    imagination: Imagination,
+    bundle: Bundle,
+    innovation: F64,
+    believed: Mask,
+    budget: Budget,
+    key: tuple[int, int, int],
+) -> None:
+    """Spends the budget: tier by tier, group by group, in the order of need."""
+    spec, frame = draft.spec, draft.frame
+    urgency = schedule.need(spec, draft.memory, innovation, bundle.innovation_band, frame.tick)
+    order = schedule.ranked(urgency, schedule.plannable(frame, believed))
+    for number, tier in enumerate(schedule.tiers(spec, frame.header.control.budget)):
+        shape = (tier.candidates, tier.horizon, len(spec.action_columns), bundle.latent)
+        draws = _Draws(key, number, shape)
+        for rows in schedule.groups(order, tier):
+            start = Start(rows, frame.applied[rows], draft.guesses(rows, tier.horizon))
+            planner = Cem(spec, imagination, tier, start, draws)
+            iterations = _run(planner, tier, budget, len(draft.tiers_spent))
+            if not iterations:
+                return
+            draft.take(rows, planner.act_now(), number, iterations)
+
+
+def _run(planner: Planner, tier: Tier, budget: Budget, group: int) -> int:
+    """Iterations done before the tier or the budget was used up."""
+    done = 0
+    while done < tier.iterations and budget.more(group, done, planner.work):
+        planner.improve()
+        done += 1
+    return done
