@@ -97,6 +97,8 @@ class Plant(Protocol):
 def make_plant(spec: SystemSpec, **options: Any) -> Plant:
     """The plant that `spec.plant` names; `options` win over its parameters there.
 
+    With the option `faults`, a mapping from sensor to `Faults`, its sensors are degraded.
+
     Raises:
         PlantError: the spec names no plant, or an option does not exist or cannot be used.
     """
@@ -104,8 +106,13 @@ def make_plant(spec: SystemSpec, **options: Any) -> Plant:
         raise PlantError(f"{spec.system}: the spec names no plant; add 'plant: {{kind: ...}}'")
     module, name = KINDS[spec.plant.kind]
     build = getattr(importlib.import_module(module), name)
-    plant: Plant = build(spec, **{**spec.plant.params, **options})
-    return plant
+    params = {**spec.plant.params, **options}
+    faults = params.pop("faults", None)
+    plant: Plant = build(spec, **params)
+    if not faults:
+        return plant
+    degraded: Plant = importlib.import_module("infra.plants.degrade").Degraded(plant, faults)
+    return degraded
 
 
 def seconds(value: str | float) -> float:

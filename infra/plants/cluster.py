@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from infra.plants import queue
 from infra.plants.base import (
     Floats,
-    Ints,
     PlantError,
     Sample,
-    SensorBatch,
     checked_action,
     names,
-    readings,
     seeds,
-    stamps,
 )
 from infra.plants.cluster_options import ClusterOptions
+from infra.plants.cluster_sensors import (
+    ABANDONED,
+    ARRIVED,
+    LATE,
+    QUEUED,
+    READY,
+    STARTING,
+    SensorGrid,
+)
 from schemas.clock import tick_of, tick_time
 from schemas.system import SystemSpec
 
-ARRIVED, STARTED, ABANDONED, LATE, READY, STARTING, PEAK, QUEUED = range(len(queue.SNAPSHOT))
 INITIAL_UTILISATION = 0.7  # of the first load, under which every service begins
 
 
@@ -67,7 +69,7 @@ class Cluster:
         self.bin_seconds = trace.bin_seconds
         self.bin_rates: Floats = np.ascontiguousarray(np.broadcast_to(trace.rates, shape))
         self.rates = self._tick_rates()
-        self._grid = _Grid(spec, self.options.metric_delay_us)
+        self._grid = SensorGrid(spec, self.options.metric_delay_us)
         self._fleet: queue.Fleet | None = None
 
     def _tick_rates(self) -> Floats:
@@ -212,88 +214,6 @@ class Cluster:
             return 0.0
         place = int(np.searchsorted(np.cumsum(histogram), share * total))
         return min(place / queue.WAIT_BINS_PER_SECOND, self.options.timeout)
-
-
-class _Grid:
-    """Snapshots at even steps, and the delayed readings that are made of them.
-
-    The step divides the tick, the sensors' periods and the metric delay, so that every reading is
-    a difference of two snapshots.
-    """
-
-    def __init__(self, spec: SystemSpec, delay_us: int) -> None:
-        self._spec = spec
-        self._sensors = {
-            name: (sensor, self._columns(name, list(sensor.channels)))
-            for name, sensor in spec.sensors.items()
-        }
-        spans = [sensor.every_us for sensor in spec.sensors.values()]
-        self._step = math.gcd(spec.period_us, delay_us, *spans)
-        if self._step < 100_000:
-            raise PlantError(
-                f"metric_delay {delay_us} us has no common step of 0.1 s or more with the tick and "
-                "the sensors' periods: round it"
-            )
-        steps = spec.period_us // self._step
-        self.offsets: Floats = np.arange(1.0, steps + 1.0) * (self._step / 1e6)
-        self._delay = delay_us // self._step
-        self._kept = self._delay + steps + max(spans) // self._step + 1
-        self.seconds = self._kept * self._step / 1e6
-
-    @staticmethod
-    def _columns(sensor: str, channels: Sequence[str]) -> tuple[str, ...]:
-        known = {"requests", "ready", "starting", "queue", "late_share"}
-        unknown = sorted(set(channels) - known)
-        if unknown:
-            raise PlantError(
-                f"sensor {sensor!r}: the cluster has no channel {unknown[0]!r}; it has "
-                f"{', '.join(sorted(known))}"
-            )
-        return tuple(channels)
-
-    @property
-    def last(self) -> Floats:
-        """`[E, snapshot]` the newest snapshot."""
-        newest: Floats = self._history[-1].copy()
-        return newest
-
-    def reset(self, entities: int) -> None:
-        """Forgets everything; `entities` are E."""
-        self._entities = entities
-        self._history = np.zeros((self._kept, entities, len(queue.SNAPSHOT)))
-        self.out = np.zeros((self.offsets.size, entities, len(queue.SNAPSHOT)))
-
-    def push(self) -> None:
-        """Takes over the snapshots in `out`."""
-        self._history = np.concatenate([self._history[self.offsets.size :], self.out])
-
-    def batches(self, tick: int, time_us: int) -> tuple[SensorBatch, ...]:
-        """The readings of the last tick: the `tick`-th of the trace, ended at `time_us`."""
-        made = []
-        for name, (sensor, channels) in self._sensors.items():
-            end = tick * self._spec.period_us
-            since = stamps(tick, self._spec.period_us, sensor.every_us)
-            if since.size:
-                place = self._kept - 1 - self._delay - (end - since) // self._step
-                values = self._window(place, sensor.every_us // self._step)
-                kept = {channel: values[channel] for channel in channels}
-                made.append(readings(name, time_us - end + since, kept, self._entities))
-        return tuple(made)
-
-    def _window(self, place: Ints, width: int) -> dict[str, Floats]:
-        """All channels `[times, E]` over the windows of `width` steps that end at `place`."""
-        now, change = self._history[place], self._history[place] - self._history[place - width]
-        decided = change[..., STARTED] + change[..., ABANDONED]
-        peaks: NDArray[np.float64] = np.stack(
-            [self._history[p - width + 1 : p + 1, :, PEAK].max(axis=0) for p in place]
-        )
-        return {
-            "requests": change[..., ARRIVED] / (width * self._step / 1e6),
-            "ready": now[..., READY],
-            "starting": now[..., STARTING],
-            "queue": peaks,
-            "late_share": change[..., LATE] / np.maximum(decided, 1.0),
-        }
 
 
 def _ratio(part: float, whole: float, empty: float = math.nan) -> float:

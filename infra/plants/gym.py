@@ -1,0 +1,244 @@
+"""Any Gymnasium environment as a plant: one of them per entity, the spec made from its spaces."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import gymnasium
+import numpy as np
+import yaml
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from infra.plants.base import (
+    Floats,
+    PlantError,
+    Sample,
+    SensorBatch,
+    checked_action,
+    names,
+    readings,
+    seeds,
+    stamps,
+)
+from schemas.clock import format_duration, tick_of, tick_time
+from schemas.system import SystemSpec
+
+UNBOUNDED = 1e6  # stands for an infinite bound of an observation
+TIERS = {
+    "shallow": {"candidates": 65, "horizon": 10, "iterations": 1},
+    "deep": {"candidates": 255, "horizon": 20, "iterations": 3},
+}
+
+
+def spec_for(env_id: str, entities: int = 8, **env_options: Any) -> str:
+    """The YAML text of a spec for environment `env_id`, to be read with `parse_spec`.
+
+    The tick is the environment's own time step (`dt` or `tau`), else one over its frames per
+    second, else 50 ms. There is one sensor, `observation`, with the flat vector `state`. A Box
+    action becomes a continuous `action` (one per component where their bounds differ), a discrete
+    one a categorical `action`. The reward is not an expression: it has to be learned from logs.
+
+    Raises:
+        PlantError: no such environment, or spaces that do not fit.
+    """
+    env = _make(env_id, env_options)
+    tick = format_duration(_period_us(env))
+    document = {
+        "system": re.sub(r"[^A-Za-z0-9_-]", "-", env_id),
+        "entity": "env",
+        "tick": tick,
+        "forget_after": "1 h",
+        "cohorts": 2,
+        "sensors": {
+            "observation": {
+                "time": {"field": "ts", "unit": "us"},
+                "every": tick,
+                "max_age": format_duration(10 * _period_us(env)),
+                "channels": {"state": _channel(env.observation_space, env_id)},
+            }
+        },
+        "actions": _actions(env.action_space, env_id),
+        "fallback": {"kind": "value"},
+        "budget": {"deadline": "20 ms", "tiers": TIERS},
+        "plant": {"kind": "gym", "env": env_id, "entities": entities, **env_options},
+    }
+    env.close()
+    return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+
+
+class GymPlant:
+    """E environments of one id side by side, each an entity with seeds of its own.
+
+    Every reading of sensor `observation` is the observation at its time. An episode that ends is
+    shown to its last observation, with `Sample.done`; the next tick ignores the action, has reward
+    0, and begins the next episode (Gymnasium's next-step autoreset). Outcomes: `terminated`,
+    `truncated` and `reset`, which is 1 at a tick whose observation begins an episode.
+    """
+
+    version = f"gym-1/gymnasium-{gymnasium.__version__}"
+    ticks: int | None = None
+
+    def __init__(
+        self,
+        spec: SystemSpec,
+        *,
+        env: str,
+        entities: int = 8,
+        start_us: int = 0,
+        **env_options: Any,
+    ) -> None:
+        if entities < 1:
+            raise PlantError("option entities: at least 1 is needed")
+        self.spec = spec
+        self.entities = names("env", entities)
+        self.first_tick = tick_of(start_us, spec.epoch_us, spec.period_us)
+        self._env = SyncVectorEnv(
+            [lambda: _make(env, env_options)] * entities, autoreset_mode=AutoresetMode.NEXT_STEP
+        )
+        self._tick = -1
+        self._check(env)
+
+    def _check(self, env_id: str) -> None:
+        wanted = _actions(self._env.single_action_space, env_id)
+        columns = sum(action.get("shape", [1])[0] for action in wanted.values())
+        if len(self.spec.action_columns) != columns:
+            raise PlantError(
+                f"{env_id} takes {columns} action columns, the spec has "
+                f"{len(self.spec.action_columns)}; start from spec_for({env_id!r})"
+            )
+        size = _size(self._env.single_observation_space)
+        for sensor in self.spec.sensors.values():
+            for channel in sensor.channels.values():
+                if channel.name != "state" or channel.size != size:
+                    raise PlantError(
+                        f"{env_id} has one channel, 'state' of size {size}, not {channel.name!r} "
+                        f"of size {channel.size}; start from spec_for({env_id!r})"
+                    )
+            if sensor.every_us % self.spec.period_us:
+                raise PlantError(f"sensor {sensor.name!r}: 'every' must be a multiple of the tick")
+
+    def reset(self, seed: int) -> Sample:
+        """A new episode in every environment."""
+        own: list[int | None] = [next(seeds(seed, e)) % 2**31 for e in range(len(self.entities))]
+        observation, _ = self._env.reset(seed=own)
+        self._tick = 0
+        nobody = np.zeros(len(self.entities), dtype=bool)
+        self._ended = nobody
+        self._return = np.zeros(len(self.entities))
+        self._returns: list[float] = []
+        everybody = np.ones(len(self.entities))
+        return self._sample(observation, np.zeros(len(self.entities)), nobody, nobody, everybody)
+
+    def step(self, action: Floats) -> Sample:
+        """One step of every environment under `[E, A]`; what is categorical is rounded."""
+        if self._tick < 0:
+            raise PlantError("call reset(seed) before step")
+        flat = checked_action(action, (len(self.entities), len(self.spec.action_columns)))
+        begins = self._ended.astype(np.float64)
+        native = _to_space(np.clip(flat, self.spec.action_low, self.spec.action_high), self._env)
+        observation, reward, terminated, truncated, _ = self._env.step(native)
+        self._tick += 1
+        self._ended = terminated | truncated
+        self._return += reward
+        self._returns.extend(self._return[self._ended].tolist())
+        self._return[self._ended] = 0.0
+        return self._sample(observation, reward, terminated, truncated, begins)
+
+    def score(self) -> dict[str, float]:
+        """`episodes` ended since `reset` and their mean `return` (NaN without any)."""
+        mean = float(np.mean(self._returns)) if self._returns else math.nan
+        return {"episodes": float(len(self._returns)), "return": mean}
+
+    def _sample(
+        self, observation: Any, reward: Floats, terminated: Any, truncated: Any, begins: Floats
+    ) -> Sample:
+        tick = self.first_tick + self._tick
+        state = np.asarray(observation, dtype=np.float64).reshape(len(self.entities), -1)
+        outcomes = {
+            "terminated": terminated.astype(np.float64),
+            "truncated": truncated.astype(np.float64),
+            "reset": begins,
+        }
+        return Sample(tick, self._batches(tick, state), reward, terminated | truncated, outcomes)
+
+    def _batches(self, tick: int, state: Floats) -> tuple[SensorBatch, ...]:
+        time = tick_time(tick, self.spec.epoch_us, self.spec.period_us)
+        made = []
+        for name, sensor in self.spec.sensors.items():
+            if stamps(self._tick, self.spec.period_us, sensor.every_us).size:
+                values = state if sensor.channels["state"].shape else state[:, 0]
+                at = np.array([time], dtype=np.int64)
+                made.append(readings(name, at, {"state": values[None]}, len(self.entities)))
+        return tuple(made)
+
+
+def _make(env_id: str, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    try:
+        return gymnasium.make(env_id, **options)
+    except gymnasium.error.Error as error:
+        raise PlantError(f"{env_id}: Gymnasium cannot make this environment: {error}") from error
+
+
+def _period_us(env: gymnasium.Env[Any, Any]) -> int:
+    """The time step of the environment in microseconds."""
+    for name in ("dt", "tau"):
+        step = getattr(env.unwrapped, name, None)
+        if isinstance(step, (int, float)) and step > 0:
+            return round(step * 1e6)
+    return round(1e6 / (env.metadata.get("render_fps") or 20))
+
+
+def _bound(value: float, low: float = -UNBOUNDED, high: float = UNBOUNDED) -> float:
+    return float(min(max(value, low), high))
+
+
+def _size(space: spaces.Space[Any]) -> int:
+    return math.prod(space.shape or (1,))
+
+
+def _channel(space: spaces.Space[Any], env_id: str) -> dict[str, Any]:
+    if isinstance(space, spaces.Discrete):
+        return {"unit": "1", "range": [float(space.start), float(space.start + space.n)]}
+    if isinstance(space, spaces.Box) and _size(space) <= 4096:
+        low, high = _bound(space.low.min()), _bound(space.high.max())
+        return {"unit": "1", "shape": [_size(space)], "range": [low, high]}
+    raise PlantError(
+        f"{env_id}: observations of {space} do not fit into a frame; wrap the environment so that "
+        "it gives a Box of at most 4096 numbers"
+    )
+
+
+def _actions(space: spaces.Space[Any], env_id: str) -> dict[str, dict[str, Any]]:
+    """The actions of the spec, in the order of the space's components."""
+    if isinstance(space, spaces.Discrete) and space.n > 1:
+        return {"action": _categorical(int(space.start), int(space.n))}
+    if isinstance(space, spaces.MultiDiscrete) and (space.nvec.ravel() > 1).all():
+        pairs = zip(space.start.ravel(), space.nvec.ravel(), strict=True)
+        return {f"action_{i}": _categorical(int(s), int(n)) for i, (s, n) in enumerate(pairs)}
+    if isinstance(space, spaces.Box) and np.abs([space.low, space.high]).max() < UNBOUNDED:
+        low, high = space.low.ravel().tolist(), space.high.ravel().tolist()
+        if len(set(low)) == len(set(high)) == 1:
+            return {"action": {"unit": "1", "shape": [len(low)], "low": low[0], "high": high[0]}}
+        bounds = enumerate(zip(low, high, strict=True))
+        return {f"action_{i}": {"unit": "1", "low": a, "high": b} for i, (a, b) in bounds}
+    raise PlantError(
+        f"{env_id}: actions of {space} cannot be planned; wrap the environment so that it takes a "
+        "bounded Box, Discrete or MultiDiscrete with a choice"
+    )
+
+
+def _categorical(start: int, count: int) -> dict[str, Any]:
+    return {"unit": "1", "kind": "categorical", "low": start, "high": start + count - 1}
+
+
+def _to_space(flat: Floats, env: SyncVectorEnv) -> Any:
+    """Actions `[E, A]` as the vector environment takes them."""
+    space = env.single_action_space
+    if isinstance(space, spaces.Discrete):
+        return np.rint(flat[:, 0]).astype(np.int64)
+    if isinstance(space, spaces.MultiDiscrete):
+        return np.rint(flat).astype(np.int64).reshape(env.num_envs, *space.nvec.shape)
+    return flat.astype(space.dtype or np.float32).reshape(env.num_envs, *(space.shape or (1,)))
