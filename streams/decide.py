@@ -1,0 +1,163 @@
+"""THE loop: encode → believe → plan → gate → publish; a pure `step`, and the agent around it."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from planner.budget import Budget, FreeBudget
+from planner.draft import Plan
+from planner.gate import Gated, gate
+from planner.memory import PlannerMemory
+from planner.plan import plan
+from planner.session import Bundle
+from schemas.codes import Flag, Reason
+from schemas.frames import Frame
+from schemas.system import SystemSpec
+from schemas.trajectories import Decisions
+from streams.belief import Row, index_of, update
+from streams.desk import Desk
+
+# What the gate noted about the frame or the actuator's grid is no verdict on the proposal.
+_NO_VERDICT = np.uint32(~(Reason.LATE | Reason.ROUNDED) & 0xFFFFFFFF)
+_OUT_OF_TIME = FreeBudget(0)
+
+
+async def decide(stream: Any, desk: Desk) -> None:
+    """Decides every frame of a Faust stream, in order, whatever happens to one of them.
+
+    What leaves here is on its way only: `desk.publish` has actions, trajectory and belief row
+    confirmed one after the other before it acknowledges the frame, while the next one is decided.
+    """
+    async for event in stream.noack().events():
+        began_ns = time.monotonic_ns()
+        try:
+            frame = desk.open(event)
+            row = desk.row(event, frame)
+            if is_repeated(row, frame):
+                desk.repeated(event)
+                continue
+            bundle, budget = desk.bundle(frame), desk.budget(frame)
+            try:
+                row, decisions = step(desk.spec, bundle, row, frame, budget)
+            except Exception as error:  # a model that fails leaves nobody without an answer
+                await desk.report(event, error)
+                row, decisions = step(desk.spec, None, row, frame, budget)
+            await desk.publish(event, frame, row, decisions, began_ns)
+        except Exception as error:  # Faust would acknowledge the event and restart the agent
+            await desk.reject(event, error)
+
+
+def is_repeated(row: Row | None, frame: Frame) -> bool:
+    """Whether `frame` was done before, or comes from an aligner that another one has replaced."""
+    return row is not None and (frame.tick <= row.tick or frame.header.epoch < row.epoch)
+
+
+def step(
+    spec: SystemSpec, bundle: Bundle | None, row: Row | None, frame: Frame, budget: Budget | None
+) -> tuple[Row, Decisions]:
+    """What is believed after `frame`, and what is done about it. Pure: no Kafka, clock, or state.
+
+    Args:
+        spec: the system.
+        bundle: the model; without one, or with another system's, the fallback acts.
+        row: the cohort's row after its last frame; None for the first.
+        frame: one cohort at one tick.
+        budget: what planning may cost; None: the frame is too late to be planned on.
+    """
+    if bundle is not None and not (frame.entities and _fits(spec, bundle)):
+        bundle = None
+    count, late = len(frame.entities), budget is None
+    memory = _carry(spec, row, frame, "" if bundle is None else bundle.digest)
+    after, posterior = Row.empty(frame, "", 0, 0), None
+    believed = np.zeros(count, bool)
+    if bundle is not None:
+        after, posterior, anchored = update(spec, bundle, row, frame)
+        believed = ~anchored
+    made = plan(
+        spec,
+        bundle,
+        posterior,
+        frame,
+        memory,
+        budget or _OUT_OF_TIME,
+        seed_of(bundle),
+        believed=believed,
+    )
+    gated = gate(
+        spec,
+        made.proposal,
+        made.fallback,
+        frame,
+        frame.applied,
+        made.uncertainty,
+        mode=made.mode,
+        believed=believed | (bundle is None),
+        model=bundle is not None,
+        late=late,
+    )
+    memory = made.memory.after_gate((gated.reasons & _NO_VERDICT) != 0)
+    after = replace(after, memory=memory.arrays())
+    return after, _decisions(spec, frame, after, made, gated, late)
+
+
+def seed_of(bundle: Bundle | None) -> int:
+    """The seed of all noise under a bundle; cohort, tick and purpose complete the key."""
+    return 0 if bundle is None else int(bundle.digest[:15], 16)
+
+
+def _fits(spec: SystemSpec, bundle: Bundle) -> bool:
+    return bundle.manifest.interface_hash == spec.interface_hash
+
+
+def _carry(spec: SystemSpec, row: Row | None, frame: Frame, bundle: str) -> PlannerMemory:
+    """The planner's memory for this frame's entities, without plans of another bundle."""
+    if row is None:
+        return PlannerMemory.fresh(spec, len(frame.entities))
+    memory = PlannerMemory.from_arrays(row.memory)
+    index = index_of(row.entities, frame.entities)
+    index[(frame.flags & Flag.JOINED) != 0] = -1
+    if row.entities != frame.entities or (index < 0).any():
+        memory = memory.carry(spec, index)
+    if row.bundle != bundle:
+        memory = memory.forget_plans(np.ones(len(frame.entities), bool))
+    return memory
+
+
+def _decisions(
+    spec: SystemSpec, frame: Frame, row: Row, made: Plan, gated: Gated, late: bool
+) -> Decisions:
+    spent = {**made.spent.as_dict(), "late": late, "belief": row.digest}
+    return Decisions(
+        proposal=made.proposal,
+        action=gated.action,
+        mode=gated.mode,
+        reasons=gated.reasons,
+        hidden=row.hidden,
+        latent=row.mean,
+        predicted=made.predicted,
+        predicted_std=made.predicted_std,
+        returned=made.returned,
+        uncertainty=made.uncertainty,
+        innovation=row.innovation,
+        reward=realised_reward(spec, frame),
+        tier=made.tier,
+        iterations=made.iterations,
+        group=made.group,
+        bundle=row.bundle,
+        spent=spent,
+    )
+
+
+def realised_reward(spec: SystemSpec, frame: Frame) -> npt.NDArray[np.float32]:
+    """[E] reward of the transition that ends at this tick; NaN where there was none, or no rule."""
+    count = len(frame.entities)
+    if spec.reward is None:
+        return np.full(count, np.nan, np.float32)
+    columns = dict(zip(spec.columns, frame.values.T, strict=True))
+    columns |= dict(zip(spec.action_columns, frame.applied.T, strict=True))
+    begun = (frame.flags & (Flag.JOINED | Flag.RESET)) != 0
+    reward = np.broadcast_to(spec.reward.numpy(columns), count)
+    return np.where(begun, np.nan, reward).astype(np.float32)

@@ -1,0 +1,303 @@
+"""What the loop has at hand: belief rows, bundles, the budget, and the way out to Kafka."""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import structlog
+
+from planner.budget import Budget, Cost, WallBudget
+from planner.session import Bundle
+from schemas.codes import Mode, Reason
+from schemas.frames import Frame, decode_frame
+from schemas.messages import Action, DeadLetter, action_id, cloudevents_headers, encode
+from schemas.system import SystemSpec
+from schemas.topics import cohort_of, partition_of, topic, topics_of
+from schemas.trajectories import KEY_FRAME_EVERY, Decisions, encode_trajectory
+from streams.belief import Row, decode_row, encode_row
+from streams.bundles import Shelf
+from streams.publish import Publisher, Record
+
+_log = structlog.get_logger(__name__)
+Clock = Literal["event", "wall"]
+VALID_TICKS = 2  # one lost frame does not send an actuator to its local fallback
+CONFIRM_S = 20.0  # after which the broker is given up
+RESERVE_US = 1_500  # for gate, encoding and sending, after planning
+MAX_IN_FLIGHT = 64  # frames decided but not yet acknowledged
+
+
+@dataclass(frozen=True)
+class Options:
+    """How one worker runs. `max_deadline_us` lowers the spec's deadline, it never raises it."""
+
+    worker: str
+    attempt: int = 0
+    clock: Clock = "event"
+    shadow: bool = False
+    max_deadline_us: int | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Table(Protocol):
+    """Where rows are kept; see `streams.app.BeliefTable`."""
+
+    def read(self, partition: int, cohort: int) -> bytes | None:
+        """The row of `cohort`, whose frames come on `partition`."""
+
+    async def write(self, publisher: Publisher, partition: int, cohort: int, row: bytes) -> None:
+        """Stores a row, changelog first."""
+
+
+@dataclass
+class Tally:
+    """What a worker did; the source of its summary."""
+
+    frames: int = 0
+    repeated: int = 0
+    rejected: int = 0
+    gaps: int = 0  # a cohort's tick that does not follow the last one
+    modes: Counter[int] = field(default_factory=Counter)
+    reasons: Counter[int] = field(default_factory=Counter)
+    step_ms: deque[float] = field(default_factory=lambda: deque(maxlen=100_000))
+    confirm_ms: deque[float] = field(default_factory=lambda: deque(maxlen=100_000))
+    bundles: set[str] = field(default_factory=set)
+
+    def count(self, decisions: Decisions) -> None:
+        """Adds the decisions of one frame."""
+        self.modes.update(decisions.mode.tolist())
+        for bits, times in Counter(decisions.reasons.tolist()).items():
+            self.reasons.update({int(reason): times for reason in Reason(bits)})
+        self.bundles.add(decisions.bundle)
+
+    def summary(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "frames": self.frames,
+            "frames_repeated": self.repeated,
+            "frames_rejected": self.rejected,
+            "gaps": self.gaps,
+            "decisions": sum(self.modes.values()),
+            "modes": {Mode(m).name.lower(): n for m, n in sorted(self.modes.items())},
+            "gate": {Reason(r).name.lower(): n for r, n in sorted(self.reasons.items())},  # type: ignore[union-attr]
+            "bundles": sorted(self.bundles - {""}),
+            "step_ms": percentiles(self.step_ms),
+            "confirm_ms": percentiles(self.confirm_ms),
+        }
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """p50, p99, p999 and the largest of `values`; empty without any."""
+    if not values:
+        return {}
+    levels = np.percentile(np.fromiter(values, float), [50, 99, 99.9, 100])
+    return dict(zip(("p50", "p99", "p999", "max"), levels.round(3).tolist(), strict=True))
+
+
+class Turns:
+    """Shares a tick's deadline among the cohorts whose frames come at the same time.
+
+    The first frame of a tick may not spend what the others need: each gets an equal part of the
+    time that is left until the deadline, counted from the receipt of the tick's first frame.
+    """
+
+    def __init__(self, deadline_us: int) -> None:
+        self._deadline_us = deadline_us
+        self._tick: int | None = None
+        self._begun_ns = 0
+        self._done = 0
+
+    def take(self, tick: int, now_ns: int, cohorts: int) -> int:
+        """Microseconds that the next frame, of `tick`, may plan for; `cohorts` come each tick."""
+        if tick != self._tick or self._done >= cohorts:
+            self._tick, self._begun_ns, self._done = tick, now_ns, 0
+        left = self._deadline_us - (now_ns - self._begun_ns) // 1_000
+        share = left // max(1, cohorts - self._done)
+        self._done += 1
+        return max(0, share)
+
+
+class Desk:
+    """One worker's surroundings. All methods run in the event loop; none blocks but `bundle`.
+
+    A frame's way out is a chain of confirmations: actions and trajectory; after them, and after the
+    cohort's previous frame, the belief row's changelog record; then the acknowledgement. The next
+    frame is decided meanwhile, on the row in memory.
+    """
+
+    def __init__(
+        self,
+        spec: SystemSpec,
+        table: Table,
+        publisher: Publisher,
+        shelf: Shelf,
+        options: "Options",
+    ) -> None:
+        self.spec, self.options, self.tally = spec, options, Tally()
+        self._table, self._publisher, self._shelf = table, publisher, shelf
+        self._turns = Turns(min(spec.deadline_us, options.max_deadline_us or spec.deadline_us))
+        self._cost = Cost()
+        self._rows: dict[int, Row] = {}
+        self._tails: dict[int, asyncio.Task[None]] = {}  # the last confirmation of each cohort
+        self._slots = asyncio.Semaphore(MAX_IN_FLIGHT)
+        self.failure: BaseException | None = None
+        self._partitions = {t.kind: t.partitions for t in topics_of(spec)}
+
+    # in
+
+    def open(self, event: Any) -> Frame:
+        """The frame in an event. Raises `FrameError`."""
+        return decode_frame(self.spec, event.value)
+
+    def row(self, event: Any, frame: Frame) -> Row | None:
+        """The cohort's row before `frame`; None for a cohort that was never seen."""
+        row = self._rows.get(frame.cohort)
+        if row is None:
+            stored = self._table.read(event.message.partition, frame.cohort)
+            row = None if stored is None else decode_row(stored)
+        if row is not None and frame.tick > row.tick + 1:
+            self.tally.gaps += 1
+        return row
+
+    def bundle(self, frame: Frame) -> Bundle | None:
+        """The released bundle as of the frame's tick; waits for one that is not loaded yet."""
+        return self._shelf.get(frame.header.control.bundle)
+
+    def budget(self, frame: Frame) -> Budget | None:
+        """The time to plan `frame`; None where it is too old to be planned on."""
+        if self.options.clock == "wall":
+            age = time.time_ns() // 1_000 - frame.header.time_us
+            if age > self.spec.lateness_us + self.spec.period_us:
+                return None
+        now = time.monotonic_ns()
+        share = self._turns.take(frame.tick, now, max(1, len(self._rows)))
+        return WallBudget(share, now, self._cost, min(RESERVE_US, share // 4))
+
+    def repeated(self, event: Any) -> None:
+        """Acknowledges a frame whose tick or epoch was done before."""
+        self.tally.repeated += 1
+        event.ack()
+
+    async def reject(self, event: Any, error: Exception) -> None:
+        """Writes the dead letter of a frame that cannot be used, and acknowledges it."""
+        self.tally.rejected += 1
+        await self.report(event, error)
+        event.ack()
+
+    async def report(self, event: Any, error: Exception) -> None:
+        """Writes a dead letter with the frame's coordinates and the error, and waits for it."""
+        message = event.message
+        source = (message.topic, message.partition, message.offset)
+        _log.error("frame failed", place=source, error=repr(error))
+        letter = DeadLetter.of(source, type(error).__name__, str(error), message.key, message.value)
+        record = Record(topic(self.spec, "deadletter"), 0, encode(letter), message.key)
+        await self._publisher.send([record])
+
+    # out
+
+    async def publish(
+        self, event: Any, frame: Frame, row: Row, decisions: Decisions, began_ns: int
+    ) -> None:
+        """Sends actions and trajectory, and leaves the rest of the frame's way to a task."""
+        await self._slots.acquire()
+        row = replace(row, offset=event.message.offset)
+        self._rows[frame.cohort] = row
+        sent = (
+            [] if self.options.shadow else [self._publisher.send(self._actions(frame, decisions))]
+        )
+        self.tally.step_ms.append((time.monotonic_ns() - began_ns) / 1e6)
+        packed = encode_row(row)
+        sent.append(self._publisher.send([self._trajectory(frame, decisions, packed)]))
+        self.tally.count(decisions)
+        before = self._tails.get(frame.cohort)
+        task = asyncio.create_task(self._confirm(event, frame, sent, packed, before))
+        self._tails[frame.cohort] = task
+
+    async def _confirm(
+        self,
+        event: Any,
+        frame: Frame,
+        sent: list["asyncio.Future[int]"],
+        packed: bytes,
+        before: "asyncio.Task[None] | None",
+    ) -> None:
+        began = time.monotonic_ns()
+        try:
+            async with asyncio.timeout(CONFIRM_S):
+                for confirmed in sent:
+                    await confirmed
+                if before is not None:
+                    await before
+                partition = event.message.partition
+                await self._table.write(self._publisher, partition, frame.cohort, packed)
+            event.ack()
+        except BaseException as error:
+            # Nothing is acknowledged after this: the frames are read again by whoever starts next.
+            self.failure = self.failure or error
+            raise
+        finally:
+            self._slots.release()
+        self.tally.frames += 1
+        self.tally.confirm_ms.append((time.monotonic_ns() - began) / 1e6)
+
+    def _actions(self, frame: Frame, decisions: Decisions) -> list[Record]:
+        name, system = topic(self.spec, "actions"), self.spec.system
+        partitions = self._partitions["actions"]
+        wait = VALID_TICKS * self.spec.period_us + self.spec.lateness_us + self.spec.deadline_us
+        until, decided = frame.header.time_us + wait, time.time_ns() // 1_000
+        records = []
+        rows = zip(
+            frame.entities,
+            decisions.action.tolist(),
+            decisions.mode.tolist(),
+            decisions.reasons.tolist(),
+            decisions.iterations.tolist(),
+            decisions.tier.tolist(),
+            strict=True,
+        )
+        for entity, values, mode, reasons, iterations, tier in rows:
+            if mode == Mode.REFUSED:
+                continue
+            action = Action(
+                id=action_id(system, entity, frame.tick),
+                system=system,
+                entity=entity,
+                tick=frame.tick,
+                time=frame.header.time_us,
+                values=dict(zip(self.spec.action_columns, values, strict=True)),
+                valid_until=until,
+                mode=mode,
+                reasons=reasons,
+                worker=self.options.worker,
+                attempt=self.options.attempt,
+                tier=self._tier(tier),
+                iterations=iterations,
+                bundle=decisions.bundle,
+                decided=decided,
+            )
+            headers = cloudevents_headers(system, "action", action.id)
+            partition = cohort_of(entity, partitions)  # as every client's murmur2 partitioner
+            records.append(Record(name, partition, encode(action), entity.encode(), headers))
+        return records
+
+    def _tier(self, index: int) -> str:
+        return "" if index < 0 else list(self.spec.budget.tiers)[index]
+
+    def _trajectory(self, frame: Frame, decisions: Decisions, packed: bytes) -> Record:
+        key_frame = packed if frame.tick % KEY_FRAME_EVERY == 0 else None
+        spent = {**decisions.spent, **self.options.provenance}
+        data = encode_trajectory(self.spec, frame, replace(decisions, spent=spent), key_frame)
+        partition = partition_of(frame.cohort, self._partitions["trajectories"])
+        key = str(frame.cohort).encode()
+        return Record(topic(self.spec, "trajectories"), partition, data, key)
+
+    # around
+
+    async def drain(self) -> None:
+        """Waits until everything that was decided is acknowledged, and forgets the rows."""
+        await asyncio.gather(*self._tails.values(), return_exceptions=True)
+        self._tails.clear()
+        self._rows.clear()

@@ -1,0 +1,215 @@
+"""One worker process: Faust around the loop, its start, its watchdog, and its end."""
+
+import asyncio
+import gc
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import faust
+import numpy as np
+import onnxruntime
+import structlog
+
+from planner.session import Provider
+from schemas.system import SystemSpec
+from streams.app import WorkerApp, make_app
+from streams.bundles import ReleaseWatch, Shelf
+from streams.decide import decide
+from streams.desk import Clock, Desk, Options
+from streams.publish import Publisher
+
+_log = structlog.get_logger(__name__)
+WATCHDOG_S = 30.0
+CHECK_S = 0.05
+
+
+class WorkerError(RuntimeError):
+    """The worker had to stop: what happened, and what helps. The process ends with status 2."""
+
+
+def run_worker(
+    spec: SystemSpec,
+    bootstrap: str,
+    extra: Mapping[str, str],
+    stop: threading.Event,
+    *,
+    bundles: Sequence[Path] = (),
+    worker_id: str = "worker-0",
+    data_dir: Path = Path(".rehearse/worker-0"),
+    group: str | None = None,
+    shadow: bool = False,
+    clock: Clock = "event",
+    max_deadline_us: int | None = None,
+    provider: Provider = "auto",
+    threads: int = 1,
+) -> dict[str, Any]:
+    """Decides the frames of `spec` until `stop` is set; gives a summary as plain JSON values.
+
+    Args:
+        bundles: bundle folders, or folders of them; the first that fits acts until a release.
+        worker_id: names this worker for good: it keeps its partitions over a short restart.
+        data_dir: its own folder; what is lost there is recovered from `S.beliefs`.
+        group: consumer group; that of a shadow is its own, so that it sees every frame.
+        shadow: decides and logs trajectories, and publishes no action.
+        clock: under `wall`, frames that come too late are not planned on.
+        max_deadline_us: plans for less than the spec's deadline.
+
+    Raises:
+        WorkerError: Kafka did not confirm, Faust crashed, or commits stopped; says what helps.
+    """
+    # Threads wait for the interpreter's lock for this long: 5 ms would be a third of a round trip.
+    sys.setswitchinterval(0.0005)
+    group = group or f"rehearse-{spec.system}{'-shadow' if shadow else ''}"
+    options = Options(
+        worker=worker_id,
+        attempt=_next_attempt(data_dir),
+        clock=clock,
+        shadow=shadow,
+        max_deadline_us=max_deadline_us,
+        provenance=_provenance(provider, threads, shadow),
+    )
+    shelf = Shelf(spec, bundles, provider, threads)
+    watch = ReleaseWatch(spec, bootstrap, extra, shelf.preload)
+    try:
+        parts = (spec, bootstrap, extra, stop, shelf, options, data_dir, group)
+        return asyncio.run(_serve(*parts))
+    finally:
+        watch.close()
+        shelf.close()
+
+
+async def _serve(
+    spec: SystemSpec,
+    bootstrap: str,
+    extra: Mapping[str, str],
+    stop: threading.Event,
+    shelf: Shelf,
+    options: Options,
+    data_dir: Path,
+    group: str,
+) -> dict[str, Any]:
+    began = time.monotonic()
+    worker = make_app(spec, bootstrap, extra, group=group, worker=options.worker, data_dir=data_dir)
+    publisher = Publisher(bootstrap, extra)
+    desk = Desk(spec, worker.beliefs, publisher, shelf, options)
+    _wire(worker, desk)
+    await worker.app.start()
+    ready_s = time.monotonic() - began
+    # What lives until the end is taken out of the collector's sight: a full pass over it would
+    # stop the loop for a tenth of a second.
+    gc.collect()
+    gc.freeze()
+    _log.info("worker ready", worker=options.worker, seconds=round(ready_s, 2))
+    try:
+        await _until(worker, desk, stop)
+    finally:
+        await _end(worker, desk, publisher)
+    return {**desk.tally.summary(), "worker": options.worker, "ready_s": round(ready_s, 3)}
+
+
+def _wire(worker: WorkerApp, desk: Desk) -> None:
+    async def agent(stream: Any) -> None:
+        await decide(stream, desk)
+
+    async def revoked(app: Any, revoked: Any, **_: Any) -> None:
+        await desk.drain()  # its rows belong to another worker from now on
+
+    worker.app.agent(worker.frames, name="decide")(agent)
+    worker.app.on_partitions_revoked.connect(revoked)
+
+
+async def _until(worker: WorkerApp, desk: Desk, stop: threading.Event) -> None:
+    """Returns when asked to stop. Raises `WorkerError` when the worker cannot go on."""
+    dog = Watchdog()
+    while not stop.is_set():
+        await asyncio.sleep(CHECK_S)
+        if desk.failure is not None:
+            raise WorkerError(
+                f"{desk.failure}: the frames in flight are not acknowledged and will be read "
+                "again; check the broker, then start the worker again"
+            ) from desk.failure
+        if worker.app.crashed:
+            raise WorkerError(_crash(worker.app)) from worker.app._crash_reason
+        dog.look(desk.tally.frames, _committed(worker.app))
+
+
+def _crash(app: Any) -> str:
+    reason = app._crash_reason
+    if isinstance(reason, faust.exceptions.ConsistencyError):
+        return (
+            f"{app.conf.datadir} holds beliefs that the broker's changelog does not know: it was "
+            "made with another broker, or the topic was deleted. Remove that folder; what the "
+            "changelog holds is recovered from it"
+        )
+    return f"Faust stopped: {reason!r}; start the worker again"
+
+
+class Watchdog:
+    """Committed offsets must advance while frames are acknowledged.
+
+    After a rebalance Faust may hold a gap in its acknowledgements, and then never commits again.
+    """
+
+    def __init__(self, patience_s: float = WATCHDOG_S) -> None:
+        self._patience_s = patience_s
+        self._seen: tuple[int, int] = (0, 0)
+        self._since = time.monotonic()
+
+    def look(self, frames: int, committed: int) -> None:
+        """Raises `WorkerError` when frames went by for long, and nothing was committed."""
+        before, at = self._seen
+        if committed != at or frames == before:
+            self._seen, self._since = (frames, committed), time.monotonic()
+        elif time.monotonic() - self._since > self._patience_s:
+            raise WorkerError(
+                f"{frames - before} frames were acknowledged in {self._patience_s:g} s, but no "
+                "offset was committed; start the worker again, it goes on from its beliefs"
+            )
+
+
+def _committed(app: Any) -> int:
+    return sum(offset or 0 for offset in app.consumer._committed_offset.values())
+
+
+async def _end(worker: WorkerApp, desk: Desk, publisher: Publisher) -> None:
+    """Stops reading, lets what is in flight arrive, commits it, and leaves."""
+    if desk.failure is None:
+        await worker.app.stop()
+        await desk.drain()
+    else:
+        # Faust would wait for acknowledgements that do not come; the process ends anyway.
+        worker.app.consumer.close()
+    left = await asyncio.to_thread(publisher.close)
+    if left:
+        _log.error("records not delivered", count=left)
+
+
+def _next_attempt(data_dir: Path) -> int:
+    """How often this worker was started before: tells its attempts at a tick apart."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    file = data_dir / "attempt"
+    attempt = int(file.read_text()) + 1 if file.exists() else 0
+    fresh = file.with_suffix(".new")
+    fresh.write_text(str(attempt))
+    fresh.replace(file)
+    return attempt
+
+
+def _provenance(provider: str, threads: int, shadow: bool) -> dict[str, Any]:
+    return {
+        "shadow": shadow,
+        "provider": provider,
+        "threads": threads,
+        "versions": {
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "numpy": np.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "faust": faust.__version__,
+        },
+        "machine": f"{os.uname().sysname} {os.uname().machine}",
+    }
