@@ -57,7 +57,8 @@ def start(home: Path | None = None, progress: Progress | None = None) -> Broker:
     """Start the broker of `home`, or find it running; two callers at once get the same one.
 
     Ports of an earlier run are taken again where they are free, so that clients find it.
-    Raises BrokerError (with the tail of the broker's log) or infra.jars.JarsError.
+    Raises BrokerError with the tail of the broker's log, or, as infra.jars.JarsError, with what
+    keeps the jars from coming.
     """
     home, say = (home or home_folder()).resolve(), progress or (lambda _: None)
     with _locked(home):

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from infra.kraft import BrokerError
+
 KAFKA_VERSION = "4.3.1"
 # slf4j-simple is what makes the broker's log visible: Kafka itself ships without a logger.
 COORDINATES = (
@@ -30,7 +32,7 @@ DEFAULT_REPOSITORY = "https://repo.maven.apache.org/maven2"
 Progress = Callable[[str], None]
 
 
-class JarsError(RuntimeError):
+class JarsError(BrokerError):
     """The jars of the broker cannot be had; the message says why and what helps."""
 
 
