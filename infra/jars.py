@@ -27,7 +27,6 @@ COORDINATES = (
     "org.slf4j:slf4j-simple:1.7.36",
 )
 PINS = Path(__file__).with_name("kafka-jars.sha256")
-DEFAULT_REPOSITORY = "https://repo.maven.apache.org/maven2"
 
 Progress = Callable[[str], None]
 
@@ -52,7 +51,11 @@ class Pin:
 
 def repository() -> str:
     """Address of the Maven repository: `$REHEARSE_MAVEN` (a mirror of Central), else Central."""
-    return os.environ.get("REHEARSE_MAVEN", DEFAULT_REPOSITORY).rstrip("/")
+    from jgo.constants import (
+        MAVEN_CENTRAL_URL,
+    )  # late: only a download needs jgo, which loads slowly
+
+    return (os.environ.get("REHEARSE_MAVEN") or str(MAVEN_CENTRAL_URL)).rstrip("/")
 
 
 def cache_folder() -> Path:
@@ -158,7 +161,7 @@ def _fetch_one(pin: Pin, staging: Path, folder: Path) -> None:
 
 
 def _download(pin: Pin, into: Path) -> Path:
-    from jgo.maven import MavenContext  # late: a start with all jars in the cache needs no HTTP
+    from jgo.maven import MavenContext
 
     group, artifact, version = pin.coordinate
     context = MavenContext(repo_cache=into, remote_repos={"maven": repository()}, timeout=20)
