@@ -69,6 +69,8 @@ class Cluster:
         self.bin_seconds = trace.bin_seconds
         self.bin_rates: Floats = np.ascontiguousarray(np.broadcast_to(trace.rates, shape))
         self.rates = self._tick_rates()
+        busy = self.rates.sum(axis=0) * self._period * self.options.service_time
+        self._elastic: Floats = np.concatenate([[0.0], np.cumsum(busy)])  # replica-seconds
         self._grid = SensorGrid(spec, self.options.metric_delay_us)
         self._fleet: queue.Fleet | None = None
 
@@ -107,6 +109,8 @@ class Cluster:
     def step(self, action: Floats) -> Sample:
         """Sets the replicas `[E, 1]` (rounded, within the spec's bounds) and simulates one tick."""
         fleet = self._running()
+        if self._tick == self.ticks:
+            raise PlantError(f"the trace is over after {self.ticks} ticks; call reset(seed)")
         asked = checked_action(action, (len(self.entities), 1))[:, 0]
         desired = self._possible(np.rint(asked))
         self._count_flips(desired)
@@ -132,9 +136,10 @@ class Cluster:
         decided = count[queue.HEAD]
         overdue = queue.overdue(fleet, self._tick * self._period)
         days = self._tick * self._period / 86_400.0 * len(self.entities)
-        elastic = self.rates[:, : self._tick].sum() * self._period * self.options.service_time
+        elastic = self._elastic[self._tick]
         late = int(count[queue.LATE]) + overdue
         left = float(count[queue.ABANDONED])
+        p50, p99 = self._waits((0.50, 0.99), left)
         waited = fleet.clock[:, queue.WAITED].sum() + (left * self.options.timeout if left else 0.0)
         return {
             "cost": float(self._cost.sum()),
@@ -146,8 +151,8 @@ class Cluster:
             "flips": float(self._flips.sum()),
             "flips_per_service_day": _ratio(self._flips.sum(), days),
             "wait_mean": _ratio(waited, decided),
-            "wait_p50": self._wait(0.50, left),
-            "wait_p99": self._wait(0.99, left),
+            "wait_p50": p50,
+            "wait_p99": p99,
         }
 
     def _running(self) -> queue.Fleet:
@@ -205,15 +210,14 @@ class Cluster:
         done = np.zeros(len(self.entities), dtype=bool)
         return Sample(tick, self._grid.batches(self._tick, time), -cost, done, outcomes)
 
-    def _wait(self, share: float, left: float) -> float:
-        """The wait (s) that `share` of the requests did not exceed."""
+    def _waits(self, shares: tuple[float, ...], left: float) -> list[float]:
+        """The waits (s) that these shares of the requests did not exceed."""
         histogram = self._running().waits.sum(axis=0)
         histogram[-1] += round(left)
-        total = histogram.sum()
-        if total == 0:
-            return 0.0
-        place = int(np.searchsorted(np.cumsum(histogram), share * total))
-        return min(place / queue.WAIT_BINS_PER_SECOND, self.options.timeout)
+        below = np.cumsum(histogram)
+        place = np.searchsorted(below, np.array(shares) * below[-1])
+        waits: Floats = np.minimum(place / queue.WAIT_BINS_PER_SECOND, self.options.timeout)
+        return [float(wait) for wait in waits]
 
 
 def _ratio(part: float, whole: float, empty: float = math.nan) -> float:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from infra.plants import queue
 from infra.plants.base import Floats, Ints, PlantError, SensorBatch, readings, stamps
@@ -25,10 +24,10 @@ class SensorGrid:
 
     def __init__(self, spec: SystemSpec, delay_us: int) -> None:
         self._spec = spec
-        self._sensors = {
-            name: (sensor, self._columns(name, list(sensor.channels)))
-            for name, sensor in spec.sensors.items()
-        }
+        self._sensors = [
+            (sensor, self._columns(sensor.name, list(sensor.channels)))
+            for sensor in spec.sensors.values()
+        ]
         spans = [sensor.every_us for sensor in spec.sensors.values()]
         self._step = math.gcd(spec.period_us, delay_us, *spans)
         if self._step < 100_000:
@@ -72,27 +71,25 @@ class SensorGrid:
     def batches(self, tick: int, time_us: int) -> tuple[SensorBatch, ...]:
         """The readings of the last tick: the `tick`-th of the trace, ended at `time_us`."""
         made = []
-        for name, (sensor, channels) in self._sensors.items():
+        for sensor, channels in self._sensors:
             end = tick * self._spec.period_us
             since = stamps(tick, self._spec.period_us, sensor.every_us)
             if since.size:
                 place = self._kept - 1 - self._delay - (end - since) // self._step
-                values = self._window(place, sensor.every_us // self._step)
-                kept = {channel: values[channel] for channel in channels}
-                made.append(readings(name, time_us - end + since, kept, self._entities))
+                width = sensor.every_us // self._step
+                values = {name: self._channel(name, place, width) for name in channels}
+                made.append(readings(sensor.name, time_us - end + since, values, self._entities))
         return tuple(made)
 
-    def _window(self, place: Ints, width: int) -> dict[str, Floats]:
-        """All channels `[times, E]` over the windows of `width` steps that end at `place`."""
-        now, change = self._history[place], self._history[place] - self._history[place - width]
+    def _channel(self, name: str, place: Ints, width: int) -> Floats:
+        """One channel `[times, E]` over the windows of `width` steps that end at `place`."""
+        if name in ("ready", "starting"):
+            return self._history[place, :, READY if name == "ready" else STARTING]
+        if name == "queue":
+            peaks = [self._history[p - width + 1 : p + 1, :, PEAK].max(axis=0) for p in place]
+            return np.array(peaks)
+        change = self._history[place] - self._history[place - width]
+        if name == "requests":
+            return change[..., ARRIVED] / (width * self._step / 1e6)
         decided = change[..., STARTED] + change[..., ABANDONED]
-        peaks: NDArray[np.float64] = np.stack(
-            [self._history[p - width + 1 : p + 1, :, PEAK].max(axis=0) for p in place]
-        )
-        return {
-            "requests": change[..., ARRIVED] / (width * self._step / 1e6),
-            "ready": now[..., READY],
-            "starting": now[..., STARTING],
-            "queue": peaks,
-            "late_share": change[..., LATE] / np.maximum(decided, 1.0),
-        }
+        return np.asarray(change[..., LATE] / np.maximum(decided, 1.0))

@@ -244,3 +244,12 @@ def test_a_million_requests_are_all_accounted_for() -> None:
     fleet = plant._running()
     line = sample.outcomes["queue"].sum()
     assert fleet.tally[:, 0].sum() == fleet.tally[:, 1].sum() + line
+
+
+def test_a_trace_that_is_over_says_so() -> None:
+    plant = cluster(trace=flat(20.0, 2))
+    plant.reset(0)
+    plant.step(replicas(9, 9))
+    plant.step(replicas(9, 9))
+    with pytest.raises(PlantError, match="over after 2 ticks"):
+        plant.step(replicas(9, 9))
