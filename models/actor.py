@@ -1,0 +1,225 @@
+"""An actor and its value, trained in imagination against the spec's own reward expression."""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.belief import WorldModel
+from models.heads import mlp
+from schemas.system import SystemSpec
+
+SLOW = 0.02
+"""Share of the critic that its slow copy takes over per step (Polyak averaging)."""
+
+
+@dataclass(frozen=True)
+class ActorConfig:
+    """How the actor is trained.
+
+    Attributes:
+        horizon: imagined ticks per update.
+        discount: per tick; the manifest carries it, as the value is a discounted sum.
+        trace: λ of the λ-return.
+        explore: standard deviation of the action noise in imagination, in units of the data's.
+        starts: imagined futures per update.
+    """
+
+    horizon: int = 15
+    discount: float = 0.98
+    trace: float = 0.95
+    explore: float = 0.15
+    starts: int = 200
+    learning_rate: float = 1e-3
+    units: int = 64
+
+
+class Actor(nn.Module):
+    """A deterministic policy over `(h, z)`, squashed to `[low, high]` and to the rate limits.
+
+    The squashing is centred and scaled so that an output of 0 is the mean logged action and ±1
+    about one of its standard deviations: a range of 1 to 200 does not make the policy coarse.
+    """
+
+    low: Tensor
+    high: Tensor
+    up: Tensor
+    down: Tensor
+    centre: Tensor
+    gain: Tensor
+
+    def __init__(self, spec: SystemSpec, model: WorldModel, units: int) -> None:
+        super().__init__()
+        self.net = mlp(model.actions + model.config.memory + model.latent, units, model.actions, 2)
+        limits = (spec.action_low, spec.action_high, spec.rate_up, spec.rate_down)
+        for name, value in zip(("low", "high", "up", "down"), limits, strict=True):
+            finite = torch.tensor(value, dtype=torch.float32).clamp(max=1e30)
+            self.register_buffer(name, finite, persistent=False)
+        scales = model.action_scaler
+        width = self.high - self.low
+        part = ((scales.mean - self.low) / width).clamp(0.02, 0.98)
+        slope = (scales.std / width / (part * (1 - part))).clamp(max=4.0)
+        self.register_buffer("centre", torch.logit(part), persistent=False)
+        self.register_buffer("gain", slope, persistent=False)
+        with torch.no_grad():
+            self.net[-1].weight.mul_(0.1)  # type: ignore[operator]
+
+    def target(self, action: Tensor, memory: Tensor, latent: Tensor) -> Tensor:
+        """`[N, A]` the action wanted, raw units, before rate limits; `action` is normalised."""
+        out: Tensor = self.net(torch.cat([action, memory, latent], -1))
+        squashed = torch.sigmoid(self.centre + self.gain * out)
+        return self.low + (self.high - self.low) * squashed
+
+    def limit(self, target: Tensor, last: Tensor) -> Tensor:
+        """`target` within range and within the rate limits around `last`, both raw `[N, A]`."""
+        near = torch.minimum(torch.maximum(target, last - self.down), last + self.up)
+        return torch.minimum(torch.maximum(near, self.low), self.high)
+
+
+class Critic(nn.Module):
+    """The value of a state: the discounted sum of rewards to come, in the reward's units."""
+
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(self, model: WorldModel, units: int) -> None:
+        super().__init__()
+        self.net = mlp(model.actions + model.config.memory + model.latent, units, 1, 2)
+        self.register_buffer("offset", torch.zeros(()))
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, action: Tensor, memory: Tensor, latent: Tensor) -> Tensor:
+        """`[N]` values; `action` is the last applied one, normalised."""
+        out: Tensor = self.net(torch.cat([action, memory, latent], -1)).squeeze(-1)
+        return self.offset + self.scale * out
+
+
+class Behaviour(nn.Module):
+    """The actor, the critic and its slow copy, and how they learn in imagination."""
+
+    def __init__(self, spec: SystemSpec, model: WorldModel, config: ActorConfig) -> None:
+        super().__init__()
+        self.spec, self.config = spec, config
+        self.actor = Actor(spec, model, config.units)
+        self.critic = Critic(model, config.units)
+        self.slow = copy.deepcopy(self.critic).requires_grad_(False)
+
+    def calibrate(self, reward: Tensor) -> None:
+        """Sets the scale of values from the logged rewards `[R]` (NaN where unknown)."""
+        known = reward[torch.isfinite(reward)]
+        horizon = 1.0 / (1.0 - self.config.discount)
+        mean, std = (known.mean(), known.std()) if len(known) > 1 else (0.0, 1.0)
+        for critic in (self.critic, self.slow):
+            critic.offset.fill_(float(mean) * horizon)
+            critic.scale.fill_(max(float(std) * math.sqrt(horizon), 1e-3))
+
+    def act(self, model: WorldModel, h: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The graph `actor`: action `[B, A]` raw, within range and rate limits, and value `[B]`."""
+        hidden = model.unpack(h)
+        target = self.actor.target(hidden.action, hidden.memory, z)
+        last = model.action_scaler.inverse(hidden.action)
+        limited = self.actor.limit(target, last)
+        action = torch.where(hidden.started > 0.5, limited, target)
+        return action, self.critic(hidden.action, hidden.memory, z)
+
+    def reward(self, channels: Tensor, action: Tensor, learned: Tensor) -> Tensor:
+        """`[N]` reward of imagined channels `[N, O]` under the action `[N, A]` in force."""
+        expression = self.spec.reward
+        if expression is None:
+            return learned
+        columns = dict(zip(self.spec.columns, channels.unbind(-1), strict=True))
+        columns |= dict(zip(self.spec.action_columns, action.unbind(-1), strict=True))
+        return expression.torch(columns).expand(learned.shape)
+
+    def losses(
+        self,
+        model: WorldModel,
+        action: Tensor,
+        memory: Tensor,
+        latent: Tensor,
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        """Losses of actor and critic from start states `[N, ·]` (N a multiple of M), normalised.
+
+        The gradient of the λ-return flows through the differentiable dynamics (Hafner et al. 2020).
+        Each future stays under one member, as in the planner.
+        """
+        states, rewards, alive = [], [], []
+        for _ in range(self.config.horizon):
+            states.append((action, memory, latent))
+            action = self._step(model, action, memory, latent, generator)
+            noise = torch.randn(latent.shape, generator=generator)
+            memory, latent = model.imagine(memory, latent, action, noise)
+            channels, going, learned = model.decode(memory, latent)
+            raw = model.action_scaler.inverse(action)
+            rewards.append(self.reward(_finite_gradients(channels), raw, learned))
+            alive.append(going)
+        states.append((action, memory, latent))
+        values = [self.slow(*state) for state in states]
+        returns = self._lambda_returns(rewards, alive, values)
+        return self._objective(states, returns, alive)
+
+    def _step(
+        self,
+        model: WorldModel,
+        action: Tensor,
+        memory: Tensor,
+        latent: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """The next applied action, normalised, with noise, within range and rate limits."""
+        target = self.actor.target(action, memory, latent)
+        jitter = torch.randn(target.shape, generator=generator) * self.config.explore
+        target = target + jitter * model.action_scaler.std
+        limited = self.actor.limit(target, model.action_scaler.inverse(action))
+        # Straight through the limits: a target beyond a rate limit still learns where to go.
+        limited = target + (limited - target).detach()
+        normal: Tensor = model.action_scaler(limited)
+        return normal
+
+    def _lambda_returns(
+        self, rewards: list[Tensor], alive: list[Tensor], values: list[Tensor]
+    ) -> list[Tensor]:
+        """λ-returns of all states but the last, by recursion from the end."""
+        after, returns = values[-1], []
+        for k in reversed(range(len(rewards))):
+            mixed = (1 - self.config.trace) * values[k + 1] + self.config.trace * after
+            after = rewards[k] + self.config.discount * alive[k] * mixed
+            returns.append(after)
+        return returns[::-1]
+
+    def _objective(
+        self,
+        states: list[tuple[Tensor, Tensor, Tensor]],
+        returns: list[Tensor],
+        alive: list[Tensor],
+    ) -> dict[str, Tensor]:
+        survived = torch.cumprod(torch.stack([torch.ones_like(alive[0]), *alive[:-1]]), 0).detach()
+        stacked = torch.stack(returns)
+        scale = self.critic.scale
+        actor = -(stacked * survived).mean() / scale
+        flat = [torch.cat(parts).detach() for parts in zip(*states[:-1], strict=True)]
+        value = self.critic(*flat).view_as(stacked)
+        error = (value - stacked.detach()) / scale
+        critic = nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none")
+        return {"actor": actor, "critic": (critic * survived).mean()}
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Moves the slow critic towards the critic."""
+        pairs = zip(self.slow.parameters(), self.critic.parameters(), strict=True)
+        for slow, fast in pairs:
+            slow.lerp_(fast, SLOW)
+
+
+def _finite(gradient: Tensor) -> Tensor:
+    return torch.nan_to_num(gradient, 0.0, 10.0, -10.0)
+
+
+def _finite_gradients(channels: Tensor) -> Tensor:
+    """Keeps an infinite slope of the reward, such as sqrt at 0, out of the gradient."""
+    if channels.requires_grad:
+        channels.register_hook(_finite)  # type: ignore[no-untyped-call]
+    return channels

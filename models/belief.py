@@ -1,0 +1,230 @@
+"""The recurrent state-space model: belief by weighted evidence, imagination by an ensemble."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.dynamics import Ensemble, Memory
+from models.encoders.vector import VectorEncoder
+from models.heads import Heads
+from models.transforms import FARTHEST, ColumnScale, Scaler
+
+MIN_NOISE = 0.01
+"""Smallest standard deviation of a sensor, normalised: no channel is believed blindly."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the model; the defaults imagine 255 × 10 futures of 10 entities in some 10 ms.
+
+    Attributes:
+        memory: G, units of the deterministic path.
+        free: latents that are not themselves a channel.
+        units: width of each hidden layer.
+        layers: hidden layers of a dynamics head.
+        members: M, dynamics heads.
+    """
+
+    memory: int = 32
+    free: int = 4
+    units: int = 64
+    layers: int = 1
+    members: int = 5
+
+
+class Hidden(NamedTuple):
+    """The parts of `h`: what a belief carries beside its latent mean. Each `[..., size]`."""
+
+    started: Tensor  # 1 once the belief has seen a tick; a fresh belief is all zeros
+    action: Tensor  # the last applied action, normalised: rate limits need it exactly
+    spread: Tensor  # standard deviation of the latent, so that a dropout keeps widening it
+    memory: Tensor  # the GRU's state
+
+
+class Prior(NamedTuple):
+    """What the members expect of the next latent, before the observation."""
+
+    members_mean: Tensor  # [M, B, Z]
+    members_std: Tensor  # [M, B, Z] one step's noise, without what the belief did not know
+    carried: Tensor  # [B, Z] standard deviation carried over from the last belief
+    mean: Tensor  # [B, Z] of the mixture
+    variance: Tensor  # [B, Z] of the mixture: noise + disagreement + carried
+
+
+class Posterior(NamedTuple):
+    """A belief after one tick."""
+
+    hidden: Hidden
+    mean: Tensor  # [B, Z]
+    std: Tensor  # [B, Z]
+    prior: Prior
+
+
+class WorldModel(nn.Module):
+    """RSSM (Hafner et al. 2019, 2023) whose latent state has two parts.
+
+    *Direct* latents are the normalised channels themselves: a sensor reading is Gaussian evidence
+    about its latent with a learned noise, and prior and evidence combine by precision, as in a
+    Kalman filter (Becker et al. 2019: recurrent Kalman networks). *Free* latents carry what no
+    channel shows; the encoder gives the evidence about them. Missing evidence has precision zero:
+    without observations the posterior is exactly the prior, and its spread grows with every tick.
+
+    Raw units outside, normalised ones inside. B rows, O observation columns, A actions, Z latents,
+    H the size of `h` (see `Hidden`).
+    """
+
+    def __init__(
+        self, columns: Sequence[ColumnScale], actions: Sequence[ColumnScale], config: ModelConfig
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.direct = [i for i, c in enumerate(columns) if c.kind != "share"]
+        self.shares = [i for i, c in enumerate(columns) if c.kind == "share"]
+        self.observations, self.actions = len(columns), len(actions)
+        self.latent = len(self.direct) + config.free
+        self.hidden = 1 + self.actions + self.latent + config.memory
+        self.scaler = Scaler(columns)
+        self.direct_scaler = self.scaler.pick(self.direct)
+        self.action_scaler = Scaler(actions)
+        inputs = self.latent + self.actions
+        self.memory = Memory(inputs, config.memory)
+        self.ensemble = Ensemble(
+            config.memory + inputs, self.latent, config.units, config.members, config.layers
+        )
+        self.encoder = VectorEncoder(self.observations, config.memory, config.free, config.units)
+        self.heads = Heads(config.memory, self.latent, len(self.shares), config.units)
+        self.log_noise = nn.Parameter(torch.full((len(self.direct),), -2.5))
+        self.share_noise = nn.Parameter(torch.full((2, len(self.shares)), -4.0))
+        self.retention = nn.Parameter(torch.full((self.latent,), 4.0))
+
+    # beliefs
+
+    def unpack(self, h: Tensor) -> Hidden:
+        """The parts of `h` `[..., H]`."""
+        sizes = [1, self.actions, self.latent, self.config.memory]
+        return Hidden(*torch.split(h, sizes, -1))
+
+    def noise(self) -> Tensor:
+        """`[direct]` standard deviation of the sensors, normalised."""
+        return MIN_NOISE + torch.exp(self.log_noise)
+
+    def prior(self, before: Hidden, latent: Tensor, action: Tensor) -> tuple[Tensor, Prior]:
+        """Memory `[B, G]` and prior of the next tick; all normalised."""
+        memory = self.memory(before.memory, torch.cat([latent, action], -1))
+        mean, std = self.ensemble(torch.cat([memory, latent, action], -1), latent)
+        carried = torch.sigmoid(self.retention) * before.spread
+        mixed = mean.mean(0)
+        disagreement = (mean - mixed).square().mean(0)
+        variance = std.square().mean(0) + disagreement + carried.square()
+        # A fresh belief knows no more than the statistics of the data: N(0, 1).
+        mixed = before.started * mixed
+        variance = before.started * variance + (1.0 - before.started)
+        return memory, Prior(mean, std, carried, mixed, variance)
+
+    def update(
+        self, before: Hidden, latent: Tensor, action: Tensor, y: Tensor, mask: Tensor
+    ) -> Posterior:
+        """One tick of filtering, normalised: prior, then evidence by precision.
+
+        Args:
+            before: the previous belief's `h`.
+            latent: `[B, Z]` its mean.
+            action: `[B, A]` in force since.
+            y: `[B, O]` observation; what is masked is never read.
+            mask: `[B, O]` 1 where present.
+        """
+        memory, prior = self.prior(before, latent, action)
+        y = y * mask
+        free_mean, free_precision = self.encoder(y, mask, memory)
+        evidence = torch.cat([y[..., self.direct], free_mean], -1)
+        direct_precision = mask[..., self.direct] / self.noise().square()
+        precision = torch.cat([direct_precision, free_precision], -1)
+        # The gain is exactly 0 where there is no evidence, so the prior comes out unchanged.
+        gain = prior.variance * precision / (1.0 + prior.variance * precision)
+        mean = prior.mean + gain * (evidence - prior.mean)
+        std = torch.sqrt(prior.variance * (1.0 - gain) + 1e-8)
+        hidden = Hidden(torch.ones_like(before.started), action, std, memory)
+        return Posterior(hidden, mean, std, prior)
+
+    def start(self, rows: int) -> tuple[Hidden, Tensor]:
+        """A fresh belief: zeros."""
+        zeros = self.retention.new_zeros
+        return self.unpack(zeros(rows, self.hidden)), zeros(rows, self.latent)
+
+    # what a state looks like
+
+    def share_std(self, mean: Tensor) -> Tensor:
+        """Standard deviation of the shares around their predicted mean `[..., S]`."""
+        scale, floor = torch.exp(self.share_noise)
+        return torch.sqrt(scale * mean * (1.0 - mean) + floor.square() + 1e-6)
+
+    def arrange(self, direct: Tensor, shares: Tensor) -> Tensor:
+        """Direct and share columns, `[N, ·]` each, in the order of the spec: `[N, O]`."""
+        parts, taken = [], [0, 0]
+        kinds = [int(i in self.shares) for i in range(self.observations)]
+        for kind, group in groupby(kinds):
+            size = len(list(group))
+            source = (direct, shares)[kind]
+            parts.append(source[..., taken[kind] : taken[kind] + size])
+            taken[kind] += size
+        return torch.cat(parts, -1) if len(parts) > 1 else parts[0]
+
+    def decode(self, memory: Tensor, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Channels in raw units `[N, O]`, probability of going on `[N]`, learned reward `[N]`."""
+        shares, alive, reward = self.heads(memory, latent)
+        direct = self.direct_scaler.inverse(latent[..., : len(self.direct)])
+        return self.arrange(direct, torch.sigmoid(shares)), torch.sigmoid(alive), reward
+
+    def imagine(
+        self, memory: Tensor, latent: Tensor, action: Tensor, noise: Tensor, clone: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """One imagined tick of rows `[M * N, ·]` ordered by member (TS∞): memory and latent."""
+        memory = self.memory(memory, torch.cat([latent, action], -1))
+        inputs = torch.cat([memory, latent, action], -1)
+        mean, std = self.ensemble.by_member(inputs, latent, clone)
+        return memory, (mean + std * noise).clamp(-FARTHEST, FARTHEST)
+
+    def believe(
+        self, h: Tensor, z: Tensor, action: Tensor, obs: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """One tick in raw units: the graph `believe`.
+
+        Args:
+            h: `[B, H]` and z: `[B, Z]`, the previous belief; zeros for a fresh one.
+            action: `[B, A]` applied since.
+            obs: `[B, O]`, any value where masked.
+            mask: `[B, O]` 1 where present.
+
+        Returns:
+            h' `[B, H]`, mean and std of the latent `[B, Z]`, prediction of `obs` before it was seen
+            with its standard deviation `[B, O]`, and the innovation `[B]`: the mean over the
+            present channels of the squared error in units of the predicted variance. Shares are
+            left out: the mean of a rare event is contradicted whenever it happens.
+        """
+        y = self.scaler(torch.where(mask > 0, obs, torch.zeros_like(obs)))
+        after = self.update(self.unpack(h), z, self.action_scaler(action), y, mask)
+        prior, memory = after.prior, after.hidden.memory
+        count = len(self.direct)
+        direct_std = torch.sqrt(prior.variance[..., :count] + self.noise().square())
+        shares = torch.sigmoid(self.heads(memory, prior.mean)[0])
+        share_std = self.share_std(shares)
+        seen = mask[..., self.direct]
+        error = y[..., self.direct] - prior.mean[..., :count]
+        surprise = (error / direct_std).square() * seen
+        innovation = surprise.sum(-1) / seen.sum(-1).clamp(min=1.0)
+        direct = self.direct_scaler.inverse(prior.mean[..., :count])
+        raw_std = self.direct_scaler.spread(prior.mean[..., :count], direct_std)
+        predicted = self.arrange(direct, shares)
+        predicted_std = self.arrange(raw_std, share_std)
+        return (
+            torch.cat(after.hidden, -1),
+            after.mean,
+            after.std,
+            predicted,
+            predicted_std,
+            innovation,
+        )

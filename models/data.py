@@ -1,0 +1,255 @@
+"""Trajectories in Parquet become sequences: one entity, consecutive ticks, nothing invented."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from torch import Tensor
+
+from models.transforms import ColumnScale, fit_column
+from schemas.codes import Flag
+from schemas.frames import applied_columns
+from schemas.system import SystemSpec
+
+BLOCK = 64
+"""Ticks that share a bootstrap weight: neighbours in time are too alike to be drawn apart."""
+
+
+class DataError(ValueError):
+    """Trajectories that cannot be trained on; the message names the folder and the remedy."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B windows of L ticks, raw units. What is padded has `valid` 0."""
+
+    obs: Tensor  # [B, L, O], 0 where missing
+    mask: Tensor  # [B, L, O] 1 where present
+    action: Tensor  # [B, L, A] applied during the interval that ends at the tick
+    reward: Tensor  # [B, L] of the transition that ends at the tick; NaN where unknown
+    alive: Tensor  # [B, L] 0 at the last tick of an episode
+    valid: Tensor  # [B, L]
+    weight: Tensor  # [B, L, M] bootstrap weight of each member
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on another device."""
+        return Batch(*(t.to(device) for t in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """R rows (entity, tick) ordered by segment; a segment is unbroken in time.
+
+    Attributes:
+        obs: `[R, O]` float32 raw, NaN where missing.
+        action: `[R, A]` float32 applied.
+        reward: `[R]` float32; alive: `[R]` float32.
+        first, last: `[R]` first row of the row's segment, and one past its last.
+    """
+
+    obs: npt.NDArray[np.float32]
+    action: npt.NDArray[np.float32]
+    reward: npt.NDArray[np.float32]
+    alive: npt.NDArray[np.float32]
+    first: npt.NDArray[np.int64]
+    last: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.obs)
+
+    @cached_property
+    def segments(self) -> npt.NDArray[np.int64]:
+        """`[S, 2]` first row and one past the last of each segment."""
+        starts = np.flatnonzero(self.first == np.arange(len(self)))
+        return np.stack([starts, self.last[starts]], 1)
+
+    def window(self, starts: npt.NDArray[np.int64], length: int, weights: Tensor) -> Batch:
+        """The windows that begin at rows `starts`, padded where their segment ends earlier.
+
+        Args:
+            starts: `[B]` rows.
+            length: L, in ticks.
+            weights: `[R // BLOCK + 1, M]` bootstrap weights.
+        """
+        rows = starts[:, None] + np.arange(length)
+        valid = rows < self.last[starts][:, None]
+        rows = np.minimum(rows, self.last[starts][:, None] - 1)
+        obs = self.obs[rows]
+        mask = np.isfinite(obs) & valid[..., None]
+        return Batch(
+            obs=torch.from_numpy(np.where(mask, obs, 0.0).astype(np.float32)),
+            mask=torch.from_numpy(mask.astype(np.float32)),
+            action=torch.from_numpy(self.action[rows]),
+            reward=torch.from_numpy(self.reward[rows]),
+            alive=torch.from_numpy(self.alive[rows]),
+            valid=torch.from_numpy(valid.astype(np.float32)),
+            weight=weights[torch.from_numpy(rows // BLOCK)],
+        )
+
+    def draw(self, rng: np.random.Generator, count: int, length: int) -> npt.NDArray[np.int64]:
+        """`[count]` first rows of windows, such that every row is about equally often in one."""
+        rows = rng.integers(0, len(self), count)
+        starts = rows - rng.integers(0, length, count)
+        latest = np.maximum(self.last[rows] - length, self.first[rows])
+        return np.asarray(np.clip(starts, self.first[rows], latest))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a model is trained and judged on.
+
+    Attributes:
+        train: the earlier part of every run, validation: the later part.
+        columns, actions: how each observation and action column is normalised (of `train` alone).
+        sources: per run its folder's name, rows, entities and ticks, for the lineage.
+    """
+
+    train: Sequences
+    validation: Sequences
+    columns: tuple[ColumnScale, ...]
+    actions: tuple[ColumnScale, ...]
+    sources: tuple[dict[str, object], ...]
+
+    def bootstrap(self, members: int, seed: int) -> Tensor:
+        """`[blocks, M]` weights drawn from Exponential(1) (Bayesian bootstrap, Rubin 1981)."""
+        blocks = len(self.train) // BLOCK + 1
+        rng = np.random.default_rng([seed, 7])
+        return torch.from_numpy(rng.exponential(size=(blocks, members)).astype(np.float32))
+
+
+def _read_run(spec: SystemSpec, folder: Path, run: int) -> pl.DataFrame:
+    files = sorted(folder.rglob("*.parquet")) if folder.is_dir() else []
+    if not files:
+        raise DataError(
+            f"{folder}: no Parquet files there; log some with "
+            f"`rehearse backtest {spec.system} --log {folder}`"
+        )
+    lazy = pl.scan_parquet(files, hive_partitioning=False)
+    wanted = ["entity", "tick", "flags", *spec.columns, *applied_columns(spec)]
+    optional = ["attempt", "reward", "interface_hash"]
+    names = set(lazy.collect_schema().names())
+    if missing := [name for name in wanted if name not in names]:
+        raise DataError(
+            f"{folder}: column {missing[0]!r} is absent; these are not trajectories of "
+            f"system {spec.system!r} under this spec: log them again with it"
+        )
+    frame = lazy.select(*wanted, *(name for name in optional if name in names)).collect()
+    if "interface_hash" in frame.columns:
+        odd = [h for h in frame["interface_hash"].unique() if h != spec.interface_hash]
+        if odd:
+            raise DataError(
+                f"{folder}: logged under interface {odd[0]}, the spec's is {spec.interface_hash}: "
+                "use the spec of that time, or log again"
+            )
+    if "attempt" in frame.columns:  # a tick done again after a crash: the last attempt counts
+        frame = frame.sort("attempt", maintain_order=True)
+    frame = frame.unique(["entity", "tick"], keep="last", maintain_order=True)
+    return frame.with_columns(pl.lit(run).alias("run"))
+
+
+def _with_reward(spec: SystemSpec, frame: pl.DataFrame) -> pl.DataFrame:
+    if spec.reward is None:
+        logged = pl.col("reward") if "reward" in frame.columns else pl.lit(float("nan"))
+        return frame.with_columns(logged.cast(pl.Float64).alias("reward"))
+    named = dict(zip(spec.action_columns, applied_columns(spec), strict=True))
+    view = frame.select(*spec.columns, *(pl.col(old).alias(new) for new, old in named.items()))
+    return frame.with_columns(view.select(spec.reward.polars().alias("reward")).to_series())
+
+
+def _segments(frame: pl.DataFrame, applied: Sequence[str]) -> pl.DataFrame:
+    """Adds `segment`, and `alive` 0 where the next tick of the entity begins a new episode."""
+    fresh = (pl.col("flags") & int(Flag.JOINED | Flag.RESET)) != 0
+    unknown = pl.any_horizontal(pl.col(name).fill_nan(None).is_null() for name in applied)
+    same = (pl.col("run") == pl.col("run").shift(1)) & (
+        pl.col("entity") == pl.col("entity").shift(1)
+    )
+    gap = (pl.col("tick") != pl.col("tick").shift(1) + 1) | ~same
+    ends = (same & ((pl.col("flags") & int(Flag.RESET)) != 0)).shift(-1)
+    breaks = gap.fill_null(True) | fresh | unknown | (pl.col("part") != pl.col("part").shift(1))
+    return frame.with_columns(
+        breaks.fill_null(True).cum_sum().alias("segment"),
+        (1.0 - ends.fill_null(False).cast(pl.Float64)).alias("alive"),
+    )
+
+
+def _sequences(spec: SystemSpec, frame: pl.DataFrame) -> Sequences:
+    segment = frame["segment"].to_numpy()
+    starts = np.flatnonzero(np.diff(segment, prepend=-1))
+    lengths = np.diff(np.append(starts, len(segment)))
+    safe = spec.action_safe.astype(np.float32)
+    action = frame.select(applied_columns(spec)).to_numpy().astype(np.float32)
+    alive = frame["alive"].to_numpy().astype(np.float32)
+    obs = frame.select(spec.columns).cast(pl.Float64).fill_null(np.nan).to_numpy()
+    if spec.termination is not None:
+        ended = frame.select(spec.termination.polars().cast(pl.Float64)).to_series().to_numpy()
+        alive = np.where(ended > 0, 0.0, alive).astype(np.float32)
+    return Sequences(
+        obs=obs.astype(np.float32),
+        action=np.where(np.isfinite(action), action, safe),
+        reward=frame["reward"].to_numpy().astype(np.float32),
+        alive=alive,
+        first=np.repeat(starts, lengths),
+        last=np.repeat(starts + lengths, lengths),
+    )
+
+
+def _scales(spec: SystemSpec, train: Sequences) -> tuple[tuple[ColumnScale, ...], ...]:
+    ranges: dict[str, tuple[float, float]] = {
+        column: channel.range for channel in spec.channels for column in channel.columns
+    }
+    columns = []
+    for i, name in enumerate(spec.columns):
+        low, high = ranges.get(name, (-1.0, 1.0))
+        share = (low, high) == (0.0, 1.0)
+        values = train.obs[:, i].astype(np.float64)
+        columns.append(fit_column(name, values, low, high, share))
+    actions = []
+    for i, name in enumerate(spec.action_columns):
+        low, high = float(spec.action_low[i]), float(spec.action_high[i])
+        actions.append(fit_column(name, train.action[:, i].astype(np.float64), low, high))
+    return tuple(columns), tuple(actions)
+
+
+def load_dataset(
+    spec: SystemSpec, folders: Sequence[Path], validation: float = 0.15, shortest: int = 4
+) -> Dataset:
+    """Reads the trajectories below `folders`, each a run of its own (ticks may repeat across them).
+
+    A sequence is broken at gaps, at joins and episode resets, where the applied action is unknown,
+    and at the time that parts training from validation: the last share `validation` of each run's
+    ticks. Segments shorter than `shortest` ticks teach nothing and are left out. The reward is
+    computed anew by the spec's expression; only without one is the logged reward taken.
+
+    Raises:
+        DataError: nothing to read, another interface, or too little of it.
+    """
+    runs = [_read_run(spec, Path(folder), i) for i, folder in enumerate(folders)]
+    sources = tuple(_describe(folder, run) for folder, run in zip(folders, runs, strict=True))
+    frame = pl.concat([_with_reward(spec, run) for run in runs], how="diagonal_relaxed")
+    cut = pl.col("tick").quantile(1.0 - validation).over("run")
+    frame = frame.with_columns((pl.col("tick") > cut).alias("part")).sort("run", "entity", "tick")
+    frame = _segments(frame, applied_columns(spec))
+    frame = frame.filter(pl.len().over("segment") >= shortest)
+    parts = [_sequences(spec, frame.filter(pl.col("part") == part)) for part in (False, True)]
+    if not all(map(len, parts)):
+        raise DataError(
+            f"{', '.join(map(str, folders))}: too few consecutive ticks to train and validate on: "
+            f"log longer runs (at least {2 * shortest} ticks)"
+        )
+    columns, actions = _scales(spec, parts[0])
+    return Dataset(parts[0], parts[1], columns, actions, sources)
+
+
+def _describe(folder: Path, run: pl.DataFrame) -> dict[str, object]:
+    ticks = run["tick"]
+    return {
+        "name": Path(folder).name,
+        "rows": run.height,
+        "entities": run["entity"].n_unique(),
+        "ticks": [int(ticks.min() or 0), int(ticks.max() or 0)],  # type: ignore[arg-type]
+    }

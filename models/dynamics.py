@@ -1,0 +1,97 @@
+"""The dynamics: a GRU memory shared by all, and an ensemble that predicts the next latent."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+MIN_STD = 0.01
+MAX_STD = 3.0
+
+
+class Memory(nn.Module):
+    """GRU cell from one linear layer (Cho et al. 2014, in the form of Hafner et al. 2021).
+
+    Written out instead of `nn.GRUCell`: one matrix product per step, and nothing for an exporter to
+    get wrong. The update gate is biased towards keeping.
+    """
+
+    def __init__(self, inputs: int, memory: int) -> None:
+        super().__init__()
+        self.gates = nn.Linear(memory + inputs, 3 * memory)
+
+    def forward(self, memory: Tensor, inputs: Tensor) -> Tensor:
+        """`[N, G]` next memory."""
+        reset, update, candidate = self.gates(torch.cat([memory, inputs], -1)).chunk(3, -1)
+        candidate = torch.tanh(torch.sigmoid(reset) * candidate)
+        return memory + torch.sigmoid(update - 1.0) * (candidate - memory)
+
+
+class Ensemble(nn.Module):
+    """M prior heads over the next latent, `N(z + delta, std)` each (Chua et al. 2018: PETS).
+
+    They differ by initial weights and by bootstrap weights in training, so they agree where there
+    is data and disagree elsewhere. Weights are `[M, in, out]`: training multiplies all members at
+    once; a rollout takes one 2-D product per member, which is what a CPU does fastest.
+    """
+
+    def __init__(self, inputs: int, latent: int, units: int, members: int, layers: int) -> None:
+        super().__init__()
+        self.members, self.latent = members, latent
+        sizes = [inputs, *[units] * layers, 2 * latent]
+        pairs = list(pairwise(sizes))
+        self.weights = nn.ParameterList(_uniform(members, a, b) for a, b in pairs)
+        self.biases = nn.ParameterList(_uniform(members, a, b, bias=True) for a, b in pairs)
+        with torch.no_grad():  # start near persistence with a moderate spread
+            self.weights[-1].mul_(0.1)
+            self.biases[-1].zero_()
+
+    def forward(self, inputs: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and std, each `[M, N, Z]`, of every member.
+
+        Args:
+            inputs: `[N, I]`, the same for all members, or `[M, N, I]`.
+            latent: `[N, Z]` or `[M, N, Z]`, from which the members predict the change.
+        """
+        x = inputs.expand(self.members, *inputs.shape[-2:])
+        last = len(self.weights) - 1
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, x, weight)
+            x = x if i == last else torch.relu(x)
+        return self._gaussian(x, latent)
+
+    def by_member(
+        self, inputs: Tensor, latent: Tensor, clone: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and std `[M * N, Z]` of rows ordered by member, each under its own member only.
+
+        `clone` copies the weights' slices: exporters reject weights that share storage.
+        """
+        out = []
+        last = len(self.weights) - 1
+        rows = inputs.shape[0] // self.members
+        for m in range(self.members):
+            # Slices, not `chunk`: its rounding up would fix the number of rows in an export.
+            x = inputs[m * rows : (m + 1) * rows]
+            for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+                w, b = (weight[m].clone(), bias[m, 0].clone()) if clone else (weight[m], bias[m, 0])
+                x = torch.addmm(b, x, w)
+                x = x if i == last else torch.relu(x)
+            out.append(x)
+        return self._gaussian(torch.cat(out, 0), latent)
+
+    def _gaussian(self, out: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
+        delta, raw = out.chunk(2, -1)
+        low, high = _LOG_STD
+        # A bounded log std keeps gradients everywhere; Exp and Sigmoid are cheap on a CPU.
+        std = torch.exp(low + (high - low) * torch.sigmoid(raw))
+        return latent + delta, std
+
+
+_LOG_STD = (float(torch.tensor(MIN_STD).log()), float(torch.tensor(MAX_STD).log()))
+
+
+def _uniform(members: int, inputs: int, outputs: int, bias: bool = False) -> nn.Parameter:
+    bound = inputs**-0.5
+    shape = (members, 1 if bias else inputs, outputs)
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))

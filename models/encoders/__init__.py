@@ -1,0 +1,1 @@
+"""Encoders turn what an entity sees into evidence about its latent state."""

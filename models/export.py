@@ -1,0 +1,210 @@
+"""A trained model becomes ONNX graphs, each held against torch before it may leave."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from torch import Tensor, nn
+from torch._higher_order_ops import scan
+
+from models.actor import Behaviour
+from models.belief import WorldModel
+
+OPSET = 20
+TOLERANCE = 1e-4
+"""Largest difference between torch and ONNX allowed, relative to `1 + |torch|`."""
+
+
+class ParityError(RuntimeError):
+    """A graph that does not compute what torch does; it must not ship."""
+
+
+class Believe(nn.Module):
+    """The graph `believe`: see `WorldModel.believe`."""
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, h: Tensor, z: Tensor, action: Tensor, obs: Tensor, mask: Tensor) -> Any:
+        """One tick of filtering in raw units."""
+        return self.model.believe(h, z, action, obs, mask)
+
+
+class Imagine(nn.Module):
+    """The graph `imagine`: one `Scan` over T ticks; candidate n of member m stays under member m.
+
+    Everything in the body is two-dimensional: shared layers take all M * N rows in one product, and
+    only the members' heads are split, one product per member.
+    """
+
+    def __init__(self, model: WorldModel, behaviour: Behaviour) -> None:
+        super().__init__()
+        self.model, self.behaviour = model, behaviour
+
+    def forward(self, h: Tensor, z: Tensor, actions: Tensor, noise: Tensor) -> Any:
+        """h `[M,N,H]`, z `[M,N,Z]`, actions `[T,M,N,A]` raw, noise `[T,M,N,Z]` → channels
+        `[T,M,N,O]` raw, alive `[T,M,N]`, value `[M,N]` of the last state, reward `[T,M,N]`.
+        """
+        model = self.model
+        members, rows = h.shape[0], h.shape[1]
+        memory = model.unpack(h.flatten(0, 1)).memory.clone()
+        action = model.action_scaler(actions).flatten(1, 2)
+
+        def step(carry: tuple[Tensor, Tensor], now: tuple[Tensor, Tensor]) -> Any:
+            deterministic, latent = model.imagine(*carry, *now, clone=True)
+            channels, alive, reward = model.decode(deterministic, latent)
+            learned = torch.zeros_like(reward) if self.behaviour.spec.reward else reward
+            seen = torch.cat([channels, alive[:, None], learned[:, None]], -1)
+            return (deterministic, latent), seen
+
+        (memory, latent), out = scan(step, (memory, z.flatten(0, 1)), (action, noise.flatten(1, 2)))
+        value = self.behaviour.critic(action[-1], memory, latent)
+        out = out.unflatten(1, (members, rows))
+        channels, alive, reward = out.split([model.observations, 1, 1], -1)
+        return channels, alive.squeeze(-1), value.unflatten(0, (members, rows)), reward.squeeze(-1)
+
+
+class Act(nn.Module):
+    """The graph `actor`: see `Behaviour.act`."""
+
+    def __init__(self, model: WorldModel, behaviour: Behaviour) -> None:
+        super().__init__()
+        self.model, self.behaviour = model, behaviour
+
+    def forward(self, h: Tensor, z: Tensor) -> Any:
+        """Action in raw units and value."""
+        return self.behaviour.act(self.model, h, z)
+
+
+def _example(model: WorldModel, graph: str, rows: int, ticks: int, seed: int) -> dict[str, Tensor]:
+    """Inputs of a graph, plausible in their units and different in every row."""
+    g = torch.Generator().manual_seed(seed)
+    m = model.config.members
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g)
+
+    def raw_action(*shape: int) -> Tensor:
+        return model.action_scaler.inverse(normal(*shape, model.actions))
+
+    obs = model.scaler.inverse(normal(rows, model.observations))
+    mask = (torch.rand(rows, model.observations, generator=g) < 0.7).float()
+    action = raw_action(rows)
+    h, z = torch.zeros(rows, model.hidden), torch.zeros(rows, model.latent)
+    for _ in range(3):  # a belief that has seen something
+        h, z, *_ = model.believe(h, z, action, obs, mask)
+    if graph == "believe":
+        return {"h": h, "z": z, "action": action, "obs": obs * mask, "mask": mask}
+    if graph == "actor":
+        return {"h": h, "z": z}
+    return {
+        "h": h.expand(m, -1, -1).clone(),
+        "z": z + 0.1 * normal(m, rows, model.latent),
+        "actions": raw_action(ticks, m, rows),
+        "noise": normal(ticks, m, rows, model.latent),
+    }
+
+
+_OUTPUTS = {
+    "believe": ["h_next", "z_mean", "z_std", "predicted", "predicted_std", "innovation"],
+    "imagine": ["channels", "alive", "value", "reward"],
+    "actor": ["action", "value"],
+}
+
+
+def _dynamic(graph: str) -> dict[str, dict[int, Any]]:
+    rows, ticks = torch.export.Dim("rows", min=2), torch.export.Dim("ticks", min=2)
+    if graph == "imagine":
+        long = {0: ticks, 2: rows}
+        return {"h": {1: rows}, "z": {1: rows}, "actions": long, "noise": long}
+    names = {"believe": ("h", "z", "action", "obs", "mask"), "actor": ("h", "z")}[graph]
+    return {name: {0: rows} for name in names}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter talks about packages that are not needed; errors still raise."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _module(graph: str, model: WorldModel, behaviour: Behaviour) -> nn.Module:
+    if graph == "believe":
+        return Believe(model)
+    return (Imagine if graph == "imagine" else Act)(model, behaviour)
+
+
+def export_graph(graph: str, model: WorldModel, behaviour: Behaviour, path: Path) -> float:
+    """Writes one graph (`believe`, `imagine`, `actor`) and proves its parity.
+
+    Returns:
+        The largest difference to torch over several shapes, relative to `1 + |torch|`.
+
+    Raises:
+        ParityError: the difference is above `TOLERANCE`.
+    """
+    module = _module(graph, model, behaviour).eval().cpu()
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            module,
+            kwargs=_example(model, graph, 3, 4, seed=1),
+            dynamo=True,
+            dynamic_shapes=_dynamic(graph),
+            input_names=list(_dynamic(graph)),
+            output_names=_OUTPUTS[graph],
+            opset_version=OPSET,
+            verbose=False,
+        )
+        assert program is not None
+        program.save(str(path))
+    worst = parity(graph, model, behaviour, path)
+    if not worst <= TOLERANCE:
+        raise ParityError(
+            f"{path}: differs from torch by {worst:.2g}, more than {TOLERANCE:.2g}: "
+            "try another version of torch or onnxscript, and do not ship this file"
+        )
+    return worst
+
+
+def parity(graph: str, model: WorldModel, behaviour: Behaviour, path: Path) -> float:
+    """Largest difference between torch and the file, relative to `1 + |torch|`; three shapes."""
+    module = _module(graph, model, behaviour).eval()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for seed, (rows, ticks) in enumerate([(3, 4), (1, 1), (17, 9)]):
+        with torch.no_grad():
+            inputs = _example(model, graph, rows, ticks, seed=100 + seed)
+            wanted = module(**inputs)
+        got = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+        for a, b in zip(wanted, got, strict=True):
+            truth = a.numpy()
+            if truth.shape != b.shape or not np.isfinite(b).all():
+                return float("inf")
+            worst = max(worst, float((np.abs(truth - b) / (1.0 + np.abs(truth))).max()))
+    return worst
+
+
+def export_graphs(
+    model: WorldModel, behaviour: Behaviour, folder: Path, with_actor: bool = True
+) -> dict[str, float]:
+    """Writes all graphs of a bundle into `folder`; the parity difference of each, by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ["believe", "imagine", *(["actor"] if with_actor else [])]
+    return {name: export_graph(name, model, behaviour, folder / f"{name}.onnx") for name in names}

@@ -1,0 +1,265 @@
+"""What the world model is trained on: filtering likelihood, shares, and many-step imagination."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.belief import Posterior, WorldModel
+from models.data import Batch
+
+BALANCE = 0.8
+"""Share of the KL that moves the prior to the posterior (Hafner et al. 2021: KL balancing)."""
+FREE_BITS = 0.05
+"""Nats per free latent below which the posterior is not pulled towards the prior."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What filtering B sequences of L ticks left behind; every field `[L, B, ...]`."""
+
+    ticks: list[Posterior]
+
+    def stack(self, field: str) -> Tensor:
+        """`[L, B, ·]` of a posterior's own field."""
+        return torch.stack([getattr(tick, field) for tick in self.ticks])
+
+    def prior(self, field: str) -> Tensor:
+        """`[L, ...]` of the prior's field."""
+        return torch.stack([getattr(tick.prior, field) for tick in self.ticks])
+
+    def memory(self) -> Tensor:
+        """`[L, B, G]`."""
+        return torch.stack([tick.hidden.memory for tick in self.ticks])
+
+
+def observe(model: WorldModel, batch: Batch, mask: Tensor) -> Trace:
+    """Filters every sequence from a fresh belief. `mask` `[B, L, O]` may hide more than is missing."""
+    hidden, latent = model.start(batch.obs.shape[0])
+    y, action = model.scaler(batch.obs), model.action_scaler(batch.action)
+    ticks = []
+    for t in range(batch.obs.shape[1]):
+        after = model.update(hidden, latent, action[:, t], y[:, t], mask[:, t])
+        ticks.append(after)
+        hidden, latent = after.hidden, after.mean
+    return Trace(ticks)
+
+
+def hide(mask: Tensor, generator: torch.Generator, share: float = 0.4) -> Tensor:
+    """Masks a random span of a `share` of the sequences: half of these wholly, half by column.
+
+    Sensors that fall silent must be part of what is learned, or the spread in a dropout is a guess.
+    """
+    rows, length, columns = mask.shape
+    first = torch.randint(1, length, (rows, 1), generator=generator)
+    span = torch.randint(1, max(2, length // 2), (rows, 1), generator=generator)
+    tick = torch.arange(length)
+    inside = (tick >= first) & (tick < first + span)
+    inside &= torch.rand(rows, 1, generator=generator) < share
+    some = torch.rand(rows, columns, generator=generator) < 0.5
+    some |= torch.rand(rows, 1, generator=generator) < 0.5
+    hidden = inside[:, :, None] & some[:, None, :]
+    return mask * (~hidden).to(mask)
+
+
+def gaussian_nll(error: Tensor, variance: Tensor) -> Tensor:
+    """Negative log likelihood without its constant."""
+    return 0.5 * (error.square() / variance + torch.log(variance))
+
+
+def gaussian_kl(mean: Tensor, std: Tensor, other_mean: Tensor, other_std: Tensor) -> Tensor:
+    """KL(N(mean, std) || N(other_mean, other_std)) per dimension."""
+    ratio = (std / other_std).square()
+    return 0.5 * (ratio - 1.0 - torch.log(ratio) + ((mean - other_mean) / other_std).square())
+
+
+def balanced_kl(mean: Tensor, std: Tensor, prior_mean: Tensor, prior_std: Tensor) -> Tensor:
+    """KL with the prior taught more than the posterior is bent, and free bits for the latter."""
+    teach = gaussian_kl(mean.detach(), std.detach(), prior_mean, prior_std)
+    bend = gaussian_kl(mean, std, prior_mean.detach(), prior_std.detach())
+    return BALANCE * teach + (1.0 - BALANCE) * bend.clamp(min=FREE_BITS)
+
+
+def crps(samples: Tensor, truth: Tensor) -> Tensor:
+    """Fair continuous ranked probability score of S samples `[S, ...]` against `truth` `[...]`.
+
+    A proper score of the k-step marginals: unlike overshooting by KL it neither shrinks the
+    mean nor widens the spread of a stochastic rollout (Gneiting and Raftery 2007; Ferro 2014).
+    """
+    count = samples.shape[0]
+    near = (samples - truth).abs().mean(0)
+    pairs = (samples[:, None] - samples[None]).abs().sum((0, 1)) / (count * (count - 1))
+    return near - 0.5 * pairs
+
+
+class Weights(NamedTuple):
+    """Scales that make every term of the loss about 1 for a model that knows nothing."""
+
+    share: Tensor  # [S] one over the entropy of the mean share: rare events count as others do
+    change: Tensor  # [direct] one over the typical change within the horizon, normalised units
+
+
+def loss_weights(model: WorldModel, batch: Batch, horizon: int) -> Weights:
+    """Weights from a large batch of training windows."""
+    mask = batch.mask
+    y = model.scaler(batch.obs)
+    k = min(max(1, horizon // 2), y.shape[1] - 1)
+    both = mask[:, k:] * mask[:, :-k]
+    change = ((y[:, k:] - y[:, :-k]).abs() * both).sum((0, 1)) / both.sum((0, 1)).clamp(min=1)
+    mean = (y * mask).sum((0, 1)) / mask.sum((0, 1)).clamp(min=1)
+    p = mean[model.shares].clamp(1e-4, 1 - 1e-4)
+    entropy = -(p * p.log() + (1 - p) * (1 - p).log())
+    return Weights(1.0 / entropy, 1.0 / change[model.direct].clamp(min=0.02))
+
+
+def filtering_losses(
+    model: WorldModel, batch: Batch, trace: Trace, weights: Weights, noise: Tensor
+) -> dict[str, Tensor]:
+    """One-step losses of a filtered batch; `noise` `[L, B, Z]` samples the posterior.
+
+    Hidden observations are targets too: that is how the spread of a dropout is learned.
+    """
+    count = len(model.direct)
+    y = model.scaler(batch.obs).transpose(0, 1)
+    seen = batch.mask.transpose(0, 1)
+    boot = batch.weight.permute(1, 2, 0)[..., None]  # [L, M, B, 1]
+    started = torch.ones_like(batch.valid.T)
+    started[0] = 0.0  # the first prior is the statistics of the data, nothing to learn
+    known = (batch.valid.T * started)[..., None]  # [L, B, 1]
+    mean, std = trace.prior("members_mean"), trace.prior("members_std")
+    carried = trace.prior("carried")
+    variance = std.square() + carried.square()[:, None]
+    error = y[..., model.direct][:, None] - mean[..., :count]
+    nll = gaussian_nll(error, variance[..., :count] + model.noise().square())
+    target = (seen[..., model.direct] * known)[:, None] * boot
+    losses = {"predict": (nll * target).sum() / target.sum().clamp(min=1.0)}
+    posterior, posterior_std = trace.stack("mean"), trace.stack("std")
+    free = slice(count, None)
+    kl = balanced_kl(
+        posterior[:, None, :, free],
+        posterior_std[:, None, :, free],
+        mean[..., free],
+        variance[..., free].sqrt(),
+    )
+    here = known[:, None] * boot
+    losses["kl"] = (kl.sum(-1, keepdim=True) * here).sum() / here.sum().clamp(min=1.0)
+    sample = posterior + posterior_std * noise
+    losses |= _head_losses(model, batch, trace.memory(), sample, weights)
+    return losses
+
+
+def _head_losses(
+    model: WorldModel, batch: Batch, memory: Tensor, sample: Tensor, weights: Weights
+) -> dict[str, Tensor]:
+    length, rows = memory.shape[:2]
+    logits, alive, reward = model.heads(memory.flatten(0, 1), sample.flatten(0, 1))
+    valid = batch.valid.T
+    cross = F.binary_cross_entropy_with_logits
+    losses = {}
+    ended = cross(alive.view(length, rows), batch.alive.T, reduction="none")
+    losses["alive"] = (ended * valid).sum() / valid.sum()
+    if model.shares:
+        y = batch.obs[..., model.shares].transpose(0, 1)
+        seen = batch.mask[..., model.shares].transpose(0, 1)
+        logits = logits.view(length, rows, -1)
+        share = cross(logits, y.clamp(0, 1), reduction="none") * weights.share
+        p = torch.sigmoid(logits).detach()
+        spread = gaussian_nll(y - p, model.share_std(p).square())
+        total = seen.sum().clamp(min=1.0)
+        losses["share"] = (share * seen).sum() / total
+        losses["share_std"] = 0.01 * (spread * seen).sum() / total
+    known = torch.isfinite(batch.reward.T) & (valid > 0)
+    truth = torch.where(known, batch.reward.T, torch.zeros_like(valid))
+    error = F.huber_loss(reward.view(length, rows), truth, reduction="none")
+    losses["reward"] = (error * known).sum() / known.sum().clamp(min=1)
+    return losses
+
+
+def imagination_losses(
+    model: WorldModel,
+    batch: Batch,
+    trace: Trace,
+    weights: Weights,
+    generator: torch.Generator,
+    *,
+    starts: int,
+    samples: int,
+    horizon: int,
+) -> dict[str, Tensor]:
+    """Many-step consistency: imagined futures under the actions that were taken, scored by CRPS.
+
+    From `starts` beliefs drawn from the trace, `samples` futures each are rolled out without
+    observations, all under one member, which is drawn by the bootstrap weights of that place.
+    """
+    members = model.config.members
+    b, t = _draw_starts(batch, starts, horizon, generator)
+    per = len(b) // members
+    if per == 0:
+        return {}
+    b, t = _by_member(b[: per * members], t[: per * members], members)
+    steps = t[:, None] + torch.arange(1, horizon + 1)
+    y = model.scaler(batch.obs)[b[:, None], steps]  # [N, T, O]
+    seen = (batch.mask * batch.valid[..., None])[b[:, None], steps]
+    boot = batch.weight[b, t, torch.arange(members).repeat_interleave(per)]
+    action = model.action_scaler(batch.action)[b[:, None], steps]
+    memory, mean, std = (x[t, b] for x in (trace.memory(), trace.stack("mean"), trace.stack("std")))
+    # Rows stay ordered by member: [M, N / M, S] flattened.
+    wide = [x.repeat_interleave(samples, 0) for x in (memory, mean, std, action)]
+    memory, latent, std, action = wide
+    noise = torch.randn(horizon + 1, *latent.shape, generator=generator)
+    latent = latent + std * noise[0]
+    direct, shares = [], []
+    for k in range(horizon):
+        memory, latent = model.imagine(memory, latent, action[:, k], noise[k + 1])
+        direct.append(latent[:, : len(model.direct)])
+        shares.append(torch.sigmoid(model.heads(memory, latent)[0]))
+    return _score(model, direct, shares, y, seen, boot, weights, samples)
+
+
+def _draw_starts(
+    batch: Batch, starts: int, horizon: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Rows and ticks `[starts]` of beliefs with a full horizon of valid ticks after them."""
+    length = batch.valid.shape[1]
+    whole = batch.valid[:, horizon:] if length > horizon else batch.valid[:, :0]
+    places = torch.nonzero(whole > 0)
+    chosen = places[torch.randperm(len(places), generator=generator)[:starts]]
+    return chosen[:, 0], chosen[:, 1]
+
+
+def _by_member(b: Tensor, t: Tensor, members: int) -> tuple[Tensor, Tensor]:
+    """Deals the starts to the members, rows ordered by member."""
+    deal = torch.arange(len(b)).view(-1, members).T.flatten()
+    return b[deal], t[deal]
+
+
+def _futures(steps: list[Tensor], samples: int) -> Tensor:
+    """`[N, S, T, ·]` of T steps `[N * S, ·]`."""
+    stacked = torch.stack(steps, 1)
+    return stacked.view(-1, samples, *stacked.shape[1:])
+
+
+def _score(
+    model: WorldModel,
+    direct: list[Tensor],
+    shares: list[Tensor],
+    y: Tensor,
+    seen: Tensor,
+    boot: Tensor,
+    weights: Weights,
+    samples: int,
+) -> dict[str, Tensor]:
+    futures = _futures(direct, samples).movedim(1, 0)  # [S, N, T, D]
+    target = seen[..., model.direct] * boot[:, None, None]
+    score = crps(futures, y[..., model.direct]) * weights.change
+    losses = {"imagine": (score * target).sum() / target.sum().clamp(min=1.0)}
+    if model.shares:
+        # The mean over the futures is the forecast of a share: scored as a probability.
+        p = _futures(shares, samples).mean(1).clamp(1e-6, 1 - 1e-6)
+        truth = y[..., model.shares].clamp(0, 1)
+        cross = -(truth * p.log() + (1 - truth) * (1 - p).log()) * weights.share
+        target = seen[..., model.shares] * boot[:, None, None]
+        losses["imagine_share"] = (cross * target).sum() / target.sum().clamp(min=1.0)
+    return losses

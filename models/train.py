@@ -1,0 +1,272 @@
+"""The training loop: sequences in, model and actor out; resumable and reproducible."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.actor import ActorConfig, Behaviour
+from models.belief import ModelConfig, WorldModel
+from models.data import Batch, Dataset
+from models.losses import (
+    Weights,
+    filtering_losses,
+    hide,
+    imagination_losses,
+    loss_weights,
+    observe,
+)
+from schemas.system import SystemSpec
+
+SCALES = {"alive": 1.0, "reward": 1.0, "kl": 0.1, "imagine": 3.0, "imagine_share": 3.0}
+"""Weights of the losses that do not count once."""
+WARM_UP = 50  # steps over which the learning rate rises
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides the outcome besides the spec and the data.
+
+    Attributes:
+        steps: updates of the world model; actor_steps: of the actor and critic after it.
+        batch, length: windows per update, ticks per window.
+        horizon: ticks of imagination that are scored; about what the planner looks ahead.
+        starts, samples: imagined futures per update: places, and futures of each.
+        checkpoint_every: updates between checkpoints.
+    """
+
+    steps: int = 3000
+    actor_steps: int = 600
+    seed: int = 0
+    batch: int = 32
+    length: int = 32
+    horizon: int = 12
+    starts: int = 120
+    samples: int = 3
+    learning_rate: float = 3e-3
+    clip: float = 10.0
+    checkpoint_every: int = 250
+    model: ModelConfig = field(default_factory=ModelConfig)
+    actor: ActorConfig = field(default_factory=ActorConfig)
+
+    @property
+    def total(self) -> int:
+        """Updates of both kinds."""
+        return self.steps + self.actor_steps
+
+
+@dataclass
+class Progress:
+    """What happened so far: losses per update, for curves and the report."""
+
+    step: int = 0
+    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def note(self, losses: dict[str, float]) -> None:
+        """Adds the losses of the current step."""
+        for name, value in losses.items():
+            self.curves.setdefault(name, []).append((self.step, value))
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that belongs to other settings; the message says which remedy there is."""
+
+
+class Trainer:
+    """Trains one world model, then its actor. Every random draw depends on (seed, step) alone,
+    so a run that was killed and resumed ends with the same weights as one that was not.
+    """
+
+    def __init__(
+        self,
+        spec: SystemSpec,
+        dataset: Dataset,
+        config: TrainConfig,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.spec, self.dataset, self.config = spec, dataset, config
+        self.device = torch.device(device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model = WorldModel(dataset.columns, dataset.actions, config.model)
+            self.behaviour = Behaviour(spec, self.model, config.actor)
+        self.behaviour.calibrate(torch.from_numpy(dataset.train.reward))
+        self.bootstrap = dataset.bootstrap(config.model.members, config.seed)
+        self.weights = self._loss_weights()
+        self.model.to(self.device)
+        self.behaviour.to(self.device)
+        self.optimizers = {
+            "model": _adam(self.model.parameters(), config.learning_rate),
+            "actor": _adam(self.behaviour.actor.parameters(), config.actor.learning_rate),
+            "critic": _adam(self.behaviour.critic.parameters(), config.actor.learning_rate),
+        }
+        self.progress = Progress()
+
+    def _loss_weights(self) -> Weights:
+        rng = np.random.default_rng([self.config.seed, 11])
+        starts = self.dataset.train.draw(rng, 512, self.config.length)
+        batch = self.dataset.train.window(starts, self.config.length, self.bootstrap)
+        return loss_weights(self.model, batch, self.config.horizon)
+
+    def batch(self, step: int) -> Batch:
+        """The windows of an update."""
+        rng = np.random.default_rng([self.config.seed, step, 13])
+        starts = self.dataset.train.draw(rng, self.config.batch, self.config.length)
+        batch = self.dataset.train.window(starts, self.config.length, self.bootstrap)
+        return batch.to(self.device)
+
+    def generator(self, step: int) -> torch.Generator:
+        """The noise of an update."""
+        return torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+
+    def update(self) -> dict[str, float]:
+        """One update of the model, or of the actor once the model is done."""
+        step = self.progress.step
+        learn = self._learn_model if step < self.config.steps else self._learn_actor
+        losses = learn(step)
+        self.progress.step += 1
+        self.progress.note(losses)
+        return losses
+
+    def _learn_model(self, step: int) -> dict[str, float]:
+        config, generator = self.config, self.generator(step)
+        batch = self.batch(step)
+        trace = observe(self.model, batch, hide(batch.mask, generator))
+        shape = (config.length, config.batch, self.model.latent)
+        noise = torch.randn(shape, generator=generator)
+        losses = filtering_losses(self.model, batch, trace, self.weights, noise)
+        losses |= imagination_losses(
+            self.model,
+            batch,
+            trace,
+            self.weights,
+            generator,
+            starts=config.starts,
+            samples=config.samples,
+            horizon=config.horizon,
+        )
+        if self.spec.reward is not None:
+            losses.pop("reward")  # the expression is the reward
+        total = torch.stack([SCALES.get(k, 1.0) * v for k, v in losses.items()]).sum()
+        self._descend("model", total, self.model.parameters(), step, config.steps)
+        return {name: float(value.detach()) for name, value in losses.items()}
+
+    def _learn_actor(self, step: int) -> dict[str, float]:
+        config, generator = self.config, self.generator(step)
+        with torch.no_grad():
+            batch = self.batch(step)
+            trace = observe(self.model, batch, hide(batch.mask, generator))
+            state = self._starts(batch, trace.memory(), trace.stack("mean"), generator)
+        self.model.requires_grad_(False)
+        losses = self.behaviour.losses(self.model, *state, generator)
+        first, count = config.steps, config.actor_steps
+        for name, module in (("actor", self.behaviour.actor), ("critic", self.behaviour.critic)):
+            self._descend(name, losses[name], module.parameters(), step - first, count)
+        self.behaviour.follow()
+        self.model.requires_grad_(True)
+        return {name: float(value.detach()) for name, value in losses.items()}
+
+    def _starts(
+        self, batch: Batch, memory: Tensor, mean: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Beliefs to imagine from: last action, memory, latent, a multiple of M of them."""
+        places = torch.nonzero(batch.valid[:, 1:].T > 0)
+        places = places[torch.randperm(len(places), generator=generator)]
+        members = self.config.model.members
+        count = min(self.config.actor.starts, len(places)) // members * members
+        t, b = places[:count, 0] + 1, places[:count, 1]
+        action = self.model.action_scaler(batch.action)[b, t]
+        return action, memory[t, b], mean[t, b]
+
+    def _descend(
+        self,
+        name: str,
+        loss: Tensor,
+        parameters: Iterator[torch.nn.Parameter],
+        step: int,
+        count: int,
+    ) -> None:
+        optimizer = self.optimizers[name]
+        base = self.config.learning_rate if name == "model" else self.config.actor.learning_rate
+        for group in optimizer.param_groups:
+            group["lr"] = base * _schedule(step, count)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward(inputs=list(parameters))  # type: ignore[no-untyped-call]
+        kept = [p for group in optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(kept, self.config.clip)
+        optimizer.step()
+
+    # checkpoints
+
+    def fingerprint(self) -> str:
+        """Changes with all that a checkpoint must agree on: settings, spec, data."""
+        settings = asdict(self.config)
+        settings.pop("checkpoint_every")
+        content: list[Any] = [settings, self.spec.interface_hash, self.spec.objective_hash]
+        content += [list(self.dataset.sources), [c.as_dict() for c in self.dataset.columns]]
+        return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
+
+    def save(self, path: Path) -> None:
+        """Writes a checkpoint; a kill at any moment leaves the old one or the new one."""
+        state = {
+            "fingerprint": self.fingerprint(),
+            "model": self.model.state_dict(),
+            "behaviour": self.behaviour.state_dict(),
+            "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
+            "progress": asdict(self.progress),
+        }
+        part = path.with_suffix(".part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Takes up a checkpoint. Raises `CheckpointError` when it belongs to other settings."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if state["fingerprint"] != self.fingerprint():
+            raise CheckpointError(
+                f"{path}: made with other settings, spec or data: repeat the command that made it, "
+                "or remove the file to begin anew"
+            )
+        self.model.load_state_dict(state["model"])
+        self.behaviour.load_state_dict(state["behaviour"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.progress = Progress(**state["progress"])
+
+    def run(
+        self, checkpoint: Path | None = None, report: Callable[[Progress], None] | None = None
+    ) -> Progress:
+        """Trains to the end, from wherever it stands."""
+        while self.progress.step < self.config.total:
+            began = time.perf_counter()
+            self.update()
+            self.progress.seconds += time.perf_counter() - began
+            if report:
+                report(self.progress)
+            if checkpoint and self.progress.step % self.config.checkpoint_every == 0:
+                self.save(checkpoint)
+        return self.progress
+
+
+def _adam(parameters: Any, learning_rate: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=1e-4, eps=1e-6)
+
+
+def _schedule(step: int, count: int) -> float:
+    """Rises over the first steps, then falls along a cosine to a twentieth."""
+    rise = min(1.0, (step + 1) / min(WARM_UP, max(1, count // 10)))
+    fall = 0.5 * (1.0 + np.cos(np.pi * step / max(1, count)))
+    return float(rise * max(0.05, fall))

@@ -1,0 +1,105 @@
+"""Raw units to normalised ones and back, inside the graphs, as the data of each column asks."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+Kind = Literal["linear", "log", "share"]
+DECADE = 10.0
+"""A column whose 99th percentile is more than this multiple of its median is compressed."""
+FARTHEST = 12.0
+"""Normalised values beyond this are not imagined: float32 and `sinh` stay finite."""
+
+
+@dataclass(frozen=True)
+class ColumnScale:
+    """How one column is normalised.
+
+    linear: `(x - mean) / std`.
+    log: `(asinh(x / unit) - mean) / std`, near-linear below `unit` and logarithmic above it, for
+        non-negative columns that span decades.
+    share: kept as it is in [0, 1]; it is predicted as a mean, not sampled.
+    """
+
+    name: str
+    kind: Kind
+    low: float
+    high: float
+    mean: float
+    std: float
+    unit: float = 1.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return asdict(self)
+
+
+def fit_column(
+    name: str, values: npt.NDArray[np.float64], low: float, high: float, share: bool = False
+) -> ColumnScale:
+    """Kind and statistics of a column bounded to [low, high], from `values` (NaN = missing)."""
+    present = values[np.isfinite(values)]
+    if share:
+        return ColumnScale(name, "share", low, high, 0.0, 1.0)
+    if present.size == 0:
+        return ColumnScale(name, "linear", low, high, 0.0, 1.0)
+    kind: Kind = "linear"
+    unit = 1.0
+    if low >= 0 and np.quantile(present, 0.99) > DECADE * max(np.median(present), 1e-12):
+        positive = present[present > 0]
+        kind, unit = "log", float(np.median(positive)) if positive.size else 1.0
+        present = np.arcsinh(present / unit)
+    std = float(present.std())
+    return ColumnScale(name, kind, low, high, float(present.mean()), max(std, 1e-3), unit)
+
+
+class Scaler(nn.Module):
+    """Normalises `[..., D]` columns and undoes it, as a part of the graph."""
+
+    low: Tensor
+    high: Tensor
+    mean: Tensor
+    std: Tensor
+    unit: Tensor
+    is_log: Tensor
+
+    def __init__(self, columns: Sequence[ColumnScale]) -> None:
+        super().__init__()
+        self.columns = tuple(columns)
+        for field in ("low", "high", "mean", "std", "unit"):
+            values = torch.tensor([getattr(c, field) for c in columns], dtype=torch.float32)
+            self.register_buffer(field, values, persistent=False)
+        is_log = torch.tensor([c.kind == "log" for c in columns], dtype=torch.bool)
+        self.register_buffer("is_log", is_log, persistent=False)
+        self.any_log = bool(is_log.any())
+
+    def pick(self, columns: Sequence[int]) -> Self:
+        """The scaler of some of the columns."""
+        return type(self)([self.columns[i] for i in columns])
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """`[..., D]` raw to normalised."""
+        y = raw
+        if self.any_log:
+            y = torch.where(self.is_log, torch.asinh(raw / self.unit), raw)
+        return (y - self.mean) / self.std
+
+    def inverse(self, normal: Tensor) -> Tensor:
+        """`[..., D]` normalised to raw, within the range of the spec."""
+        y = normal.clamp(-FARTHEST, FARTHEST) * self.std + self.mean
+        if self.any_log:
+            y = torch.where(self.is_log, self.unit * torch.sinh(y), y)
+        return torch.minimum(torch.maximum(y, self.low), self.high)
+
+    def spread(self, normal: Tensor, std: Tensor) -> Tensor:
+        """Raw standard deviation of a narrow normalised one around `normal` (delta method)."""
+        slope = self.std.expand_as(std)
+        if self.any_log:
+            y = normal.clamp(-FARTHEST, FARTHEST) * self.std + self.mean
+            slope = torch.where(self.is_log, self.std * self.unit * torch.cosh(y), slope)
+        return std * slope

@@ -1,0 +1,107 @@
+"""From trajectories to a bundle in one call: read, train, export, measure, seal."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.data import Dataset, load_dataset
+from models.evaluate import WARM, evaluate, write_report
+from models.registry import write_bundle
+from models.train import Progress, TrainConfig, Trainer
+from models.trust import trial
+from planner.session import Bundle
+from schemas.system import SystemSpec
+
+CHECKPOINT = "checkpoint.pt"
+CURVES = "curves.json"
+REPORT = "training.html"
+
+
+def work_folder(out: Path) -> Path:
+    """Where a bundle's checkpoint, curves and report are kept: beside it, not in it."""
+    return out.parent / f".{out.name}.training"
+
+
+def train_bundle(
+    spec: SystemSpec,
+    folders: Sequence[Path],
+    out: Path,
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    with_actor: bool = True,
+    device: str = "cpu",
+    command: str = "",
+    report: Callable[[Progress], None] | None = None,
+) -> dict[str, Any]:
+    """Trains on the trajectories below `folders` and writes the bundle `out`; its manifest.
+
+    Raises:
+        DataError, CheckpointError, ParityError: with the remedy.
+    """
+    dataset = load_dataset(spec, folders)
+    work = work_folder(out)
+    trainer = Trainer(spec, dataset, config, device)
+    checkpoint = work / CHECKPOINT
+    if resume and checkpoint.exists():
+        trainer.load(checkpoint)
+    progress = trainer.run(checkpoint, report)
+    trainer.save(checkpoint)
+    (work / CURVES).write_text(json.dumps(progress.curves))
+    write_report(work / REPORT, progress.curves, f"{spec.system}: {config.total} updates")
+    return _release(spec, dataset, trainer, out, with_actor, command)
+
+
+def _release(
+    spec: SystemSpec,
+    dataset: Dataset,
+    trainer: Trainer,
+    out: Path,
+    with_actor: bool,
+    command: str,
+) -> dict[str, Any]:
+    config, seconds = trainer.config, trainer.progress.seconds
+    model, behaviour = trainer.model.cpu(), trainer.behaviour.cpu()
+    verdict = _trial(dataset, trainer) if with_actor else None
+
+    def measure(bundle: Bundle) -> tuple[dict[str, Any], dict[str, Any]]:
+        result = evaluate(bundle, spec, dataset.validation)
+        metrics: dict[str, Any] = {"held_out": result.as_dict(), "train_seconds": round(seconds)}
+        if verdict is not None:
+            metrics["actor"] = verdict.as_dict()
+        return result.calibration(config.actor.discount), metrics
+
+    lineage = {
+        "command": command,
+        "datasets": list(dataset.sources),
+        "config": asdict(config),
+        "scales": [c.as_dict() for c in (*dataset.columns, *dataset.actions)],
+        "seed": config.seed,
+        "steps": config.steps,
+    }
+    return write_bundle(
+        out,
+        spec,
+        model,
+        behaviour,
+        name=spec.system,
+        measure=measure,
+        lineage=lineage,
+        with_actor=with_actor,
+        actor_trusted=verdict is not None and verdict.trusted,
+    )
+
+
+def _trial(dataset: Dataset, trainer: Trainer) -> Any:
+    length = WARM + trainer.config.actor.horizon
+    rng = np.random.default_rng([trainer.config.seed, 19])
+    starts = dataset.validation.draw(rng, 256, length)
+    blocks = len(dataset.validation) // 64 + 1
+    weights = torch.ones(blocks, trainer.config.model.members)
+    batch = dataset.validation.window(starts, length, weights)
+    return trial(trainer.model, trainer.behaviour, batch, WARM, trainer.generator(-1))
