@@ -210,7 +210,7 @@ class ExploreSpec(Part):
     normal deviate of `spread` × half the range that one tick may cover.
     """
 
-    share: float = Field(default=0.5, ge=0, le=1)
+    share: float = Field(default=0.5, gt=0, le=1)
     hold: int = Field(default=8, ge=1)
     spread: float = Field(default=1.0, gt=0)
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from planner.budget import Budget, FreeBudget
 from planner.draft import Plan
+from planner.explore import explore
 from planner.gate import Gated, gate
 from planner.memory import PlannerMemory
 from planner.plan import plan
@@ -86,6 +87,7 @@ def step(
         seed_of(bundle),
         believed=believed,
     )
+    made = replace(made, proposal=explore(spec, frame, made.proposal, made.mode, seed_of(bundle)))
     gated = gate(
         spec,
         made.proposal,
