@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from planner.imagine import Imagination, Verdict
+from planner.imagine import Imagination, Verdict, quantiles
 from schemas.spec_parts import Tier
 from schemas.system import SystemSpec
 
@@ -43,7 +43,7 @@ class Noise(Protocol):
     """Where a planner draws from: pure functions of the iteration."""
 
     def actions(self, iteration: int) -> F32:
-        """[C,T,A] standard normal."""
+        """[T,C,A] standard normal."""
         ...
 
     def transitions(self) -> F32:
@@ -70,9 +70,9 @@ class Start:
 class Answer:
     """The best sequence found for each of E entities.
 
-    sequence [E,T,A];  returned [E], quantiles [E,3], disagreement [E] as in `Verdict`;
-    gain [E] predicted return above the best guess;  stakes [E] spread of the returns of the last
-    population, in reward units: what a good plan is worth here.
+    sequence [E,T,A];  returned [E] mean and quantiles [E,3] of its return;  disagreement [E] of the
+    members about it;  gain [E] predicted return above the best guess;  stakes [E] spread of the
+    returns of the last population, in reward units: what a good plan is worth here.
     """
 
     sequence: F64
@@ -136,7 +136,7 @@ class Cem:
         """[E,C,T,A] candidates: guesses or kept elites first, then samples around the mean."""
         tier = self._tier
         white = self._noise.actions(self._iteration)
-        samples = coloured(white, tier.horizon)[None] * self._spread[:, None]
+        samples = coloured(white)[None] * self._spread[:, None]
         if self._iteration == 0:
             scales = np.resize(np.repeat(SCALES, self._imagination.members), tier.candidates)
             samples *= scales[:, None, None]
@@ -152,13 +152,16 @@ class Cem:
     def _answer(self, finalists: F64, verdict: Verdict) -> Answer:
         best = np.argmax(verdict.score, axis=1)
         every = np.arange(len(best))
-        guesses = verdict.returned[:, -self._guesses.shape[1] :]
+        returned = verdict.samples.mean(axis=2)
+        guesses = returned[:, -self._guesses.shape[1] :]
         return Answer(
             sequence=finalists[every, best],
-            returned=verdict.returned[every, best],
-            quantiles=verdict.quantiles[every, best],
-            disagreement=verdict.disagreement[every, best],
-            gain=verdict.returned[every, best] - guesses.max(axis=1),
+            returned=returned[every, best],
+            quantiles=quantiles(verdict.samples[every, best]),
+            disagreement=self._imagination.disagreement(
+                verdict.channels.transpose(2, 3, 0, 1, 4, 5)[every, best].transpose(1, 2, 0, 3, 4)
+            ),
+            gain=returned[every, best] - guesses.max(axis=1),
             stakes=self._stakes,
         )
 
@@ -209,13 +212,15 @@ def _origin(spec: SystemSpec, applied: F64) -> F64:
     return np.where(spec.action_integer, np.rint(origin), origin)
 
 
-def coloured(white: F32, horizon: int) -> F64:
-    """White noise [C,T,A] as noise with power spectrum 1/f^COLOUR along T, variance 1."""
-    return np.asarray(np.einsum("ts,csa->cta", _filter(horizon), white, optimize=True))
+def coloured(white: F32) -> F32:
+    """White noise [T,C,A] as [C,T,A] with power spectrum 1/f^COLOUR along T and variance 1."""
+    steps, count, columns = white.shape
+    smooth = _filter(steps) @ white.reshape(steps, count * columns)
+    return smooth.reshape(white.shape).transpose(1, 0, 2)
 
 
 @lru_cache(maxsize=16)
-def _filter(horizon: int) -> F64:
+def _filter(horizon: int) -> F32:
     """[T,T] lower triangular: the Cholesky factor of the noise's autocovariance.
 
     The spectrum of Timmer & König 1995 over twice the horizon, so that the ends are not tied
@@ -225,4 +230,5 @@ def _filter(horizon: int) -> F64:
     frequency[0] = frequency[1]
     covariance = np.fft.irfft(frequency**-COLOUR)[:horizon]
     lag = np.abs(np.arange(horizon)[:, None] - np.arange(horizon))
-    return np.linalg.cholesky(covariance[lag] / covariance[0] + 1e-9 * np.eye(horizon))
+    correlation = covariance[lag] / covariance[0] + 1e-9 * np.eye(horizon)
+    return np.linalg.cholesky(correlation).astype(np.float32)

@@ -138,6 +138,7 @@ class Draft:
         finite = np.where(np.isfinite(self.proposal), self.proposal, self.fallback)
         verdict = imagination.under_all(rows, finite[:, None, None], noise)
         channels = verdict.channels[0, :, :, 0]  # [M,E,D,O]
+        apart = imagination.disagreement(channels[None])
         self.predicted = channels.mean(axis=(0, 2), dtype=np.float64).astype(np.float32)
         self.predicted_std = channels.std(axis=(0, 2), dtype=np.float64).astype(np.float32)
         observed = len(self.spec.observed_columns)
@@ -145,7 +146,7 @@ class Draft:
         self.predicted_std[:, observed:] = 0.0
         planned = np.isin(self.mode, (Mode.PLAN, Mode.FOLLOW))
         ahead = np.where(planned, self.memory.uncertainty, 0.0)
-        self.uncertainty = np.maximum(verdict.disagreement[:, 0], ahead).astype(np.float32)
+        self.uncertainty = np.maximum(apart, ahead).astype(np.float32)
 
     def plan(self) -> Plan:
         """Everything so far."""

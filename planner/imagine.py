@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.objective import Objective, Worth
-from planner.session import Bundle, Futures, Posterior
+from planner.session import Dynamics, Futures, Posterior
 from schemas.system import SystemSpec
 
 F32 = npt.NDArray[np.float32]
@@ -29,17 +29,14 @@ QUANTILES = (0.1, 0.5, 0.9)
 
 @dataclass(frozen=True)
 class Verdict:
-    """Finalists [E,F] under all members, over M × D futures each.
+    """Finalists [E,F] under all M members and D noise sequences.
 
-    returned [E,F] mean;  quantiles [E,F,3];  score [E,F] for ranking;  disagreement [E,F] of the
-    members about the channels, root mean square over steps and columns, in units of their
-    usual spread; channels [T,M,E,F,D,O] the futures themselves.
+    samples  [E,F,M·D] returns;  score [E,F] their mean, for ranking;
+    channels [T,M,E,F,D,O] the futures themselves.
     """
 
-    returned: F64
-    quantiles: F64
+    samples: F64
     score: F64
-    disagreement: F64
     channels: F32
 
 
@@ -53,7 +50,7 @@ class Imagination:
         tick: the frame's tick.
     """
 
-    def __init__(self, spec: SystemSpec, bundle: Bundle, posterior: Posterior, tick: int) -> None:
+    def __init__(self, spec: SystemSpec, bundle: Dynamics, posterior: Posterior, tick: int) -> None:
         self._spec, self._bundle, self._posterior = spec, bundle, posterior
         self._objective = Objective(spec, bundle, tick)
         self._scale = bundle.channel_scale[: len(spec.observed_columns)]
@@ -103,20 +100,18 @@ class Imagination:
             return parts.transpose(1, 2, 0, 3).reshape(entities, count, members * draws)
 
         channels = futures.channels.reshape(*shape[:-1], -1)
-        returned, score = spread(worth.returned), spread(worth.score)
-        return Verdict(
-            returned=returned.mean(axis=2),
-            quantiles=np.quantile(returned, QUANTILES, axis=2).transpose(1, 2, 0),
-            score=score.mean(axis=2),
-            disagreement=self._disagreement(channels),
-            channels=channels,
-        )
+        score = spread(worth.score).mean(axis=2)
+        return Verdict(spread(worth.returned), score, channels)
 
-    def _disagreement(self, channels: F32) -> F64:
-        """[E,F] root mean square of the members' spread, per column in units of its scale."""
+    def disagreement(self, channels: F32) -> F64:
+        """[E] of futures [T,M,E,D,O]: root mean square of the members' spread about their mean.
+
+        Over steps and observed columns, each column in units of its usual spread; the members
+        share the noise, so this is what they do not know rather than what is random.
+        """
         observed = channels[..., : len(self._scale)] / self._scale
-        spread = observed.var(axis=1, dtype=np.float64)  # [T,E,F,D,O]
-        return np.asarray(np.sqrt(spread.mean(axis=(0, 3, 4))))
+        apart = observed - observed.mean(axis=1, keepdims=True)
+        return np.asarray(np.sqrt(np.square(apart).mean(axis=(0, 1, 3, 4), dtype=np.float64)))
 
     def _roll(self, rows: Index, actions: F64, noise: F32) -> tuple[Futures, Worth]:
         """Rolls [T,M,E,R,A] actions out; row r uses noise sequence r mod D. Worth is [M,E,R]."""
@@ -140,3 +135,13 @@ class Imagination:
 
     def _start(self) -> tuple[F32, F32, F32]:
         return self._posterior.h, self._posterior.mean, self._posterior.std
+
+
+def quantiles(samples: F64) -> F64:
+    """[..., 3] the `QUANTILES` of samples [..., S], linear between order statistics."""
+    ordered = np.sort(samples, axis=-1)
+    place = np.array(QUANTILES) * (samples.shape[-1] - 1)
+    below = np.floor(place).astype(np.intp)
+    above = np.minimum(below + 1, samples.shape[-1] - 1)
+    low, high = ordered[..., below], ordered[..., above]
+    return np.asarray(low + (place - below) * (high - low))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from planner.session import Bundle, Futures
+from planner.session import Dynamics, Futures
 from schemas.context import context_values
 from schemas.system import SystemSpec
 
@@ -50,9 +50,9 @@ class Objective:
         tick: the frame's tick; step t of a future ends at tick + 1 + t.
     """
 
-    def __init__(self, spec: SystemSpec, bundle: Bundle, tick: int) -> None:
+    def __init__(self, spec: SystemSpec, bundle: Dynamics, tick: int) -> None:
         self._spec = spec
-        self._discount = bundle.manifest.calibration.discount
+        self._discount = bundle.discount
         self._closes = bundle.trusted_actor(spec)
         self._epoch, self._period, self._tick = spec.epoch_us, spec.period_us, tick
         self._context = len(spec.columns) - len(spec.observed_columns)
@@ -87,13 +87,15 @@ class Objective:
         return self._add_up(reward, hard, alive, futures.value)
 
     def _add_up(self, reward: npt.NDArray[np.floating], hard: F32, alive: F32, value: F32) -> Worth:
-        ahead = np.ones(reward.shape, dtype=np.float64)  # weight of each step as seen from now
-        keep = np.cumprod(alive * np.float64(self._discount), axis=0)
-        ahead[1:] = keep[:-1]
-        returned = np.einsum("tmn,tmn->mn", ahead, reward)
+        going = np.ones(reward.shape[1:])  # weight of a step as seen from now
+        returned, broken = np.zeros_like(going), np.zeros_like(going)
+        for t in range(len(reward)):  # faster than cumprod, which strides over the steps
+            returned += going * reward[t]
+            broken += going * hard[t]
+            going = going * alive[t] * self._discount
         if self._closes:
-            returned = returned + keep[-1] * value
-        return Worth(returned, np.einsum("tmn,tmn->mn", ahead, hard))
+            returned += going * value
+        return Worth(returned, broken)
 
     def _columns(self, channels: F32, actions: F32) -> dict[str, F32]:
         """The columns that some expression reads, each broadcast to [T,M,N]."""

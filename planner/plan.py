@@ -19,9 +19,9 @@ from planner import schedule
 from planner.budget import Budget
 from planner.cem import Answer, Cem, Start
 from planner.draft import Draft, Plan
+from planner.draws import CLOSING, Draws, pairs
 from planner.imagine import Imagination
 from planner.memory import PlannerMemory
-from planner.noise import normal
 from planner.policy import actor
 from planner.session import Bundle, Posterior
 from schemas.frames import Frame
@@ -32,11 +32,6 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
-
-DRAWS = 16
-"""Noise sequences that the candidates of a tick share."""
-CLOSING = 255
-"""Number of the tier and iteration in noise streams of what is no tier or no iteration."""
 
 
 class Planner(Protocol):
@@ -54,38 +49,6 @@ class Planner(Protocol):
     def work(self) -> int:
         """What one iteration costs, in steps of imagination."""
         ...
-
-
-class _Draws:
-    """The noise of one tier on one frame, drawn once and shared by all groups."""
-
-    def __init__(self, key: tuple[int, int, int], number: int, shape: tuple[int, int, int, int]):
-        self._key, self._number = key, number
-        self._candidates, self._horizon, self._columns, self._latent = shape
-        self._actions: dict[int, F32] = {}
-        self._transitions: F32 | None = None
-
-    def actions(self, iteration: int) -> F32:
-        """[C,T,A] standard normal."""
-        if iteration not in self._actions:
-            shape = (self._candidates, self._horizon, self._columns)
-            stream = (self._number << 8) + iteration
-            self._actions[iteration] = normal(*self._key, stream, shape)
-        return self._actions[iteration]
-
-    def transitions(self) -> F32:
-        """[T+1,D,Z] standard normal in pairs of opposite sign."""
-        if self._transitions is None:
-            shape = (self._horizon + 1, DRAWS, self._latent)
-            self._transitions = _pairs(self._key, self._number, shape)
-        return self._transitions
-
-
-def _pairs(key: tuple[int, int, int], number: int, shape: tuple[int, int, int]) -> F32:
-    """[T+1,D,Z] standard normal; along D pairs of opposite sign, so that their mean is 0."""
-    steps, draws, latent = shape
-    half = normal(*key, (number << 8) + CLOSING, (steps, draws // 2, latent))
-    return np.stack([half, -half], axis=2).reshape(shape)
 
 
 def plan(
@@ -124,7 +87,7 @@ def plan(
     _improve(draft, imagination, bundle, innovation, trusted, budget, key)
     calm = ~(innovation > bundle.innovation_band)
     draft.choose(trusted, calm)
-    draft.expect(imagination, _pairs(key, CLOSING, (2, 2, bundle.latent)))
+    draft.expect(imagination, pairs(key, CLOSING, (2, 2, bundle.latent)))
     return draft.plan()
 
 
@@ -142,8 +105,7 @@ def _improve(
     urgency = schedule.need(spec, draft.memory, innovation, bundle.innovation_band, frame.tick)
     order = schedule.ranked(urgency, schedule.plannable(frame, believed))
     for number, tier in enumerate(schedule.tiers(spec, frame.header.control.budget)):
-        shape = (tier.candidates, tier.horizon, len(spec.action_columns), bundle.latent)
-        draws = _Draws(key, number, shape)
+        draws = Draws(key, number, tier, len(spec.action_columns), bundle.latent)
         for rows in schedule.groups(order, tier):
             start = Start(rows, frame.applied[rows], draft.guesses(rows, tier.horizon))
             planner = Cem(spec, imagination, tier, start, draws)

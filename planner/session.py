@@ -11,7 +11,7 @@ import ctypes
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +68,33 @@ class Futures:
     reward: F32
 
 
+class Dynamics(Protocol):
+    """As much of a bundle as imagination needs."""
+
+    @property
+    def members(self) -> int:
+        """M, the number of ensemble members."""
+        ...
+
+    @property
+    def channel_scale(self) -> F32:
+        """[O] typical spread of each column in raw units."""
+        ...
+
+    @property
+    def discount(self) -> float:
+        """Factor per tick that the value was trained with."""
+        ...
+
+    def trusted_actor(self, spec: SystemSpec) -> bool:
+        """Whether actor and value may be used for `spec`."""
+        ...
+
+    def imagine(self, h: F32, z: F32, actions: F32, noise: F32) -> Futures:
+        """Rollouts; see `Bundle.imagine`."""
+        ...
+
+
 class Bundle:
     """A verified bundle; make it with `load_bundle`.
 
@@ -109,6 +136,11 @@ class Bundle:
         """[O] typical spread of each column in raw units; 1 where the manifest has none above 0."""
         scale = np.asarray(self.manifest.calibration.channel_scale, dtype=np.float32)
         return np.where(np.isfinite(scale) & (scale > 0), scale, np.float32(1))
+
+    @property
+    def discount(self) -> float:
+        """Factor per tick that the value was trained with."""
+        return self.manifest.calibration.discount
 
     @property
     def innovation_band(self) -> float:
@@ -246,7 +278,7 @@ def _cuda_usable() -> bool:
         return False
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # CUDA and cuDNN from their wheels, where these are installed
-    probe = Path(__file__).with_name("reference.onnx")
+    probe = Path(__file__).with_name("product.onnx")
     session = ort.InferenceSession(probe.read_bytes(), providers=["CUDAExecutionProvider"])
     return "CUDAExecutionProvider" in session.get_providers()
 
