@@ -24,19 +24,19 @@ def reach(spec: SystemSpec) -> F64:
     return (np.minimum(spec.rate_up, width) + np.minimum(spec.rate_down, width)) / 4.0
 
 
-def explore(
-    spec: SystemSpec, frame: Frame, proposal: F64, mode: npt.NDArray[np.uint8], seed: int
-) -> F64:
+def explore(spec: SystemSpec, frame: Frame, proposal: F64, mode: npt.NDArray[np.uint8]) -> F64:
     """[E, A] proposals, those of the fallback shifted in some stretches of time.
 
     A pure function of its arguments: a stretch is `spec.explore.hold` ticks, its shift is keyed by
-    (seed, cohort, stretch). The gate checks what comes out as it checks everything.
+    (`spec.explore.seed`, cohort, stretch). The gate checks what comes out as it checks everything.
     """
     if spec.explore is None:
         return proposal
     count, columns = proposal.shape
     stretch = frame.tick // spec.explore.hold
-    draws = normal(seed, frame.cohort, stretch, STREAM, (count, columns + 1)).astype(np.float64)
+    draws = normal(spec.explore.seed, frame.cohort, stretch, STREAM, (count, columns + 1)).astype(
+        np.float64
+    )
     # A standard normal exceeds the quantile 1 - share with probability share.
     limit = NormalDist().inv_cdf(1.0 - spec.explore.share) if spec.explore.share < 1 else -np.inf
     chosen = draws[:, 0] > limit

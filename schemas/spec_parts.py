@@ -213,6 +213,7 @@ class ExploreSpec(Part):
     share: float = Field(default=0.5, gt=0, le=1)
     hold: int = Field(default=8, ge=1)
     spread: float = Field(default=1.0, gt=0)
+    seed: int = Field(default=0, ge=0)
 
 
 class PlantSpec(BaseModel):

@@ -87,7 +87,7 @@ def step(
         seed_of(bundle),
         believed=believed,
     )
-    made = replace(made, proposal=explore(spec, frame, made.proposal, made.mode, seed_of(bundle)))
+    made = replace(made, proposal=explore(spec, frame, made.proposal, made.mode))
     gated = gate(
         spec,
         made.proposal,

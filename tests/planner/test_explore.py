@@ -31,7 +31,7 @@ def frame(spec: SystemSpec, tick: int) -> Frame:
 
 def explored(spec: SystemSpec, tick: int, mode: Mode = Mode.FALLBACK) -> np.ndarray:
     proposal = np.full((COUNT, 1), 50.0)
-    return explore(spec, frame(spec, tick), proposal, np.full(COUNT, mode, np.uint8), 7)
+    return explore(spec, frame(spec, tick), proposal, np.full(COUNT, mode, np.uint8))
 
 
 def test_a_spec_without_exploration_changes_nothing() -> None:
@@ -61,5 +61,5 @@ def test_shifts_are_as_large_as_a_few_ticks_may_cover_and_in_range() -> None:
     shifts = np.concatenate([explored(spec, tick) - 50.0 for tick in range(0, 400, 8)])
     assert np.std(shifts) == pytest.approx(reach(spec)[0], rel=0.05)
     assert reach(spec)[0] == pytest.approx((20 + 5) / 4)
-    low = explore(spec, frame(spec, 0), np.full((COUNT, 1), 1.0), np.full(COUNT, 3, np.uint8), 7)
+    low = explore(spec, frame(spec, 0), np.full((COUNT, 1), 1.0), np.full(COUNT, 3, np.uint8))
     assert low.min() == 1.0
