@@ -107,7 +107,7 @@ class Actuator:
         Returns as soon as something arrived: call it again.
         """
         reports = self.state.due(self.clock()) if self._silence else []
-        message = self._consumer.poll(0.0 if reports else timeout)
+        message = self._consumer.poll(0.0 if reports else max(timeout, 0.0))
         if message is not None:
             reports += self._take(message)
             for message in self._consumer.consume(_BATCH, 0.0):

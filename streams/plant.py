@@ -21,7 +21,7 @@ from streams.topic_io import TIMEOUT_S, bounds, make_consumer, make_producer, se
 
 OnTick = Callable[[int, dict[str, float]], None]
 _POLL_S: Final = 0.05
-_SPIN_NS: Final = 1_500_000  # below this, librdkafka's whole milliseconds are too coarse to wait
+_FINE_NS: Final = 1_500_000  # below this, librdkafka's whole milliseconds are too coarse a wait
 _LEAD_TICKS: Final = 2  # how far ahead of now a plant under the wall clock begins
 
 _log = structlog.get_logger("plant")
@@ -265,10 +265,9 @@ class _Run:
         while (left := due_ns - time.time_ns()) > 0:
             if self.stop.is_set():
                 return False
-            if left < _SPIN_NS and not once:
+            if left < _FINE_NS:
                 time.sleep(left / 1e9)
-                continue
-            if self._heard(self.actuator.poll(min((left - 500_000) / 1e9, _POLL_S))) and once:
+            elif self._heard(self.actuator.poll(min((left - 500_000) / 1e9, _POLL_S))) and once:
                 break
         return True
 

@@ -112,10 +112,18 @@ class TickTable:
 
     def heard(self, report: Report) -> None:
         """Remembers who decided, and what became of it."""
-        self._modes.setdefault(report.applied.tick, {})[report.slot] = (
-            report.mode,
-            report.applied.status,
-        )
+        self.note(report.applied.tick, report.slot, report.mode, report.applied.status)
+
+    def note(self, tick: int, slot: int, mode: int, status: int) -> None:
+        """Remembers that entity `slot` got a decision in `mode` for `tick`, and its `status`."""
+        self._modes.setdefault(tick, {})[slot] = (mode, status)
+
+    def mode_counts(self) -> dict[str, int]:
+        """Decisions by mode; `none` where an entity had none."""
+        counts: Counter[int] = Counter()
+        for modes in self._columns.get("mode", []):
+            counts.update(modes.tolist())
+        return {_MODES.get(code, "none"): count for code, count in sorted(counts.items())}
 
     def add(self, tick: int, action: Floats, reward: Floats, sample: Sample) -> None:
         """The interval from `tick` to the next, under `action` [E, A]."""

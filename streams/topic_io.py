@@ -27,6 +27,11 @@ CONSUMER: Final = {
 }
 # Idempotent: a retry may not put a reading or a report behind the watermark that follows it.
 PRODUCER: Final = {"partitioner": "murmur2_random", "enable.idempotence": "true", "linger.ms": "0"}
+_UNSETTLED: Final = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
 
 
 def make_consumer(
@@ -62,10 +67,21 @@ def bounds(consumer: Consumer, name: str) -> dict[int, tuple[int, int]]:
     """Partition → (first offset that is there, offset after the last one), as of now."""
     found = {}
     for number in partitions(consumer, name):
-        place = TopicPartition(name, number)
-        low, high = consumer.get_watermark_offsets(place, timeout=TIMEOUT_S)
-        found[number] = (low, high)
+        found[number] = _bounds(consumer, TopicPartition(name, number))
     return found
+
+
+def _bounds(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
+    limit = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            low, high = consumer.get_watermark_offsets(place, timeout=TIMEOUT_S)
+            return low, high
+        except KafkaException as error:
+            # A topic that was just created: its leader is known, but does not know it yet.
+            if error.args[0].code() not in _UNSETTLED or time.monotonic() > limit:
+                raise
+            time.sleep(0.05)
 
 
 def ends(consumer: Consumer, name: str) -> list[TopicPartition]:
@@ -110,9 +126,7 @@ def _until(consumer: Consumer, high: int, name: str) -> Iterator[Message]:
     raise KafkaSetupError(f"{name}: no answer for {TIMEOUT_S:g} s before its end at offset {high}")
 
 
-def send(
-    producer: Producer, name: str, value: bytes, key: str | None, partition: int = -1
-) -> None:
+def send(producer: Producer, name: str, value: bytes, key: str | None, partition: int = -1) -> None:
     """Queues one message, by its key where `partition` is -1; waits while the queue is full."""
     while True:
         try:
