@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 DAY_S = 86_400.0
 TEST_DAYS = 7
+MOST_BINS = 50_000_000
 # The first of these that a file has (in this order, any case) is taken.
 TIME_COLUMNS = ("time", "timestamp", "ts", "datetime", "date", "time_ms", "time_s", "seconds")
 VALUE_COLUMNS = ("requests", "rps", "count", "value", "load", "mentions", "cpu_percent")
@@ -153,6 +154,10 @@ def _binned(seconds: Floats, counts: Floats, where: str) -> Trace:
     if not known.any() or (counts[known] < 0.0).any():
         raise TraceError(f"{where}: numbers of zero and more are needed")
     size = int(place.max()) + 1
+    if size > MOST_BINS:
+        raise TraceError(
+            f"{where}: steps of {width:g} s make {size} bins: give counts per even bin of time"
+        )
     total = np.bincount(place[known], counts[known], size)
     seen = np.bincount(place[known], minlength=size) > 0
     bins = np.arange(size)

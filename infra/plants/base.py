@@ -157,6 +157,6 @@ def names(stem: str, count: int) -> tuple[str, ...]:
 
 
 def seeds(seed: int, *path: int) -> Iterator[int]:
-    """Independent 64-bit seeds of the stream that `path` names under `seed`."""
+    """Independent 64-bit seeds of the stream that `path` (of a fixed length) names under `seed`."""
     sequence = np.random.SeedSequence([seed, *path])
     return iter(int(word) for word in sequence.generate_state(4, np.uint64))

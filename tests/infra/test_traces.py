@@ -61,6 +61,7 @@ def test_rows_of_the_same_bin_add_up_in_any_order(tmp_path: Path) -> None:
     [
         ("when,requests\n0,1\n1,2\n", "no column with a usual name for the time; name one of when"),
         ("time,requests\n0,1\n", "two different times"),
+        ("time,requests\n0,1\n0.001,2\n0.002,1\n1e9,1\n", "give counts per even bin"),
         ("time,requests\n0,1\n1,-2\n", "zero and more"),
         ("time,requests\n2024-01-01 00:00,1\n,2\n", r"row 2: column 'time' holds no time"),
     ],
