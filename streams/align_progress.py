@@ -1,0 +1,181 @@
+"""Which ticks may close: those that every sensor has passed, and those whose lateness ran out."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from schemas.system import SystemSpec
+from streams.align_state import (
+    FAR,
+    NEVER,
+    Bools,
+    Entities,
+    Ints,
+    Readings,
+    SensorState,
+    Sources,
+    by_entity,
+    first_in_segment,
+    grown,
+    running_max_before,
+)
+
+SILENT_AFTER = 3
+"""Periods after which a sensor is silent: its own, or the tick's where that is longer (a sensor
+that is faster than the ticks is seen once per tick, and its readings may come in bursts)."""
+
+
+class Closable(NamedTuple):
+    """[cohorts] the next tick to close and the last that may close now; none if first > last."""
+
+    first: Ints
+    last: Ints
+
+
+class Progress:
+    """The closing rule. A stream is one sensor of one entity.
+
+    A stream that has not passed a tick blocks it, unless it is silent as of that tick; a stream
+    that was never seen blocks nothing. Ticks whose lateness has run out close regardless. The first
+    tick of a cohort without members waits for lateness or for watermarks on every sensor's topic:
+    who else will come is not known yet. Once `S.applied` has carried a watermark, it blocks like a
+    sensor.
+
+    passed  [sensors, E] the newest time at which a stream said anything
+    seen    [sensors, E] the newest time at which it had at least one channel
+    closed  [cohorts]    the last tick with a frame
+    """
+
+    def __init__(
+        self,
+        spec: SystemSpec,
+        entities: Entities,
+        sources: Sources,
+        clock: Literal["event", "wall"],
+        start_tick: int | None,
+    ) -> None:
+        self.spec, self.entities, self.sources, self.clock = spec, entities, sources, clock
+        sensors = spec.sensors.values()
+        silent = [SILENT_AFTER * max(s.every_us, spec.period_us) for s in sensors]
+        self.silent_us: Ints = np.array(silent, dtype=np.int64)[:, None]
+        self.passed: Ints = np.zeros((len(silent), 0), dtype=np.int64)
+        self.seen: Ints = np.zeros((len(silent), 0), dtype=np.int64)
+        closed = NEVER if start_tick is None else start_tick - 1
+        self.closed: Ints = np.full(spec.cohorts, closed, dtype=np.int64)
+        self.has_members: Bools = np.zeros(spec.cohorts, dtype=np.bool_)
+        self.marks: Ints = np.full(len(silent), NEVER, dtype=np.int64)
+        self.applied_mark = NEVER
+        self.newest = NEVER  # event time: the newest reading or watermark
+        self.now = NEVER  # wall time of the last `close`
+
+    def grow(self, size: int) -> None:
+        """Makes room for `size` entities."""
+        self.passed = grown(self.passed, size, NEVER).astype(np.int64)
+        self.seen = grown(self.seen, size, NEVER).astype(np.int64)
+
+    def floor_tick(self, time_us: int) -> int:
+        """The last tick at or before a time."""
+        return (time_us - self.spec.epoch_us) // self.spec.period_us
+
+    @property
+    def clock_us(self) -> int:
+        """The time by which lateness runs out; never beyond what lagging sources have reached."""
+        return min(self.newest if self.clock == "event" else self.now, self.sources.hold)
+
+    @property
+    def expired(self) -> int:
+        """The last tick whose lateness has run out."""
+        return self.floor_tick(self.clock_us - self.spec.lateness_us)
+
+    def closable(self, earliest: Ints) -> Closable:
+        """What may close now; `earliest` [cohorts] is the first tick with a reading that waits."""
+        expired = self.expired
+        reached = self.floor_tick(min(max(self.newest, self.now), self.sources.hold))
+        last = np.full(self.spec.cohorts, reached, dtype=np.int64)
+        blocking, tick = self._blocking(expired)
+        cohort = np.broadcast_to(self.entities.cohort, blocking.shape)
+        np.minimum.at(last, cohort[blocking], tick[blocking] - 1)
+        if self.applied_mark != NEVER:
+            np.minimum(last, self._before_applied(expired), out=last)
+        known = max(expired, self.floor_tick(int(self.marks.min())))
+        first = np.where(self.has_members, self.closed + 1, np.maximum(earliest, self.closed + 1))
+        alone = ~self.has_members
+        last[alone] = np.minimum(last[alone], known)
+        return Closable(first, last)
+
+    def _blocking(self, expired: int) -> tuple[Bools, Ints]:
+        """[sensors, E] whether a stream blocks, and the first tick that it does."""
+        spec = self.spec
+        floor = np.maximum(self.passed, self.marks[:, None])
+        tick = np.maximum((floor - spec.epoch_us) // spec.period_us, expired)
+        tick = np.maximum(tick, self.closed[self.entities.cohort]) + 1
+        due = spec.epoch_us + tick * spec.period_us
+        return (self.seen != NEVER) & (due <= self.seen + self.silent_us), tick
+
+    def _before_applied(self, expired: int) -> Ints:
+        """[cohorts] the last tick that `S.applied` does not block."""
+        spec = self.spec
+        tick = np.maximum(max(self.floor_tick(self.applied_mark), expired), self.closed) + 1
+        due = spec.epoch_us + tick * spec.period_us
+        silent = due > self.applied_mark + SILENT_AFTER * spec.period_us
+        return np.where(silent, FAR, tick - 1)
+
+    def blocked(self, first: int, count: int) -> Bools:
+        """[count, cohorts] whether something blocks tick `first + row`: it closes by lateness."""
+        spec = self.spec
+        change = np.zeros((count + 1, spec.cohorts), dtype=np.int64)
+        if first <= self.expired:
+            floor = np.maximum(self.passed, self.marks[:, None])
+            begin = (floor - spec.epoch_us) // spec.period_us + 1
+            end = (self.seen + self.silent_us - spec.epoch_us) // spec.period_us + 1
+            blocks = (self.seen != NEVER) & (begin < end) & (end > first) & (begin < first + count)
+            cohort = np.broadcast_to(self.entities.cohort, blocks.shape)[blocks]
+            np.add.at(change, (np.clip(begin[blocks] - first, 0, count), cohort), 1)
+            np.add.at(change, (np.clip(end[blocks] - first, 0, count), cohort), -1)
+            self._add_common(change, first, count)
+        return np.asarray(np.cumsum(change, axis=0)[:count] > 0)
+
+    def _add_common(self, change: Ints, first: int, count: int) -> None:
+        if self.applied_mark != NEVER:
+            begin = self.floor_tick(self.applied_mark) + 1
+            end = begin + SILENT_AFTER
+            change[int(np.clip(begin - first, 0, count))] += 1
+            change[int(np.clip(end - first, 0, count))] -= 1
+        promised = self.floor_tick(int(self.marks.min()))
+        alone = ~self.has_members
+        # The first tick of a cohort is the row where it starts; rows after it have members.
+        change[0, alone] += first > promised
+        change[1, alone] -= first > promised
+
+    def expired_ticks(self, tick: Ints, clock: Ints) -> Bools:
+        """Whether the lateness of `tick` had run out at `clock`."""
+        due = self.spec.epoch_us + tick * self.spec.period_us
+        return np.asarray(due + self.spec.lateness_us <= clock)
+
+    def cuts(self, sensor: SensorState, readings: Readings, blind: Bools, clock: Ints) -> Ints:
+        """Rows before which a tick may have closed that they matter to; usually none.
+
+        A row in the order of its stream, which blocks the ticks that the row passes, cannot be too
+        late for them. Others get a cut. `clock` [n]: by which lateness expires before each row.
+        """
+        spec, number = self.spec, sensor.number
+        order = by_entity(readings.entity)
+        entity, time = readings.entity[order], readings.time[order]
+        first = first_in_segment(entity)
+        passed = running_max_before(time, first, self.passed[number][entity])
+        seen = passed
+        if blind.any() or np.any(self.passed[number] != self.seen[number]):
+            said = np.where(blind[order], NEVER, time)
+            seen = running_max_before(said, first, self.seen[number][entity])
+        closed = self.closed[self.entities.cohort[entity]]
+        mark = int(self.marks[number])
+        floor = (np.maximum(passed, mark) - spec.epoch_us) // spec.period_us
+        tick = np.maximum(floor, closed) + 1
+        due = spec.epoch_us + tick * spec.period_us
+        cut = readings.tick[order] < tick
+        cut |= due > seen + self.silent_us[number, 0]
+        cut |= clock[order] >= due + spec.lateness_us
+        if sensor.linear:
+            cut |= time < passed
+            cut |= floor > np.maximum((passed - spec.epoch_us) // spec.period_us, closed)
+        return np.sort(order[cut])
