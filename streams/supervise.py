@@ -1,4 +1,4 @@
-"""Several processes of ours as one: started, watched, restarted, stopped in order, none left behind."""
+"""Several processes of ours as one: started, watched, restarted, stopped, none left behind."""
 
 import contextlib
 import json
@@ -101,7 +101,7 @@ class Process:
 
 
 class Supervisor:
-    """Starts processes in order, restarts those that crash, and stops all of them in reverse order."""
+    """Starts processes in order, restarts those that crash, stops all in reverse order."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,0 +1,1 @@
+"""The commands of `rehearse`, one module per group."""

@@ -1,0 +1,44 @@
+"""`rehearse bench …`: the figures of this machine, with the limit beside each."""
+
+from typing import Annotated
+
+import typer
+
+from streams.commands.options import Bootstrap, Json, broker_of, console, errors, show
+
+app = typer.Typer(no_args_is_help=True, help="The figures of this machine.")
+
+
+@app.command()
+def align(
+    readings: Annotated[int, typer.Option(help="JSON readings to align.")] = 2_000_000,
+    keys: Annotated[int, typer.Option(help="Entities they come from.")] = 200,
+    repeat: Annotated[int, typer.Option(help="Interleaved repetitions; medians are shown.")] = 3,
+    bootstrap: Bootstrap = None,
+    as_json: Json = False,
+) -> None:
+    """JSON readings into frames in one process, beside raw consumption of the same topic.
+
+    Example: rehearse bench align --json
+    """
+    from streams.bench_align import bench_align
+
+    with errors(), console.status("aligning"):
+        result = bench_align(broker_of(bootstrap), readings=readings, keys=keys, repeat=repeat)
+    show(result, as_json)
+
+
+@app.command()
+def plan(
+    repeat: Annotated[int, typer.Option(help="Interleaved repetitions; medians are shown.")] = 200,
+    as_json: Json = False,
+) -> None:
+    """One planner iteration of 255 candidates on the reference ensemble, on one thread.
+
+    Example: rehearse bench plan --json
+    """
+    from planner.bench import bench_plan
+
+    with errors(), console.status("planning"):
+        result = bench_plan(repeat=repeat)
+    show(result, as_json)

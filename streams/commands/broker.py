@@ -1,0 +1,100 @@
+"""`rehearse broker …` and `rehearse topics …`."""
+
+from typing import Annotated
+
+import typer
+
+from infra import broker as embedded
+from infra.kafka import client_config, ensure_topics
+from schemas.topics import TABLE, topics_of
+from streams.commands.options import (
+    Bootstrap,
+    Extra,
+    Json,
+    Spec,
+    broker_of,
+    console,
+    errors,
+    extra_settings,
+    show,
+    spec_of,
+)
+from streams.topic_check import check_topics
+
+broker_app = typer.Typer(no_args_is_help=True, help="The embedded Kafka broker.")
+topics_app = typer.Typer(no_args_is_help=True, help="The topics of a spec.")
+
+
+@broker_app.command("start")
+def broker_start(as_json: Json = False) -> None:
+    """Start the embedded broker, or find the one that runs.
+
+    Example: rehearse broker start
+    """
+    with errors():
+        found = embedded.start(progress=lambda text: console.print(f"[dim]{text}[/]"))
+    show({"bootstrap": found.bootstrap, "pid": found.pid, "home": str(found.home)}, as_json)
+
+
+@broker_app.command("stop")
+def broker_stop(as_json: Json = False) -> None:
+    """Stop the embedded broker; its data stays.
+
+    Example: rehearse broker stop
+    """
+    with errors():
+        stopped = embedded.stop()
+    show({"stopped": stopped}, as_json)
+    raise typer.Exit(0 if stopped else 1)
+
+
+@broker_app.command("status")
+def broker_status(as_json: Json = False) -> None:
+    """Say whether the embedded broker runs, and where (exit status 1: it does not).
+
+    Example: rehearse broker status --json
+    """
+    with errors():
+        found = embedded.status()
+    if found is None:
+        show({"running": False}, as_json)
+        raise typer.Exit(1)
+    show({"running": True, "bootstrap": found.bootstrap, "pid": found.pid}, as_json)
+
+
+@topics_app.command("create")
+def topics_create(
+    spec: Spec, bootstrap: Bootstrap = None, extra: Extra = None, as_json: Json = False
+) -> None:
+    """Create the topics of a spec that are not there yet.
+
+    Example: rehearse topics create my-system.yaml --bootstrap-servers kafka:9092
+    """
+    with errors():
+        wanted = topics_of(spec_of(spec))
+        config = client_config(broker_of(bootstrap), extra_settings(extra))
+        ensure_topics(config, [(t.name, t.partitions, t.config) for t in wanted])
+    show({"topics": [t.name for t in wanted]}, as_json)
+
+
+@topics_app.command("check")
+def topics_check(
+    spec: Spec,
+    bootstrap: Bootstrap = None,
+    extra: Extra = None,
+    as_json: Json = False,
+    verbose: Annotated[bool, typer.Option(help="Say what each topic is for.")] = False,
+) -> None:
+    """Compare the topics of a cluster with what a spec needs (exit status 1: they differ).
+
+    Example: rehearse topics check autoscale
+    """
+    with errors():
+        wanted = topics_of(spec_of(spec))
+        config = client_config(broker_of(bootstrap), extra_settings(extra))
+        problems = check_topics(config, wanted)
+    result: dict[str, object] = {"topics": len(wanted), "problems": problems}
+    if verbose:
+        result |= {t.name: TABLE[t.kind].what for t in wanted}
+    show(result, as_json)
+    raise typer.Exit(1 if problems else 0)

@@ -1,0 +1,185 @@
+"""`rehearse bundle …`: which models there are, whether they are whole, and which one acts."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from planner.manifest import BundleError, Manifest, read_manifest
+from schemas.catalog import Catalog, CatalogError
+from schemas.catalog_tables import Bundle
+from schemas.messages import Control
+from schemas.system import SystemSpec
+from streams.bundles import folders_of
+from streams.commands.options import (
+    Bootstrap,
+    Extra,
+    Json,
+    Spec,
+    broker_of,
+    bundle_roots,
+    catalog_url,
+    errors,
+    extra_settings,
+    show,
+    spec_of,
+)
+from streams.control import now_us, say
+
+app = typer.Typer(no_args_is_help=True, help="Released models.")
+Which = Annotated[
+    str, typer.Argument(metavar="BUNDLE", help="A folder, a name, or the beginning of a digest.")
+]
+
+
+def find_bundle(which: str) -> tuple[Path, Manifest]:
+    """The bundle that a person means. Raises `BundleError` when there is none, or several."""
+    if Path(which).is_dir():
+        return Path(which), read_manifest(Path(which))
+    found = []
+    for folder in folders_of(bundle_roots()):
+        manifest = read_manifest(folder)
+        if which in (folder.name, manifest.name) or manifest.digest.startswith(which):
+            found.append((folder, manifest))
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(str(folder) for folder, _ in found) or "none"
+    raise BundleError(f"{which}: {len(found)} bundles fit ({known}); give one folder")
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """Every bundle at hand, and what is wrong with those that cannot be used.
+
+    Example: rehearse bundle list
+    """
+    result: dict[str, Any] = {}
+    with errors():
+        for folder in folders_of(bundle_roots()):
+            try:
+                m = read_manifest(folder)
+                result[str(folder)] = f"{m.digest[:12]}  {m.system}  {m.created}"
+            except BundleError as error:
+                result[str(folder)] = f"unusable: {error}"
+    show(result, as_json)
+
+
+@app.command("show")
+def show_(which: Which, as_json: Json = False) -> None:
+    """What a bundle was made from, how good it is, and what it needs.
+
+    Example: rehearse bundle show autoscale
+    """
+    with errors():
+        folder, m = find_bundle(which)
+    sizes = f"hidden {m.hidden}, latent {m.latent}, members {m.members}"
+    show(
+        {
+            "folder": str(folder),
+            "digest": m.digest,
+            "system": m.system,
+            "created": m.created,
+            "bytes": sum(entry.bytes for entry in m.files.values()),
+            "sizes": sizes,
+            "interface_hash": m.interface_hash,
+            "objective_hash": m.objective_hash,
+            "actor_trusted": m.actor_trusted,
+            "lineage": m.lineage,
+            "metrics": m.metrics,
+        },
+        as_json,
+    )
+
+
+@app.command()
+def verify(
+    which: Which,
+    spec: Annotated[str | None, typer.Option(help="Also check that it fits this spec.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check every digest, load every graph, and run each once (exit status 1: unusable).
+
+    Example: rehearse bundle verify autoscale --spec autoscale
+    """
+    from planner.session import load_bundle
+
+    try:
+        folder, manifest = find_bundle(which)
+        bundle = load_bundle(folder, provider="cpu")
+        if spec is not None:
+            bundle.check(spec_of(spec))
+    except BundleError as error:
+        show({"usable": False, "why": str(error)}, as_json)
+        raise typer.Exit(1) from error
+    show({"usable": True, "folder": str(folder), "digest": manifest.digest}, as_json)
+
+
+@app.command()
+def promote(
+    spec: Spec,
+    which: Which,
+    bootstrap: Bootstrap = None,
+    extra: Extra = None,
+    as_json: Json = False,
+) -> None:
+    """Let a bundle act from now on: aligners write it into frames, workers load and switch.
+
+    Example: rehearse bundle promote autoscale ./bundles/better
+    """
+    with errors():
+        system = spec_of(spec)
+        folder, manifest = find_bundle(which)
+        check_fit(system, folder)
+        release(system, folder, manifest, broker_of(bootstrap), extra_settings(extra))
+    show({"released": manifest.digest, "system": system.system}, as_json)
+
+
+@app.command()
+def rollback(
+    spec: Spec, bootstrap: Bootstrap = None, extra: Extra = None, as_json: Json = False
+) -> None:
+    """Go back to the bundle that acted before the present one.
+
+    Example: rehearse bundle rollback autoscale
+    """
+    with errors():
+        system = spec_of(spec)
+        catalog = Catalog(catalog_url())
+        catalog.create()
+        before = catalog.rollback(system.system, at_us=now_us(), by="operator")
+        control = Control("release", now_us(), bundle=before.digest, by="operator")
+        say(system, control, broker_of(bootstrap), extra_settings(extra))
+    show({"released": before.digest, "system": system.system}, as_json)
+
+
+def check_fit(spec: SystemSpec, folder: Path) -> None:
+    """Raises `BundleError` unless the bundle loads and fits the spec."""
+    from planner.session import load_bundle
+
+    load_bundle(folder, provider="cpu").check(spec)
+
+
+def release(
+    spec: SystemSpec, folder: Path, manifest: Manifest, bootstrap: str, extra: dict[str, str]
+) -> None:
+    """Write the release to the catalog and to `S.control`."""
+    catalog = Catalog(catalog_url())
+    catalog.create()
+    at_us = now_us()
+    row = Bundle(
+        digest=manifest.digest,
+        name=manifest.name,
+        system=spec.system,
+        interface_hash=manifest.interface_hash,
+        objective_hash=manifest.objective_hash,
+        path=str(folder.absolute()),
+        lineage=dict(manifest.lineage),
+        created_us=at_us,
+    )
+    catalog.put(row)
+    catalog.promote(spec.system, manifest.digest, at_us=at_us, by="operator")
+    control = Control("release", at_us, bundle=manifest.digest, by="operator")
+    say(spec, control, bootstrap, extra)
+
+
+__all__ = ["CatalogError", "app", "find_bundle", "release"]

@@ -1,0 +1,137 @@
+"""Options that several commands share, how results are printed, and how errors end a command."""
+
+import contextlib
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from infra.broker import Broker, BrokerError, home_folder, start
+from infra.kafka import KafkaSetupError, parse_extra
+from schemas.system import SpecError, SystemSpec, load_spec
+
+console = Console(stderr=True)
+
+Spec = Annotated[
+    str, typer.Argument(metavar="SPEC", help="A shipped system (autoscale, nav2d) or a YAML file.")
+]
+Bootstrap = Annotated[
+    str | None,
+    typer.Option(
+        "--bootstrap-servers",
+        metavar="HOST:PORT,…",
+        help="Kafka to use; without it, the embedded broker is started.",
+    ),
+]
+Extra = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-X", metavar="KEY=VALUE", help="A setting of librdkafka, e.g. security.protocol=SASL_SSL."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Bundles = Annotated[
+    list[Path] | None,
+    typer.Option("--bundle", help="Folder of a bundle; may be repeated. Default: the known ones."),
+]
+
+
+def extra_settings(pairs: list[str] | None) -> dict[str, str]:
+    """The librdkafka settings given as KEY=VALUE."""
+    return parse_extra(pairs or [])
+
+
+def plant_options(pairs: list[str] | None) -> dict[str, Any]:
+    """Options given as NAME=VALUE; numbers become numbers."""
+    options: dict[str, Any] = {}
+    for pair in pairs or []:
+        name, sign, value = pair.partition("=")
+        if not sign or not name:
+            raise typer.BadParameter(f"{pair!r}: write it as NAME=VALUE", param_hint="--option")
+        options[name] = _number(value)
+    return options
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def spec_of(name: str) -> SystemSpec:
+    """The spec named on the command line."""
+    return load_spec(name)
+
+
+def broker_of(bootstrap: str | None) -> str:
+    """The bootstrap servers: as given, or those of the embedded broker, started where needed."""
+    if bootstrap:
+        return bootstrap
+    broker: Broker = start(progress=lambda text: console.print(f"[dim]{text}[/]"))
+    return broker.bootstrap
+
+
+def show(result: Mapping[str, Any], as_json: bool) -> None:
+    """Print a result: one JSON object, or name and value lines for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(result, default=_plain) + "\n")
+        sys.stdout.flush()
+        return
+    out = Console()
+    for name, value in result.items():
+        out.print(f"[bold]{name:>24}[/]  {value}", highlight=False)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return str(value)
+
+
+@contextlib.contextmanager
+def errors() -> Iterator[None]:
+    """Turn the errors that a user can mend into one message and exit status 2."""
+    try:
+        yield
+    except (SpecError, BrokerError, KafkaSetupError, OSError, ValueError, RuntimeError) as error:
+        console.print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, so that work ends cleanly."""
+    event = threading.Event()
+    before = {}
+
+    def handle(*_: object) -> None:
+        event.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, handle)
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def bundle_roots() -> list[Path]:
+    """Folders that hold bundles: that of the home folder, then the shipped ones."""
+    shipped = Path(__file__).parents[2] / "planner" / "bundles"
+    return [root for root in (home_folder() / "bundles", shipped) if root.is_dir()]
+
+
+def catalog_url() -> str:
+    """The catalog in the home folder."""
+    folder = home_folder().absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder / 'catalog.sqlite'}"

@@ -1,0 +1,167 @@
+"""The parts of the loop, one process each: align, worker, sink, plant."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from infra.broker import home_folder
+from streams.commands.options import (
+    Bootstrap,
+    Bundles,
+    Extra,
+    Json,
+    Seed,
+    Spec,
+    broker_of,
+    bundle_roots,
+    catalog_url,
+    errors,
+    extra_settings,
+    plant_options,
+    show,
+    spec_of,
+    stopping,
+)
+
+Clock = Annotated[
+    Literal["wall", "event"],
+    typer.Option(help="Real time, or the time that the readings' watermarks say."),
+]
+
+
+def align(
+    spec: Spec,
+    clock: Clock = "wall",
+    bootstrap: Bootstrap = None,
+    extra: Extra = None,
+    as_json: Json = False,
+) -> None:
+    """Turn sensor topics into frames: one cohort of entities at one tick.
+
+    Example: rehearse align my-system.yaml --bootstrap-servers kafka:9092
+    """
+    from streams.align_kafka import run_align
+
+    with errors(), stopping() as stop:
+        result = run_align(
+            spec_of(spec), broker_of(bootstrap), extra_settings(extra), stop, clock=clock
+        )
+    show(result, as_json)
+
+
+def worker(
+    spec: Spec,
+    clock: Clock = "wall",
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Decide and log; publish no action.")
+    ] = False,
+    name: Annotated[str, typer.Option("--id", help="Stays the same over restarts.")] = "worker-0",
+    bundles: Bundles = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of its local store.")] = None,
+    provider: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where ONNX runs.")] = (
+        "auto"
+    ),
+    bootstrap: Bootstrap = None,
+    extra: Extra = None,
+    as_json: Json = False,
+) -> None:
+    """Decide: frames in; beliefs, gated actions and trajectories out.
+
+    Example: rehearse worker my-system.yaml --shadow --bootstrap-servers kafka:9092
+    """
+    from streams.worker import run_worker
+
+    with errors(), stopping() as stop:
+        system = spec_of(spec)
+        result = run_worker(
+            system,
+            broker_of(bootstrap),
+            extra_settings(extra),
+            stop,
+            bundles=bundles or bundle_roots(),
+            worker_id=name,
+            data_dir=data_dir or home_folder() / "workers" / system.system / name,
+            shadow=shadow,
+            clock=clock,
+            provider=provider,
+        )
+    show(result, as_json)
+
+
+def sink(
+    spec: Spec,
+    out: Annotated[Path | None, typer.Option(help="Folder for Parquet files.")] = None,
+    catalog: Annotated[
+        str | None, typer.Option(help="SQLAlchemy URL of the catalog; default: SQLite at home.")
+    ] = None,
+    bootstrap: Bootstrap = None,
+    extra: Extra = None,
+    as_json: Json = False,
+) -> None:
+    """Write trajectories to Parquet by system and day, and index them in the catalog.
+
+    Example: rehearse sink autoscale --out ./trajectories
+    """
+    from streams.sink import run_sink
+
+    with errors(), stopping() as stop:
+        result = run_sink(
+            spec_of(spec),
+            broker_of(bootstrap),
+            extra_settings(extra),
+            stop,
+            out_dir=out or home_folder() / "trajectories",
+            catalog_url=catalog or catalog_url(),
+        )
+    show(result, as_json)
+
+
+def plant(
+    spec: Spec,
+    ticks: Annotated[int | None, typer.Option(help="Stop after so many ticks.")] = None,
+    lockstep: Annotated[
+        bool, typer.Option("--lockstep", help="Wait for the actions of each tick.")
+    ] = False,
+    speed: Annotated[float | None, typer.Option(help="Event clock, N times real time.")] = None,
+    seed: Seed = 0,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="NAME=VALUE", help="Of the plant; may be repeated."),
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="Parquet with a row per tick and entity.")
+    ] = None,
+    bootstrap: Bootstrap = None,
+    extra: Extra = None,
+    as_json: Json = False,
+) -> None:
+    """Put the simulator that a spec names on its topics: readings out, actions in.
+
+    Example: rehearse plant nav2d --ticks 600 -o robots=50
+    """
+    from infra.plants.base import make_plant
+    from streams.plant import run_plant
+
+    with errors(), stopping() as stop:
+        system = spec_of(spec)
+        parsed: dict[str, Any] = plant_options(options)
+        result = run_plant(
+            system,
+            make_plant(system, **parsed),
+            broker_of(bootstrap),
+            extra_settings(extra),
+            stop,
+            ticks=ticks,
+            lockstep=lockstep,
+            speed=speed,
+            seed=seed,
+            log=log,
+        )
+    show(result, as_json)
+
+
+def add(app: typer.Typer) -> None:
+    """Add these commands to the main one."""
+    for command in (align, worker, sink, plant):
+        app.command(rich_help_panel="The parts, one process each")(command)

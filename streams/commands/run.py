@@ -1,0 +1,148 @@
+"""`rehearse demo` and `rehearse run`: the whole loop."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+
+from infra.broker import home_folder
+from infra.kafka import client_config, ensure_topics
+from schemas.topics import topics_of
+from streams.commands.options import (
+    Bootstrap,
+    Bundles,
+    Extra,
+    Json,
+    Seed,
+    Spec,
+    broker_of,
+    bundle_roots,
+    console,
+    errors,
+    extra_settings,
+    plant_options,
+    show,
+    spec_of,
+    stopping,
+)
+
+
+def demo(
+    system: Annotated[
+        str, typer.Option(help="autoscale (services under a day of load) or nav2d (200 robots).")
+    ] = "autoscale",
+    trace: Annotated[
+        Path | None, typer.Option(help="Load as Parquet or CSV; default: recorded or generated.")
+    ] = None,
+    time_column: Annotated[str | None, typer.Option(help="Of the trace.")] = None,
+    value_column: Annotated[str | None, typer.Option(help="Of the trace.")] = None,
+    day: Annotated[
+        int | None, typer.Option(help="Full day of the trace; default: its first test day.")
+    ] = None,
+    ticks: Annotated[int | None, typer.Option(help="Stop after so many ticks.")] = None,
+    retrain: Annotated[
+        bool,
+        typer.Option("--retrain", help="Collect, train, and hand over while the stream runs."),
+    ] = False,
+    seed: Seed = 0,
+    bundles: Bundles = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="NAME=VALUE", help="Of the plant; may be repeated."),
+    ] = None,
+    keep_topics: Annotated[bool, typer.Option(help="Leave the run's topics behind.")] = False,
+    bootstrap: Bootstrap = None,
+    extra: Extra = None,
+    as_json: Json = False,
+) -> None:
+    """The whole loop on real topics: a live table, a summary, and an HTML report.
+
+    Example: rehearse demo --system nav2d
+    """
+    from streams.demo import DemoOptions, run_demo
+    from streams.demo_text import print_summary
+    from streams.retrain import run_retrain
+
+    with errors(), stopping():
+        chosen = DemoOptions(
+            system=system,
+            trace=trace,
+            time_column=time_column,
+            value_column=value_column,
+            day=day,
+            ticks=ticks,
+            seed=seed,
+            bundles=tuple(bundles or bundle_roots()),
+            plant_options=plant_options(options),
+            keep_topics=keep_topics,
+        )
+        run = run_retrain if retrain else run_demo
+        place = broker_of(bootstrap)
+        result = run(chosen, home_folder().absolute(), place, extra_settings(extra), console)
+    if as_json:
+        show(result, True)
+    else:
+        print_summary(result)
+
+
+def run(
+    spec: Spec,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Decide and log; publish no action: how to start.")
+    ] = False,
+    plant: Annotated[
+        bool, typer.Option("--plant", help="Also run the simulator that the spec names.")
+    ] = False,
+    lockstep: Annotated[
+        bool, typer.Option("--lockstep", help="With --plant: event clock, as fast as it goes.")
+    ] = False,
+    bundles: Bundles = None,
+    bootstrap: Bootstrap = None,
+    extra: Extra = None,
+    as_json: Json = False,
+) -> None:
+    """Aligner, worker and sink (and plant), supervised, against any broker, until Ctrl-C.
+
+    Example: rehearse run my-system.yaml --shadow --bootstrap-servers kafka:9092
+    """
+    from streams.monitor import Monitor, live_table
+    from streams.supervise import Supervisor
+
+    with errors(), stopping() as stop:
+        system = spec_of(spec)
+        place, settings = broker_of(bootstrap), extra_settings(extra)
+        ensure_topics(
+            client_config(place, settings),
+            [(t.name, t.partitions, t.config) for t in topics_of(system)],
+        )
+        pairs = [part for key, value in settings.items() for part in ("-X", f"{key}={value}")]
+        connection = ["--bootstrap-servers", place, *pairs]
+        clock = ["--clock", "event" if plant and lockstep else "wall"]
+        chosen = [part for path in bundles or [] for part in ("--bundle", str(path))]
+        began = time.monotonic()
+        monitor = Monitor(system, place, settings)
+        with Supervisor(home_folder().absolute() / "runs" / system.system) as supervisor:
+            supervisor.start("sink", "sink", spec, *connection)
+            mode = ["--shadow"] if shadow else []
+            supervisor.start("worker", "worker", spec, *clock, *mode, *chosen, *connection)
+            supervisor.start("align", "align", spec, *clock, *connection)
+            if plant:
+                way = ["--lockstep"] if lockstep else []
+                supervisor.start("plant", "plant", spec, *way, *connection)
+            with Live(console=console, refresh_per_second=4) as live:
+                while not stop.is_set():
+                    monitor.poll(0.25)
+                    supervisor.check()
+                    seconds = time.monotonic() - began
+                    live.update(live_table(system, monitor.statistics, None, seconds))
+        summaries: dict[str, Any] = {p.name: p.summary() for p in supervisor.processes}
+        monitor.close()
+    show({"system": system.system, "shadow": shadow, **summaries}, as_json)
+
+
+def add(app: typer.Typer) -> None:
+    """Add these commands to the main one."""
+    for command in (demo, run):
+        app.command(rich_help_panel="The whole loop")(command)

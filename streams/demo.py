@@ -1,0 +1,313 @@
+"""The demo: a whole system on real topics, watched live, set beside others, written to a report."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+from rich.console import Console
+from rich.live import Live
+
+from infra.kafka import client_config, delete_topics, ensure_topics
+from infra.traces import Trace, generate_trace, read_trace
+from schemas.system import SystemSpec, load_spec, parse_spec, spec_path
+from schemas.topics import topics_of
+from streams.baselines import Split, baselines, gap_closed, split
+from streams.bundles import Shelf
+from streams.comparison import compare_policies
+from streams.monitor import Monitor, Statistics, live_table
+from streams.supervise import Process, ProcessFailed, Supervisor
+
+DATA_FILE: Final = "worldcup98_requests_per_minute.parquet"
+QUIET_S: Final = 1.0  # without a new record, the stream has run dry
+NAV2D_TICKS: Final = 300  # half a minute at 10 Hz
+REFRESH_S: Final = 0.25
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What `rehearse demo` was asked for."""
+
+    system: str = "autoscale"
+    trace: Path | None = None
+    time_column: str | None = None
+    value_column: str | None = None
+    day: int | None = None
+    ticks: int | None = None
+    seed: int = 0
+    bundles: tuple[Path, ...] = ()
+    plant_options: Mapping[str, Any] = field(default_factory=dict)
+    keep_topics: bool = False
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything a run needs, before anything is started."""
+
+    spec: SystemSpec
+    spec_file: Path
+    folder: Path
+    ticks: int | None
+    plant: dict[str, Any]
+    window: Split | None
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Take:
+    """What one run of a scene gave."""
+
+    statistics: Statistics
+    summaries: dict[str, dict[str, Any]]
+    seconds: float
+    restarts: int
+
+
+def set_scene(options: DemoOptions, home: Path) -> Scene:
+    """A run folder with its own spec (topics of its own), and the load where the plant has one."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    template = load_spec(options.system)
+    name = f"{template.system}-{stamp}-{os.getpid()}"
+    folder = home / "runs" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    text = spec_path(options.system).read_text()
+    text = "\n".join(
+        f"system: {name}" if line.startswith("system:") else line for line in text.splitlines()
+    )
+    spec_file = folder / "spec.yaml"
+    spec_file.write_text(text + "\n")
+    spec = parse_spec(text, str(spec_file))
+    facts: dict[str, Any] = {"system": template.system, "spec": spec.spec_hash}
+    plant = dict(options.plant_options)
+    window = None
+    ticks = options.ticks
+    if spec.plant is not None and spec.plant.kind == "cluster":
+        trace, facts["load"] = choose_trace(options)
+        window = split(trace, options.day)
+        plant["trace"] = write_trace(window.scored, folder / "load.parquet")
+    elif ticks is None:
+        ticks = NAV2D_TICKS
+    return Scene(spec, spec_file, folder, ticks, plant, window, facts)
+
+
+def choose_trace(options: DemoOptions) -> tuple[Trace, str]:
+    """The load, and where it comes from: --trace, the recorded data at hand, or the generator."""
+    path = options.trace
+    data = os.environ.get("REHEARSE_DATA")
+    if path is None and data and (Path(data) / DATA_FILE).is_file():
+        path = Path(data) / DATA_FILE
+    if path is None:
+        days, seed = 14, options.seed
+        return generate_trace(days=days, seed=seed), f"generated traffic, {days} days, seed {seed}"
+    return read_trace(path, options.time_column, options.value_column), path.name
+
+
+def write_trace(trace: Trace, path: Path) -> Path:
+    """A trace as the plant reads it: time and requests per bin."""
+    rates = trace.rates
+    times = trace.start_us + (
+        pl.arange(0, rates.shape[-1], eager=True) * round(trace.bin_seconds * 1e6)
+    )
+    table = pl.DataFrame(
+        {"time": times.cast(pl.Datetime("us")), "requests": rates * trace.bin_seconds}
+    )
+    table.write_parquet(path)
+    return path
+
+
+class Stage:
+    """Topics and processes of one scene; a context manager that leaves nothing behind."""
+
+    def __init__(
+        self, scene: Scene, options: DemoOptions, bootstrap: str, extra: Mapping[str, str]
+    ) -> None:
+        self.scene, self.options = scene, options
+        self.bootstrap, self.extra = bootstrap, dict(extra)
+        self.topics = topics_of(scene.spec)
+        self.supervisor = Supervisor(scene.folder)
+
+    def __enter__(self) -> "Stage":
+        config = client_config(self.bootstrap, self.extra)
+        ensure_topics(config, [(t.name, t.partitions, t.config) for t in self.topics])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.supervisor.stop()
+        if not self.options.keep_topics:
+            config = client_config(self.bootstrap, self.extra)
+            delete_topics(config, [t.name for t in self.topics])
+
+    def connection(self) -> list[str]:
+        """Command-line options that lead a process to the broker."""
+        pairs = [part for key, value in self.extra.items() for part in ("-X", f"{key}={value}")]
+        return ["--bootstrap-servers", self.bootstrap, *pairs]
+
+    def start_loop(self, clock: str, bundles: tuple[Path, ...], *worker: str) -> None:
+        """Sink, worker and aligner."""
+        spec, connection = str(self.scene.spec_file), self.connection()
+        folder = self.scene.folder
+        chosen = [part for path in bundles for part in ("--bundle", str(path))]
+        start = self.supervisor.start
+        start("sink", "sink", spec, "--out", str(folder / "trajectories"), *connection)
+        data = ("--data-dir", str(folder / "worker-0"))
+        start("worker", "worker", spec, "--clock", clock, *data, *chosen, *worker, *connection)
+        start("align", "align", spec, "--clock", clock, *connection)
+
+    def start_plant(self, lockstep: bool) -> Process:
+        """The plant, with its own log of every tick."""
+        scene = self.scene
+        arguments = ["plant", str(scene.spec_file), "--seed", str(self.options.seed)]
+        arguments += ["--log", str(scene.folder / "ticks.parquet")]
+        arguments += ["--lockstep"] if lockstep else []
+        arguments += [] if scene.ticks is None else ["--ticks", str(scene.ticks)]
+        for name, value in scene.plant.items():
+            arguments += ["--option", f"{name}={value}"]
+        return self.supervisor.start("plant", *arguments, *self.connection())
+
+
+def perform(
+    stage: Stage,
+    console: Console,
+    total: int | None,
+    *,
+    clock: str,
+    meanwhile: Callable[[Statistics], None] = lambda _: None,
+) -> Take:
+    """Run plant and loop until the plant is done and everything it caused has been logged."""
+    begun = time.monotonic()
+    stage.start_loop(clock, stage.options.bundles)
+    plant = stage.start_plant(lockstep=clock == "event")
+    monitor = Monitor(stage.scene.spec, stage.bootstrap, stage.extra)
+    quiet_since = None
+    try:
+        with Live(console=console, refresh_per_second=4, transient=False) as live:
+            while quiet_since is None or time.monotonic() - quiet_since < QUIET_S:
+                came = monitor.poll(REFRESH_S)
+                stage.supervisor.check()
+                meanwhile(monitor.statistics)
+                ended = plant.poll() is not None
+                if not ended or came:
+                    quiet_since = None
+                elif quiet_since is None:
+                    quiet_since = time.monotonic()
+                seconds = time.monotonic() - begun
+                live.update(live_table(stage.scene.spec, monitor.statistics, total, seconds))
+    finally:
+        monitor.close()
+    seconds = time.monotonic() - begun
+    for name in ("align", "worker", "sink"):
+        stage.supervisor.stop(name)
+    processes = stage.supervisor.processes
+    failed = [p for p in processes if p.poll() != 0]
+    if failed:
+        raise ProcessFailed(f"{failed[0].name} ended with {failed[0].poll()}:\n{failed[0].tail()}")
+    restarts = sum(p.restarts for p in processes)
+    return Take(monitor.statistics, {p.name: p.summary() for p in processes}, seconds, restarts)
+
+
+def run_demo(
+    options: DemoOptions, home: Path, bootstrap: str, extra: Mapping[str, str], console: Console
+) -> dict[str, Any]:
+    """The whole demo of a system; the result is what `rehearse demo --json` prints."""
+    scene = set_scene(options, home)
+    judging = _Judging(scene, options, home)
+    try:
+        with Stage(scene, options, bootstrap, extra) as stage:
+            if scene.window is not None:
+                total, clock = _ticks(scene), "event"
+            else:
+                total, clock = scene.ticks or NAV2D_TICKS, "wall"
+            take = perform(stage, console, total, clock=clock)
+        with console.status("comparing with others on the same arrivals"):
+            verdict = judging.verdict(take)
+    finally:
+        judging.close()
+    result = summary(scene, options, take, verdict)
+    from streams.demo_report import write_report
+
+    report = write_report(scene, take, result, home / "reports")
+    return {**result, "report": str(report)}
+
+
+def _ticks(scene: Scene) -> int:
+    assert scene.window is not None
+    whole = int(scene.window.scored.seconds * 1e6 / scene.spec.period_us)
+    return min(whole, scene.ticks or whole)
+
+
+class _Judging:
+    """Baselines, computed at low priority in a process of their own while the stream runs."""
+
+    def __init__(self, scene: Scene, options: DemoOptions, home: Path) -> None:
+        self.scene, self.options = scene, options
+        self.pool: ProcessPoolExecutor | None = None
+        self.future: Future[dict[str, dict[str, Any]]] | None = None
+        if scene.window is not None and scene.ticks is None:
+            self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_yield)
+            given = {k: v for k, v in scene.plant.items() if k != "trace"}
+            arguments = (scene.spec, given, scene.window, options.seed, home / "cache")
+            self.future = self.pool.submit(baselines, *arguments)
+
+    def verdict(self, take: Take) -> dict[str, Any]:
+        """What the result says of others: baselines and the gap, or other policies' returns."""
+        score = take.summaries["plant"]["score"]
+        if self.scene.window is None:
+            others = compare_policies(
+                self.scene.spec,
+                Shelf(self.scene.spec, self.options.bundles).get(None),
+                self.options.seed,
+                self.scene.ticks or NAV2D_TICKS,
+                self.scene.plant,
+            )
+            return {"reached": score["reached"], "returns": others}
+        verdict = {name: score[name] for name in ("cost", "cost_ratio", "slo", "flips")}
+        if self.future is None:
+            return verdict
+        others = self.future.result()
+        return {**verdict, "baselines": others, "gap_closed": gap_closed(score, others)}
+
+    def close(self) -> None:
+        """Stop what is still computing."""
+        if self.pool is not None:
+            self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _yield() -> None:
+    """Only the time that the stream leaves over."""
+    os.nice(15)
+
+
+def summary(
+    scene: Scene, options: DemoOptions, take: Take, verdict: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The figures of a run as plain JSON values."""
+    seen, plant = take.statistics, take.summaries["plant"]
+    sink = take.summaries["sink"]
+    return {
+        **scene.facts,
+        "run": scene.folder.name,
+        "folder": str(scene.folder),
+        "seed": options.seed,
+        "seconds": round(take.seconds, 1),
+        "entities": len(seen.entities),
+        "ticks": plant["ticks"],
+        "frames": seen.frames,
+        "frames_lost": sink["frames_lost"],
+        "decisions": seen.decisions,
+        "modes": dict(seen.modes),
+        "gate": dict(seen.gate),
+        "bundles": dict(seen.bundles),
+        "latency_ms": plant["latency_ms"],
+        "tick_to_action_ms": plant["tick_to_action_ms"],
+        "send_lateness_ms": plant["send_lateness_ms"],
+        "statuses": plant["statuses"],
+        "missing": plant["missing"],
+        "restarts": take.restarts,
+        **verdict,
+    }
