@@ -77,21 +77,13 @@ def step(
     if bundle is not None:
         after, posterior, anchored = update(spec, bundle, row, frame)
         believed = ~anchored
-    made = plan(
-        spec,
-        bundle,
-        posterior,
-        frame,
-        memory,
-        budget or _OUT_OF_TIME,
-        seed_of(bundle),
-        believed=believed,
-    )
+    seed, limit = seed_of(bundle), _OUT_OF_TIME if budget is None else budget
+    made = plan(spec, bundle, posterior, frame, memory, limit, seed, believed=believed)
     made = replace(made, proposal=explore(spec, frame, made.proposal, made.mode))
     gated = gate(
         spec,
         made.proposal,
-        made.fallback,
+        made.proposal if bundle is None else made.fallback,  # explored, where that is asked for
         frame,
         frame.applied,
         made.uncertainty,

@@ -1,0 +1,236 @@
+"""The pure step: the same frames give the same beliefs and actions, whoever computes them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from planner.budget import FreeBudget, RecordedBudget, Spent
+from planner.session import Bundle
+from schemas.codes import Flag, Mode, Reason
+from schemas.frames import ControlView, Frame, decode_frame, encode_frame
+from schemas.system import SystemSpec, load_spec
+from schemas.trajectories import Decisions, decode_trajectory, encode_trajectory
+from streams.belief import Row, decode_row, encode_row
+from streams.decide import is_repeated, realised_reward, step
+from tests.planner.worlds import double_integrator, edited, make_bundle, make_frame
+
+SPEC = edited(
+    "nav2d",
+    ("candidates: 65, horizon: 12, iterations: 1", "candidates: 10, horizon: 4, iterations: 1"),
+    ("candidates: 255, horizon: 20, iterations: 3", "candidates: 20, horizon: 6, iterations: 2"),
+)
+N = 6
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    world = double_integrator(noise=0.05)
+    calibration = {"innovation_band": 1e6, "channel_scale": [1.0] * len(SPEC.columns)}
+    folder = tmp_path_factory.mktemp("bundle")
+    return make_bundle(folder, SPEC, world, calibration=calibration)
+
+
+def frames(ticks: int, count: int = N, seed: int = 3, missing: float = 0.2) -> list[Frame]:
+    """Positions, velocities and goals; some readings are missing, but never in the first frame."""
+    rng = np.random.default_rng(seed)
+    made = []
+    values = rng.uniform(-4, 4, (count, len(SPEC.columns)))
+    for tick in range(ticks):
+        values = values + 0.1 * rng.normal(size=values.shape)
+        seen = np.where(rng.random(values.shape) < (missing if tick else 0), np.nan, values)
+        made.append(make_frame(SPEC, seen, tick=tick, applied=rng.uniform(-1, 1, (count, 2))))
+    return made
+
+
+def run(
+    bundle: Bundle | None, made: list[Frame], row: Row | None = None, spec: SystemSpec = SPEC
+) -> tuple[list[Row], list[Decisions]]:
+    rows, decided = [], []
+    for frame in made:
+        row, decisions = step(spec, bundle, row, frame, FreeBudget(1))
+        rows.append(row)
+        decided.append(decisions)
+    return rows, decided
+
+
+def same(a: Decisions, b: Decisions) -> None:
+    for name, value in vars(a).items():
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(value, getattr(b, name), err_msg=name)
+        else:
+            assert value == getattr(b, name), name
+
+
+def test_the_same_frames_give_the_same_decisions_bit_for_bit(bundle: Bundle) -> None:
+    made = frames(5)
+    rows, decided = run(bundle, made)
+    again_rows, again = run(bundle, [decode_frame(SPEC, encode_frame(SPEC, f)) for f in made])
+    assert [row.digest for row in rows] == [row.digest for row in again_rows]
+    for a, b in zip(decided, again, strict=True):
+        same(a, b)
+    assert (decided[-1].mode == Mode.PLAN).all()
+
+
+def test_a_stored_row_goes_on_as_if_nothing_had_happened(bundle: Bundle) -> None:
+    made = frames(6)
+    rows, decided = run(bundle, made)
+    _, resumed = run(bundle, made[3:], decode_row(encode_row(rows[2])))
+    for a, b in zip(decided[3:], resumed, strict=True):
+        same(a, b)
+
+
+class Twice:
+    """A budget with its own mind: three iterations for the first group, one for the second."""
+
+    def more(self, group: int, iteration: int, work: float) -> bool:
+        return iteration < (3, 1)[group] if group < 2 else False
+
+
+def test_a_replay_spends_what_the_log_says(bundle: Bundle) -> None:
+    made = frames(3)
+    row = run(bundle, made[:2])[0][-1]
+    _, live = step(SPEC, bundle, row, made[2], Twice())
+    logged = decode_trajectory(SPEC, encode_trajectory(SPEC, made[2], live)).decisions
+    spent = Spent.from_dict(logged.spent)
+    _, replayed = step(SPEC, bundle, row, made[2], RecordedBudget(spent))
+    same(live, replayed)
+    _, other = step(SPEC, bundle, row, made[2], FreeBudget(0))
+    assert not np.array_equal(other.action, live.action)
+
+
+def test_the_belief_does_not_depend_on_budget_or_control(bundle: Bundle) -> None:
+    made = frames(4)
+    held = ControlView(holds=("*",), budget="shallow")
+    touched = [replace(f, header=replace(f.header, control=held)) for f in made]
+    plain = run(bundle, made)[0]
+    other = run(bundle, touched)[0]
+    assert [row.digest for row in plain] == [row.digest for row in other]
+    row = None
+    for frame, expected in zip(made, plain, strict=True):
+        row, _ = step(SPEC, bundle, row, frame, None)
+        assert row.digest == expected.digest
+
+
+def test_first_frame_falls_back_and_says_why(bundle: Bundle) -> None:
+    _, decided = run(bundle, frames(2))
+    assert (decided[0].mode == Mode.FALLBACK).all()
+    assert (decided[0].reasons & Reason.NO_BELIEF).all()
+    assert not (decided[1].reasons & Reason.NO_BELIEF).any()
+
+
+def test_late_frames_update_the_belief_and_are_not_planned_on(bundle: Bundle) -> None:
+    made = frames(4)
+    row = run(bundle, made[:3])[0][-1]
+    after, late = step(SPEC, bundle, row, made[3], None)
+    assert (late.reasons & Reason.LATE).all()
+    assert not (late.mode == Mode.PLAN).any()
+    assert (late.tier == -1).all()
+    assert np.isfinite(late.action).all()
+    assert after.tick == 3
+    assert after.digest != row.digest
+
+
+def test_without_a_bundle_the_fallback_brakes() -> None:
+    made = frames(3, missing=0.0)
+    rows, decided = run(None, made)
+    assert rows[-1].bundle == ""
+    assert (decided[-1].mode == Mode.FALLBACK).all()
+    assert (decided[-1].reasons & Reason.NO_MODEL).all()
+    velocity = made[-1].values[:, 2:4]
+    np.testing.assert_allclose(decided[-1].action, np.clip(-2.0 * velocity, -1, 1))
+
+
+def test_a_bundle_of_another_interface_is_not_used(bundle: Bundle) -> None:
+    other = edited("nav2d", ("unit: m/s²", "unit: ft/s²"))
+    row, decisions = step(other, bundle, None, frames(1)[0], FreeBudget(1))
+    assert row.bundle == ""
+    assert (decisions.reasons & Reason.NO_MODEL).all()
+
+
+def test_a_new_bundle_anchors_and_forgets_the_old_plans(bundle: Bundle, tmp_path: Path) -> None:
+    other = make_bundle(tmp_path, SPEC, double_integrator(noise=0.05), name="other")
+    made = frames(4)
+    rows, _ = run(bundle, made[:3])
+    after, decisions = step(SPEC, other, rows[-1], made[3], FreeBudget(1))
+    assert (decisions.mode == Mode.FALLBACK).all()
+    assert (decisions.reasons & Reason.NO_BELIEF).all()
+    assert after.bundle == other.digest
+    assert decisions.bundle == other.digest
+    assert (after.memory["planned_at"] < 0).all()
+
+
+def test_hold_and_override_are_the_operators(bundle: Bundle) -> None:
+    made = frames(3)
+    row = run(bundle, made[:2])[0][-1]
+    control = ControlView(holds=("e001",), overrides={"e002": {"acceleration[0]": 0.25}})
+    frame = replace(made[2], header=replace(made[2].header, control=control))
+    _, decisions = step(SPEC, bundle, row, frame, FreeBudget(1))
+    assert decisions.mode[1] == Mode.HOLD
+    assert decisions.reasons[1] & Reason.HOLD
+    np.testing.assert_array_equal(decisions.action[1], frame.applied[1])
+    assert decisions.mode[2] == Mode.OVERRIDE
+    assert decisions.action[2, 0] == 0.25
+    assert decisions.mode[0] == Mode.PLAN
+
+
+def test_entities_that_leave_and_come_do_not_disturb_the_others(bundle: Bundle) -> None:
+    made = frames(3)
+    row = run(bundle, made[:2])[0][-1]
+    stay = np.array([0, 2, 3, 5])
+    fewer = Frame(
+        header=made[2].header,
+        entities=(*(made[2].entities[i] for i in stay), "z"),
+        values=np.vstack([made[2].values[stay], made[1].values[:1]]),
+        ages=np.zeros((5, len(SPEC.channels)), np.float32),
+        applied=np.vstack([made[2].applied[stay], [[np.nan, np.nan]]]),
+        status=np.zeros(5, np.uint8),
+        flags=np.array([0, 0, 0, 0, Flag.JOINED], np.uint8),
+    )
+    full, _ = step(SPEC, bundle, row, made[2], FreeBudget(0))
+    after, decisions = step(SPEC, bundle, row, fewer, FreeBudget(1))
+    np.testing.assert_allclose(after.hidden[:4], full.hidden[stay], rtol=1e-5, atol=1e-6)
+    assert after.memory["planned_at"].shape == (5,)
+    assert decisions.mode[4] == Mode.FALLBACK
+    assert decisions.reasons[4] & Reason.NO_BELIEF
+
+
+def test_an_empty_cohort_has_an_empty_answer(bundle: Bundle) -> None:
+    frame = make_frame(SPEC, np.zeros((0, len(SPEC.columns))))
+    row, decisions = step(SPEC, bundle, None, frame, FreeBudget(1))
+    assert decisions.action.shape == (0, 2)
+    assert decode_row(encode_row(row)).entities == ()
+
+
+def test_repeated_ticks_and_lower_epochs_are_recognised() -> None:
+    made = frames(3)
+    row = run(None, made[:2])[0][-1]
+    assert is_repeated(row, made[0])
+    assert is_repeated(row, made[1])
+    assert not is_repeated(row, made[2])
+    assert not is_repeated(None, made[0])
+    newer = replace(row, epoch=1)
+    assert is_repeated(newer, made[2])
+    assert not is_repeated(newer, replace(made[2], header=replace(made[2].header, epoch=1)))
+
+
+def test_rewards_are_those_of_the_spec_and_absent_where_an_episode_begins() -> None:
+    spec = load_spec("nav2d")
+    frame = frames(1, missing=0.0)[0]
+    reward = realised_reward(spec, replace(frame, flags=np.array([0, 1, 2, 0, 0, 0], np.uint8)))
+    distance = np.hypot(*(frame.values[:, 0:2] - frame.values[:, 4:6]).T)
+    np.testing.assert_allclose(reward[[0, 3, 4, 5]], -distance[[0, 3, 4, 5]], rtol=1e-6)
+    assert np.isnan(reward[1:3]).all()
+
+
+def test_exploration_moves_the_fallback_inside_the_range() -> None:
+    spec = edited(
+        "nav2d", ("fallback: {kind: brake", "explore: {share: 1.0}\nfallback: {kind: brake")
+    )
+    made = frames(1, missing=0.0)[0]
+    _, plain = step(SPEC, None, None, made, FreeBudget(0))
+    _, varied = step(spec, None, None, made, FreeBudget(0))
+    assert not np.array_equal(plain.action, varied.action)
+    assert (np.abs(varied.action) <= 1).all()
+    np.testing.assert_array_equal(varied.action, step(spec, None, None, made, None)[1].action)
