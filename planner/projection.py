@@ -21,10 +21,12 @@ from schemas.system import SystemSpec
 F64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-ROUNDS = 8
-"""Rounds through all half-spaces; one is enough for one constraint."""
+ROUNDS = 40
+"""Most rounds through all half-spaces; one is enough for one constraint."""
 HALVINGS = 60
 """Bisection steps: to the last bit of the multiplier."""
+INSIDE = 1e-9
+"""How far inside a half-space a projection ends, relative to its bound, so that rounds end."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,13 @@ def project(spec: SystemSpec, values: F64, action: F64, low: F64, high: F64) -> 
     or a constraint is not affine. Ask `violated` again.
     """
     planes = [margin for hard in hard_constraints(spec) for margin in hard.margins]
-    for _ in range(1 if len(planes) == 1 else ROUNDS):
-        for margin in planes:
-            slope, bound = _half_space(spec, margin, values)
+    spaces = [_half_space(spec, margin, values) for margin in planes]
+    for _ in range(ROUNDS):
+        before = action
+        for slope, bound in spaces:
             action = _into(action, slope, bound, low, high)
+        if np.array_equal(action, before) or len(spaces) == 1:
+            break
     return action
 
 
@@ -102,12 +107,10 @@ def _into(action: F64, slope: F64, bound: F64, low: F64, high: F64) -> F64:
     def at(multiplier: F64) -> F64:
         return np.clip(action - multiplier[:, None] * slope, low, high)
 
-    def outside(point: F64) -> Mask:
-        return np.asarray((slope * point).sum(axis=1) > bound)  # False where a channel is NaN
-
-    need = outside(action)
+    need = (slope * action).sum(axis=1) > bound  # False where a channel is NaN
     if not need.any():
         return action
+    aim = bound - INSIDE * np.maximum(1.0, np.abs(bound))
     with np.errstate(all="ignore"):
         steepest = np.abs(slope).max(axis=1)
         # Beyond this multiplier every sloped coordinate stands at its bound.
@@ -117,7 +120,7 @@ def _into(action: F64, slope: F64, bound: F64, low: F64, high: F64) -> F64:
     inside, out = most, np.zeros(len(action))
     for _ in range(HALVINGS):
         middle = (inside + out) / 2
-        beyond = outside(at(middle))
+        beyond = (slope * at(middle)).sum(axis=1) > aim
         out, inside = np.where(beyond, middle, out), np.where(beyond, inside, middle)
     return np.where(need[:, None], at(inside), action)
 

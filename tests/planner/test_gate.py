@@ -1,0 +1,374 @@
+"""The gate: nothing outside the envelope leaves it, and each reason at its boundaries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from planner.gate import CHECKS, envelope, gate
+from schemas.codes import Mode, Reason
+from schemas.frames import ControlView
+from schemas.system import SystemSpec, load_spec
+from tests.planner.worlds import edited, make_frame
+
+AUTOSCALE = load_spec("autoscale")
+NAV = load_spec("nav2d")
+HARD = edited(
+    "nav2d",
+    ("kind: soft", "kind: hard"),
+    ("max(abs(position[0]), abs(position[1])) <= 15", "position[0] + acceleration[0] <= 15"),
+)
+WHOLE = edited(
+    "autoscale",
+    ("requests <= 0.95 * 3 * ready", "requests <= 3 * replicas"),
+    ("kind: soft", "kind: hard"),
+)
+F64 = npt.NDArray[np.float64]
+
+
+def services(count: int = 1, requests: float = 30.0, **more: Any) -> Any:
+    values = np.tile([requests, 20.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0], (count, 1))
+    return make_frame(AUTOSCALE, values, **more)
+
+
+def robots(count: int = 1, x: float = 0.0, **more: Any) -> Any:
+    return make_frame(NAV, np.tile([x, 0.0, 0.0, 0.0, 1.0, 1.0], (count, 1)), **more)
+
+
+def one(
+    spec: SystemSpec, frame: Any, proposal: Any, *, fallback: Any = None, **more: Any
+) -> tuple[Any, Reason, Mode]:
+    """Action, reasons and mode of a single entity."""
+    width = len(spec.action_columns)
+    given_ = np.broadcast_to(np.asarray(proposal, float), (1, width))
+    spare = np.zeros((1, width)) if fallback is None else np.asarray(fallback, float)
+    uncertainty = more.pop("uncertainty", np.zeros(1))
+    out = gate(spec, given_, spare, frame, frame.applied, uncertainty, **more)
+    return out.action[0], Reason(int(out.reasons[0])), Mode(int(out.mode[0]))
+
+
+def test_what_is_allowed_passes_unchanged() -> None:
+    action, reasons, mode = one(AUTOSCALE, services(applied=[[20.0]]), 23.0)
+    assert (action[0], reasons, mode) == (23.0, Reason(0), Mode.PLAN)
+
+
+@pytest.mark.parametrize(
+    ("proposal", "expected", "reason"),
+    [
+        (40.0, 40.0, Reason(0)),
+        (41.0, 40.0, Reason.RATE),
+        (15.0, 15.0, Reason(0)),
+        (14.0, 15.0, Reason.RATE),
+        (201.0, 40.0, Reason.RANGE | Reason.RATE),
+        (0.0, 15.0, Reason.RANGE | Reason.RATE),
+        (22.5, 22.0, Reason.ROUNDED),
+        (40.4, 40.0, Reason.ROUNDED),
+        (40.6, 40.0, Reason.ROUNDED | Reason.RATE),
+        (np.nan, 20.0, Reason.NOT_FINITE),
+        (np.inf, 20.0, Reason.NOT_FINITE),
+        (-np.inf, 20.0, Reason.NOT_FINITE),
+        (5e-324, 15.0, Reason.RANGE | Reason.RATE),
+    ],
+)
+def test_range_rate_and_rounding(proposal: float, expected: float, reason: Reason) -> None:
+    frame = services(applied=[[20.0]])
+    action, reasons, mode = one(AUTOSCALE, frame, proposal, fallback=[[20.0]])
+    assert action[0] == expected
+    assert reasons == reason
+    assert mode == (Mode.FALLBACK if reason == Reason.NOT_FINITE else Mode.PLAN)
+
+
+def test_the_ends_of_the_range_are_inside() -> None:
+    for value, reason in ((1.0, Reason(0)), (200.0, Reason(0)), (0.999, Reason.RANGE)):
+        action, reasons, _ = one(AUTOSCALE, services(), value)
+        assert reasons == reason
+        assert action[0] == max(value, 1.0)
+
+
+def test_the_rate_counts_from_the_applied_value_moved_into_range() -> None:
+    action, reasons, _ = one(AUTOSCALE, services(applied=[[500.0]]), 190.0)
+    assert action[0] == 195.0  # 200 - 5
+    assert reasons == Reason.RATE
+
+
+def test_an_unknown_applied_value_sets_no_rate_limit() -> None:
+    action, reasons, _ = one(AUTOSCALE, services(), 150.0)
+    assert (action[0], reasons) == (150.0, Reason(0))
+
+
+@pytest.mark.parametrize(
+    ("uncertainty", "refused"),
+    [(0.3, False), (np.nextafter(0.3, 1), True), (np.nan, True), (0.0, False), (np.inf, True)],
+)
+def test_uncertainty_is_limited_for_learned_modes_only(uncertainty: float, refused: bool) -> None:
+    frame = services(applied=[[20.0]])
+    for mode in Mode.PLAN, Mode.FOLLOW, Mode.ACTOR:
+        action, reasons, out = one(
+            AUTOSCALE,
+            frame,
+            25.0,
+            fallback=[[18.0]],
+            uncertainty=np.array([uncertainty]),
+            mode=np.array([mode], np.uint8),
+        )
+        assert (Reason.UNCERTAIN in reasons) is refused
+        assert out == (Mode.FALLBACK if refused else mode)
+        assert action[0] == (18.0 if refused else 25.0)
+    spare = np.array([Mode.FALLBACK], np.uint8)
+    _, reasons, _ = one(AUTOSCALE, frame, 25.0, uncertainty=np.array([uncertainty]), mode=spare)
+    assert Reason.UNCERTAIN not in reasons
+
+
+def test_without_a_limit_uncertainty_is_ignored() -> None:
+    free = edited("autoscale", ("gate: {max_uncertainty: 0.3, stale_after: 45 s}", "gate: {}"))
+    frame = services(applied=[[20.0]], age=1e6)
+    action, reasons, _ = one(free, frame, 25.0, uncertainty=np.array([np.inf]))
+    assert (action[0], reasons) == (25.0, Reason(0))  # neither is there a limit on age
+
+
+@pytest.mark.parametrize(
+    ("age", "stale"), [(45.0, False), (45.001, True), (np.nan, True), (0.0, False)]
+)
+def test_stale_observations_bring_the_fallback(age: float, stale: bool) -> None:
+    frame = services(applied=[[20.0]])
+    frame.ages[0, 2] = age
+    action, reasons, mode = one(AUTOSCALE, frame, 25.0, fallback=[[18.0]])
+    assert (Reason.STALE in reasons) is stale
+    assert action[0] == (18.0 if stale else 25.0)
+    assert mode == (Mode.FALLBACK if stale else Mode.PLAN)
+
+
+def test_no_belief_no_model_and_late() -> None:
+    frame = services(applied=[[20.0]])
+    spare = [[18.0]]
+    action, reasons, mode = one(AUTOSCALE, frame, 25.0, fallback=spare, believed=np.array([False]))
+    assert (action[0], reasons, mode) == (18.0, Reason.NO_BELIEF, Mode.FALLBACK)
+    action, reasons, mode = one(AUTOSCALE, frame, 25.0, fallback=spare, model=False)
+    assert (action[0], reasons, mode) == (18.0, Reason.NO_MODEL, Mode.FALLBACK)
+    action, reasons, mode = one(AUTOSCALE, frame, 25.0, fallback=spare, late=True)
+    assert (action[0], reasons, mode) == (25.0, Reason.LATE, Mode.PLAN)
+
+
+def test_a_proposal_of_another_shape_is_replaced_as_a_whole() -> None:
+    frame = services(3, applied=[[20.0]] * 3)
+    spare = np.full((3, 1), 18.0)
+    for shape in ((2, 1), (3, 2), (3,), (), (3, 1, 1)):
+        out = gate(AUTOSCALE, np.full(shape, 25.0), spare, frame, frame.applied, np.zeros(3))
+        assert (out.action == 18.0).all()
+        assert (out.reasons == Reason.SHAPE).all()
+        assert (out.mode == Mode.FALLBACK).all()
+
+
+def test_hold_keeps_the_applied_value() -> None:
+    for holds in (("*",), ("e000",)):
+        frame = services(applied=[[20.0]], control=ControlView(holds=holds))
+        action, reasons, mode = one(AUTOSCALE, frame, 25.0)
+        assert (action[0], reasons, mode) == (20.0, Reason.HOLD, Mode.HOLD)
+    frame = services(applied=[[20.0]], control=ControlView(holds=("another",)))
+    assert one(AUTOSCALE, frame, 25.0)[2] == Mode.PLAN
+
+
+def test_a_hold_of_an_unknown_value_is_refused() -> None:
+    frame = services(control=ControlView(holds=("*",)))
+    out = gate(AUTOSCALE, np.full((1, 1), 25.0), np.ones((1, 1)), frame, frame.applied, np.zeros(1))
+    assert out.mode[0] == Mode.REFUSED
+    assert np.isnan(out.action[0, 0])
+    assert not out.published[0]
+    assert out.reasons[0] == Reason.HOLD
+
+
+def test_an_override_is_emitted_within_range_and_rate() -> None:
+    cases = {
+        30.0: (30.0, Reason(0)),
+        90.0: (40.0, Reason.RATE),
+        300.0: (40.0, Reason.RATE | Reason.RANGE),
+    }
+    for wanted, (expected, more) in cases.items():
+        control = ControlView(overrides={"e000": {"replicas": wanted}})
+        frame = services(applied=[[20.0]], control=control)
+        action, reasons, mode = one(AUTOSCALE, frame, 25.0)
+        assert (action[0], reasons, mode) == (expected, Reason.OVERRIDE | more, Mode.OVERRIDE)
+
+
+def test_overrides_that_mean_nothing_are_ignored() -> None:
+    control = ControlView(
+        overrides={"e000": {"nothing": 3.0, "replicas": np.nan}, "unknown": {"replicas": 3.0}}
+    )
+    _, reasons, mode = one(AUTOSCALE, services(applied=[[20.0]], control=control), 25.0)
+    assert (reasons, mode) == (Reason(0), Mode.PLAN)
+
+
+def test_an_override_of_one_actuator_leaves_the_other_to_the_planner() -> None:
+    control = ControlView(overrides={"e000": {"acceleration[1]": -0.5}})
+    action, _, mode = one(NAV, robots(control=control), [0.25, 0.75])
+    assert action.tolist() == [0.25, -0.5]
+    assert mode == Mode.OVERRIDE
+
+
+def test_hold_goes_before_override() -> None:
+    control = ControlView(holds=("*",), overrides={"e000": {"replicas": 30.0}})
+    action, reasons, mode = one(AUTOSCALE, services(applied=[[20.0]], control=control), 25.0)
+    assert action[0] == 20.0
+    assert reasons == Reason.HOLD | Reason.OVERRIDE
+    assert mode == Mode.HOLD
+
+
+@pytest.mark.parametrize(("x", "wanted", "expected"), [(14.5, 0.5, 0.5), (14.75, 0.5, 0.25)])
+def test_hard_constraints_are_projected(x: float, wanted: float, expected: float) -> None:
+    action, reasons, mode = one(HARD, robots(x=x), [wanted, 0.125])
+    assert action == pytest.approx([expected, 0.125], abs=1e-7)
+    assert x + action[0] <= 15.0
+    assert (Reason.CONSTRAINT in reasons) is (wanted != expected)
+    assert mode == Mode.PLAN
+
+
+def test_what_cannot_be_projected_becomes_the_fallback() -> None:
+    action, reasons, mode = one(HARD, robots(x=17.0), [0.5, 0.5], fallback=[[-0.25, 0.0]])
+    assert action.tolist() == [-0.25, 0.0]
+    assert (reasons, mode) == (Reason.CONSTRAINT, Mode.FALLBACK)
+    action, reasons, mode = one(HARD, robots(x=np.nan), [0.5, 0.5], fallback=[[-0.25, 0.0]])
+    assert (reasons, mode) == (Reason.CONSTRAINT, Mode.FALLBACK)
+
+
+def test_constraints_mark_operators_and_the_fallback_but_leave_them() -> None:
+    control = ControlView(overrides={"e000": {"acceleration[0]": 1.0}})
+    action, reasons, mode = one(HARD, robots(x=14.5, control=control), [0.0, 0.0])
+    assert action[0] == 1.0
+    assert (reasons, mode) == (Reason.OVERRIDE | Reason.CONSTRAINT, Mode.OVERRIDE)
+    action, reasons, mode = one(
+        HARD, robots(x=14.5), [1.0, 0.0], mode=np.array([Mode.FALLBACK], np.uint8)
+    )
+    assert action[0] == 1.0
+    assert (reasons, mode) == (Reason.CONSTRAINT, Mode.FALLBACK)
+
+
+def test_projected_whole_numbers_stay_on_the_safe_side() -> None:
+    frame = services(requests=70.0, applied=[[20.0]])  # at least 23.3 replicas
+    action, reasons, _ = one(WHOLE, frame, 21.0)
+    assert action[0] == 24.0
+    assert reasons == Reason.CONSTRAINT
+    low = edited(
+        "autoscale",
+        ("requests <= 0.95 * 3 * ready", "3 * replicas <= requests"),
+        ("kind: soft", "kind: hard"),
+    )
+    action, _, _ = one(low, frame, 30.0)
+    assert action[0] == 23.0
+
+
+def test_a_fallback_that_is_not_finite_becomes_the_safe_value() -> None:
+    action, reasons, _ = one(NAV, robots(), [np.nan, 0.0], fallback=[[np.inf, np.nan]])
+    assert action.tolist() == [0.0, 0.0]
+    assert reasons == Reason.NOT_FINITE
+
+
+def test_the_list_of_checks_is_complete() -> None:
+    """Each reason that the gate can give has a check; nothing is checked twice."""
+    assert len(set(CHECKS)) == len(CHECKS)
+    text = " ".join(check.__name__ for check in CHECKS)
+    for word in (
+        "finite",
+        "range",
+        "rate",
+        "rounding",
+        "constraints",
+        "uncertainty",
+        "stale",
+        "hold",
+        "override",
+        "belief",
+        "model",
+        "shape",
+    ):
+        assert f"check_{word}" in text
+
+
+ANY = st.floats(allow_nan=True, allow_infinity=True, allow_subnormal=True, width=64)
+KEYS = ("autoscale", "nav2d", "hard", "whole")
+SPECS = dict(zip(KEYS, (AUTOSCALE, NAV, HARD, WHOLE), strict=True))
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> dict[str, Any]:
+    spec = SPECS[draw(st.sampled_from(KEYS))]
+    count = draw(st.integers(0, 4))
+    width = len(spec.action_columns)
+
+    def floats(*shape: int, elements: Any = ANY) -> F64:
+        out: F64 = draw(hnp.arrays(np.float64, shape, elements=elements))
+        return out
+
+    shape = (count, width) if draw(st.booleans()) else draw(hnp.array_shapes(max_side=4))
+    overrides = draw(
+        st.dictionaries(
+            st.sampled_from(["e000", "e001"]),
+            st.dictionaries(st.sampled_from([*spec.action_columns, "other"]), ANY, max_size=2),
+        )
+    )
+    control = ControlView(
+        holds=tuple(draw(st.lists(st.sampled_from(["*", "e000"]), max_size=1))), overrides=overrides
+    )
+    frame = make_frame(
+        spec, floats(count, len(spec.columns)), applied=floats(count, width), control=control
+    )
+    frame.ages[:] = draw(st.sampled_from([0.0, 100.0, np.nan]))
+    return {
+        "spec": spec,
+        "proposal": floats(*shape),
+        "fallback": floats(count, width),
+        "frame": frame,
+        "last_applied": frame.applied,
+        "uncertainty": floats(count),
+        "mode": draw(hnp.arrays(np.uint8, count, elements=st.sampled_from([0, 1, 2, 3]))),
+        "believed": draw(hnp.arrays(np.bool_, count)),
+        "model": draw(st.booleans()),
+        "late": draw(st.booleans()),
+    }
+
+
+@given(situations())
+def test_nothing_outside_the_envelope_ever_leaves(situation: dict[str, Any]) -> None:
+    spec, applied = situation["spec"], situation["last_applied"]
+    before = {name: np.array(situation[name]) for name in ("proposal", "fallback", "mode")}
+    out = gate(**situation)
+    for name, array in before.items():  # pure: its arguments are as they were
+        np.testing.assert_array_equal(situation[name], array)
+    assert out.action.shape == applied.shape
+    sent = out.action[out.published]
+    low, high = envelope(spec, applied[out.published])
+    assert np.isfinite(sent).all()
+    assert ((sent >= low) & (sent <= high)).all()
+    assert ((sent >= spec.action_low) & (sent <= spec.action_high)).all()
+    assert (np.rint(sent)[:, spec.action_integer] == sent[:, spec.action_integer]).all()
+    rise = sent - np.clip(applied[out.published], spec.action_low, spec.action_high)
+    slack = spec.action_integer * 0.5  # an applied value between whole numbers counts as rounded
+    assert not (rise > spec.rate_up + slack).any()
+    assert not (-rise > spec.rate_down + slack).any()
+    assert np.isnan(out.action[~out.published]).all()
+    learned = np.isin(out.mode, (Mode.PLAN, Mode.FOLLOW, Mode.ACTOR))
+    assert not (learned & ~situation["believed"]).any()
+    assert situation["model"] or not learned.any()
+
+
+@given(situations())
+def test_the_gate_is_idempotent_on_what_it_let_out(situation: dict[str, Any]) -> None:
+    first = gate(**situation)
+    again = gate(
+        **{**situation, "proposal": first.action, "mode": first.mode, "fallback": first.action}
+    )
+    kept = first.published & again.published
+    np.testing.assert_array_equal(first.action[kept], again.action[kept])
+
+
+@given(hnp.arrays(np.float64, (3, 1), elements=ANY))
+def test_the_envelope_is_never_empty(applied: F64) -> None:
+    low, high = envelope(AUTOSCALE, applied)
+    assert (low <= high).all()
+    assert (low >= 1).all()
+    assert (high <= 200).all()
