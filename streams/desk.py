@@ -18,7 +18,7 @@ from schemas.messages import Action, DeadLetter, action_id, cloudevents_headers,
 from schemas.system import SystemSpec
 from schemas.topics import cohort_of, partition_of, topic, topics_of
 from schemas.trajectories import KEY_FRAME_EVERY, Decisions, encode_trajectory
-from streams.belief import Row, decode_row, encode_row
+from streams.belief import Row, RowError, decode_row, encode_row
 from streams.bundles import Shelf
 from streams.publish import Publisher, Record
 
@@ -59,6 +59,7 @@ class Tally:
     frames: int = 0
     repeated: int = 0
     rejected: int = 0
+    unreadable: int = 0  # stored rows that could not be used
     gaps: int = 0  # a cohort's tick that does not follow the last one
     modes: Counter[int] = field(default_factory=Counter)
     reasons: Counter[int] = field(default_factory=Counter)
@@ -80,6 +81,7 @@ class Tally:
             "frames_repeated": self.repeated,
             "frames_rejected": self.rejected,
             "gaps": self.gaps,
+            "rows_unreadable": self.unreadable,
             "decisions": sum(self.modes.values()),
             "modes": {Mode(m).name.lower(): n for m, n in sorted(self.modes.items())},
             "gate": {Reason(r).name.lower(): n for r, n in sorted(self.reasons.items())},  # type: ignore[union-attr]
@@ -154,13 +156,20 @@ class Desk:
 
     def row(self, event: Any, frame: Frame) -> Row | None:
         """The cohort's row before `frame`; None for a cohort that was never seen."""
-        row = self._rows.get(frame.cohort)
-        if row is None:
-            stored = self._table.read(event.message.partition, frame.cohort)
-            row = None if stored is None else decode_row(stored)
+        row = self._rows.get(frame.cohort) or self._stored(event.message.partition, frame.cohort)
         if row is not None and frame.tick > row.tick + 1:
             self.tally.gaps += 1
         return row
+
+    def _stored(self, partition: int, cohort: int) -> Row | None:
+        data = self._table.read(partition, cohort)
+        try:
+            return None if data is None else decode_row(data)
+        except RowError as error:
+            # Of another version, say. The belief can be had again: from the next observation.
+            _log.error("belief row unusable; anchoring", cohort=cohort, error=str(error))
+            self.tally.unreadable += 1
+            return None
 
     def bundle(self, frame: Frame) -> Bundle | None:
         """The released bundle as of the frame's tick; waits for one that is not loaded yet."""
