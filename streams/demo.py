@@ -171,44 +171,68 @@ class Stage:
         return self.supervisor.start("plant", *arguments, *self.connection())
 
 
-def perform(
-    stage: Stage,
-    console: Console,
-    total: int | None,
-    *,
-    clock: str,
-    meanwhile: Callable[[Statistics], None] = lambda _: None,
-) -> Take:
-    """Run plant and loop until the plant is done and everything it caused has been logged."""
-    begun = time.monotonic()
-    stage.start_loop(clock, stage.options.bundles)
-    plant = stage.start_plant(lockstep=clock == "event")
-    monitor = Monitor(stage.scene.spec, stage.bootstrap, stage.extra)
-    quiet_since = None
-    try:
-        with Live(console=console, refresh_per_second=4, transient=False) as live:
-            while quiet_since is None or time.monotonic() - quiet_since < QUIET_S:
-                came = monitor.poll(REFRESH_S)
-                stage.supervisor.check()
-                meanwhile(monitor.statistics)
-                ended = plant.poll() is not None
-                if not ended or came:
-                    quiet_since = None
-                elif quiet_since is None:
-                    quiet_since = time.monotonic()
-                seconds = time.monotonic() - begun
-                live.update(live_table(stage.scene.spec, monitor.statistics, total, seconds))
-    finally:
-        monitor.close()
-    seconds = time.monotonic() - begun
-    for name in ("align", "worker", "sink"):
-        stage.supervisor.stop(name)
-    processes = stage.supervisor.processes
-    failed = [p for p in processes if p.poll() != 0]
-    if failed:
-        raise ProcessFailed(f"{failed[0].name} ended with {failed[0].poll()}:\n{failed[0].tail()}")
-    restarts = sum(p.restarts for p in processes)
-    return Take(monitor.statistics, {p.name: p.summary() for p in processes}, seconds, restarts)
+class Show:
+    """A stage with its loop running, watched live until something is the case."""
+
+    def __init__(self, stage: Stage, console: Console, total: int | None) -> None:
+        self.stage, self.console, self.total = stage, console, total
+        self.begun = time.monotonic()
+        self.monitor = Monitor(stage.scene.spec, stage.bootstrap, stage.extra)
+
+    @property
+    def seen(self) -> Statistics:
+        """What the topics have shown so far."""
+        return self.monitor.statistics
+
+    @property
+    def seconds(self) -> float:
+        """Since the loop was started."""
+        return time.monotonic() - self.begun
+
+    def until(self, done: Callable[[Statistics], bool], note: str = "") -> None:
+        """Watch, and restart what crashes, until `done` says so."""
+        spec = self.stage.scene.spec
+        with Live(console=self.console, refresh_per_second=4) as live:
+            while not done(self.seen):
+                self.monitor.poll(REFRESH_S)
+                self.stage.supervisor.check()
+                live.update(live_table(spec, self.seen, self.total, self.seconds, note))
+
+    def until_dry(self, plant: Process) -> None:
+        """Watch until the plant has ended and nothing that it caused is still on its way."""
+        quiet = QuietTime(QUIET_S)
+        self.until(lambda seen: plant.poll() is not None and quiet.since(seen.frames))
+
+    def finish(self) -> Take:
+        """Stop the loop in the order in which data flows, and gather what each part says."""
+        seconds = self.seconds
+        self.monitor.close()
+        for name in ("plant", "align", "worker", "sink"):
+            self.stage.supervisor.stop(name)
+        processes = self.stage.supervisor.processes
+        for process in processes:
+            if process.poll() != 0:
+                raise ProcessFailed(
+                    f"{process.name} ended with status {process.poll()}; the end of "
+                    f"{process.log}:\n{process.tail()}"
+                )
+        summaries = {process.name: process.summary() for process in processes}
+        restarts = sum(process.restarts for process in processes)
+        return Take(self.seen, summaries, seconds, restarts)
+
+
+class QuietTime:
+    """Whether a count has stood still for a while."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.count, self.at = -1, time.monotonic()
+
+    def since(self, count: int) -> bool:
+        """True once `count` has not changed for the given time."""
+        if count != self.count:
+            self.count, self.at = count, time.monotonic()
+        return time.monotonic() - self.at >= self.seconds
 
 
 def run_demo(
@@ -223,7 +247,11 @@ def run_demo(
                 total, clock = _ticks(scene), "event"
             else:
                 total, clock = scene.ticks or NAV2D_TICKS, "wall"
-            take = perform(stage, console, total, clock=clock)
+            stage.start_loop(clock, options.bundles)
+            plant = stage.start_plant(lockstep=clock == "event")
+            show = Show(stage, console, total)
+            show.until_dry(plant)
+            take = show.finish()
         with console.status("comparing with others on the same arrivals"):
             verdict = judging.verdict(take)
     finally:

@@ -140,7 +140,7 @@ def _row(name: str, score: Mapping[str, Any], parameter: float | None) -> dict[s
 def _course(
     page: Page, scene: "Scene", ticks: pl.DataFrame, others: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    entity = ticks["entity"].min()
+    entity = str(ticks["entity"].min())
     one = ticks.filter(pl.col("entity") == entity).sort("time_s")
     times = pl.from_epoch(one["time_s"].cast(pl.Int64)).to_list()
     page.section(
@@ -186,6 +186,66 @@ def _course(
     )
     figure.update_layout(yaxis_title="late requests so far, all services")
     page.figure(figure, 260)
+
+
+def write_retrain_report(
+    scene: "Scene", take: "Take", result: Mapping[str, Any], folder: Path
+) -> Path:
+    """Write the page of one run that trained while it streamed; returns its path."""
+    page = Page(
+        f"Rehearse: {result['system']}, retrained while it ran",
+        "The stream began under the fallback, which varied its actions a little; from what was "
+        "logged a world model was trained, and took over without the stream being stopped.",
+    )
+    phases = result["phases"]
+    after, alone = (phases[name]["reward"] for name in list(phases)[1:])
+    page.cards(
+        [
+            Card(f"{after:.4f}", "reward per decision after", "good" if after > alone else "bad"),
+            Card(f"{alone:.4f}", "fallback alone, same arrivals"),
+            Card(f"{result['frames']:,}", "frames"),
+            Card(
+                str(result["frames_lost"]),
+                "frames lost",
+                "bad" if result["frames_lost"] else "good",
+            ),
+        ]
+    )
+    page.section("Before and after")
+    page.table(
+        [
+            {"phase": name, "ticks": f"{p['ticks']:,}", "reward per decision": f"{p['reward']:.5f}"}
+            for name, p in phases.items()
+        ]
+    )
+    rows = read_trajectories(scene.folder / "trajectories")
+    if rows is not None:
+        _reward_course(page, rows, result["handover_tick"])
+    _decisions(page, scene, result)
+    _latency(page, take, result)
+    _provenance(page, scene, result)
+    return page.write(folder / f"{scene.folder.name}.html")
+
+
+def _reward_course(page: Page, rows: pl.DataFrame, handover: int) -> None:
+    page.section("Reward over time", "Mean over entities and 40 ticks; the line: the handover.")
+    course = (
+        rows.with_columns(bin=(pl.col("tick") // 40) * 40)
+        .group_by("bin")
+        .agg(pl.col("reward").fill_nan(None).mean())
+        .sort("bin")
+    )
+    figure = go.Figure()
+    first = int(course["bin"][0])
+    figure.add_scatter(
+        x=(course["bin"] - first).to_list(),
+        y=course["reward"].to_list(),
+        line={"color": COLOURS[0]},
+        name="reward",
+    )
+    figure.add_vline(x=handover - first, line={"color": COLOURS[1], "dash": "dash"})
+    figure.update_layout(xaxis_title="ticks", yaxis_title="reward per decision", showlegend=False)
+    page.figure(figure, 320)
 
 
 def _nav2d(page: Page, scene: "Scene", result: Mapping[str, Any], ticks: pl.DataFrame) -> None:

@@ -1,13 +1,13 @@
 """Watches a running system from its topics alone and draws it: decisions, gate, outcomes."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 from confluent_kafka import OFFSET_BEGINNING, Message, TopicPartition
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -36,7 +36,7 @@ class Statistics:
     modes: Counter[str] = field(default_factory=Counter)
     gate: Counter[str] = field(default_factory=Counter)
     step_ms: list[float] = field(default_factory=list)
-    outcomes: Counter[str] = field(default_factory=Counter)
+    outcomes: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     bundles: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -117,7 +117,11 @@ class Monitor:
 
 
 def live_table(
-    spec: SystemSpec, seen: Statistics, total_ticks: int | None, seconds: float
+    spec: SystemSpec,
+    seen: Statistics,
+    total_ticks: int | None,
+    seconds: float,
+    note: str = "",
 ) -> Panel:
     """What a person watches while the loop runs."""
     grid = Table.grid(padding=(0, 2))
@@ -135,7 +139,9 @@ def live_table(
         grid.add_row(name, text)
     done = seen.ticks / total_ticks if total_ticks else 0.0
     bar = ProgressBar(total=1.0, completed=min(done, 1.0), width=60)
-    parts = [grid, bar] if total_ticks else [grid]
+    parts: list[RenderableType] = [grid, bar] if total_ticks else [grid]
+    if note:
+        parts.append(Text(note, style="italic"))
     return Panel(
         Group(*parts), title=f"[bold]{spec.system}[/] · {seconds:,.0f} s", title_align="left"
     )

@@ -30,7 +30,7 @@ def align(
 
 @app.command()
 def plan(
-    repeat: Annotated[int, typer.Option(help="Interleaved repetitions; medians are shown.")] = 200,
+    repeat: Annotated[int, typer.Option(help="Interleaved repetitions; medians are shown.")] = 30,
     as_json: Json = False,
 ) -> None:
     """One planner iteration of 255 candidates on the reference ensemble, on one thread.
@@ -40,5 +40,5 @@ def plan(
     from planner.bench import bench_plan
 
     with errors(), console.status("planning"):
-        result = bench_plan(repeat=repeat)
+        result = bench_plan(repeats=repeat)
     show(result, as_json)

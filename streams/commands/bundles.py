@@ -173,7 +173,8 @@ def release(
         interface_hash=manifest.interface_hash,
         objective_hash=manifest.objective_hash,
         path=str(folder.absolute()),
-        lineage=dict(manifest.lineage),
+        command=str(manifest.lineage.get("command", "")),
+        metrics=dict(manifest.metrics),
         created_us=at_us,
     )
     catalog.put(row)
