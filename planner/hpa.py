@@ -71,8 +71,8 @@ class HpaRule:
             pods = ready + missing + np.where(up, unready, 0.0)
             full = max(1.0, self.target) / self.target
             again = (ratio + np.where(up, 0.0, missing * full)) / pods
-        final, over = np.where(amended, again, alone), np.where(amended, pods, ready)
-        desired = np.ceil(final * over - _CEIL_SLACK)
+            final, over = np.where(amended, again, alone), np.where(amended, pods, ready)
+            desired = np.ceil(final * over - _CEIL_SLACK)
         quiet = np.abs(1.0 - final) <= self.tolerance + _CEIL_SLACK
         turned = (final < 1.0) & (up | (desired > current))
         turned |= (final > 1.0) & (~up | (desired < current))
