@@ -13,8 +13,10 @@ from models.encoders.vector import VectorEncoder
 from models.heads import Heads
 from models.transforms import FARTHEST, ColumnScale, Scaler
 
-MIN_NOISE = 0.01
-"""Smallest standard deviation of a sensor, normalised: no channel is believed blindly."""
+LEAST_NOISE = 0.02
+"""Least sensor noise in units of the typical change per tick: nothing is believed blindly."""
+FREE_STEP = 0.3
+"""Typical change per tick of a free latent, which has no data to tell it."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,18 @@ class WorldModel(nn.Module):
         self.direct_scaler = self.scaler.pick(self.direct)
         self.action_scaler = Scaler(actions)
         inputs = self.latent + self.actions
+        step = self.direct_scaler.steps()
         self.memory = Memory(inputs, config.memory)
         self.ensemble = Ensemble(
-            config.memory + inputs, self.latent, config.units, config.members, config.layers
+            config.memory + inputs,
+            torch.cat([step, torch.full((config.free,), FREE_STEP)]),
+            config.units,
+            config.members,
+            config.layers,
         )
         self.encoder = VectorEncoder(self.observations, config.memory, config.free, config.units)
         self.heads = Heads(config.memory, self.latent, len(self.shares), config.units)
-        self.log_noise = nn.Parameter(torch.full((len(self.direct),), -2.5))
+        self.log_noise = nn.Parameter(torch.full((len(self.direct),), -1.0))
         self.share_noise = nn.Parameter(torch.full((2, len(self.shares)), -4.0))
         self.retention = nn.Parameter(torch.full((self.latent,), 4.0))
 
@@ -110,7 +117,8 @@ class WorldModel(nn.Module):
 
     def noise(self) -> Tensor:
         """`[direct]` standard deviation of the sensors, normalised."""
-        return MIN_NOISE + torch.exp(self.log_noise)
+        step = self.ensemble.step[: len(self.direct)]
+        return step * (LEAST_NOISE + torch.exp(self.log_noise))
 
     def prior(self, before: Hidden, latent: Tensor, action: Tensor) -> tuple[Tensor, Prior]:
         """Memory `[B, G]` and prior of the next tick; all normalised."""
@@ -146,7 +154,7 @@ class WorldModel(nn.Module):
         # The gain is exactly 0 where there is no evidence, so the prior comes out unchanged.
         gain = prior.variance * precision / (1.0 + prior.variance * precision)
         mean = prior.mean + gain * (evidence - prior.mean)
-        std = torch.sqrt(prior.variance * (1.0 - gain) + 1e-8)
+        std = torch.sqrt(prior.variance * (1.0 - gain) + 1e-10)
         hidden = Hidden(torch.ones_like(before.started), action, std, memory)
         return Posterior(hidden, mean, std, prior)
 

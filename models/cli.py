@@ -4,8 +4,9 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+import structlog
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -21,7 +22,14 @@ Spec = Annotated[str, typer.Argument(help="A shipped system (autoscale, nav2d) o
 Data = Annotated[
     list[Path], typer.Option("--data", help="Folder of trajectories (Parquet); repeat for several.")
 ]
+Split = Literal["time", "entity"]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+def _log_to_stderr() -> None:
+    # Standard output is for the result alone; the main command has set this up already.
+    if not structlog.is_configured():
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 
 def _fail(message: str) -> typer.Exit:
@@ -80,6 +88,9 @@ def train(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 1,
     actor: Annotated[bool, typer.Option(help="Train an actor in imagination too.")] = True,
+    split: Annotated[
+        Split, typer.Option(help="Hold out the last of the time, or (episodes) of the entities.")
+    ] = "time",
     as_json: Json = False,
 ) -> None:
     """Train a world model on logged trajectories and write a bundle.
@@ -96,6 +107,7 @@ def train(
     except ImportError as error:
         raise _fail(f"{_TORCH}\n{error}") from error
     torch.set_num_threads(threads)
+    _log_to_stderr()
     loaded = _spec(spec)
     extra = (steps // 5 if actor_steps is None else actor_steps) if actor else 0
     config = TrainConfig(steps=steps, actor_steps=extra, seed=seed)
@@ -117,6 +129,7 @@ def train(
                 config,
                 resume=resume,
                 with_actor=actor and extra > 0,
+                split=split,
                 device=device,
                 command=_command(),
                 report=report,
@@ -155,6 +168,7 @@ def evaluate_command(
     spec: Annotated[
         str | None, typer.Option(help="System or YAML file; the bundle's system by default.")
     ] = None,
+    split: Annotated[Split, typer.Option(help="Which part is held out, as in training.")] = "time",
     seed: Annotated[int, typer.Option(help="Draws windows and futures.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -170,11 +184,12 @@ def evaluate_command(
         from planner.session import load_bundle
     except ImportError as error:
         raise _fail(f"{_TORCH}\n{error}") from error
+    _log_to_stderr()
     try:
         loaded = load_bundle(bundle, provider="cpu")
         described = _spec(spec or loaded.manifest.system)
         loaded.check(described)
-        held_out = load_dataset(described, data).validation
+        held_out = load_dataset(described, data, split=split).validation
         result = evaluate(loaded, described, held_out, seed=seed)
     except (BundleError, DataError, ValueError) as error:
         raise _fail(str(error)) from error

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +12,12 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from models.transforms import ColumnScale, fit_column
+from models.transforms import ColumnScale, fit_column, fit_step
 from schemas.codes import Flag
 from schemas.frames import applied_columns
 from schemas.system import SystemSpec
 
+Split = Literal["time", "entity"]
 BLOCK = 64
 """Ticks that share a bootstrap weight: neighbours in time are too alike to be drawn apart."""
 
@@ -202,12 +204,14 @@ def _scales(spec: SystemSpec, train: Sequences) -> tuple[tuple[ColumnScale, ...]
     ranges: dict[str, tuple[float, float]] = {
         column: channel.range for channel in spec.channels for column in channel.columns
     }
+    inner = np.flatnonzero(np.arange(len(train)) + 1 < train.last)
     columns = []
     for i, name in enumerate(spec.columns):
         low, high = ranges.get(name, (-1.0, 1.0))
         share = (low, high) == (0.0, 1.0)
         values = train.obs[:, i].astype(np.float64)
-        columns.append(fit_column(name, values, low, high, share))
+        scale = fit_column(name, values, low, high, share)
+        columns.append(fit_step(scale, values[inner], values[inner + 1]))
     actions = []
     for i, name in enumerate(spec.action_columns):
         low, high = float(spec.action_low[i]), float(spec.action_high[i])
@@ -216,14 +220,20 @@ def _scales(spec: SystemSpec, train: Sequences) -> tuple[tuple[ColumnScale, ...]
 
 
 def load_dataset(
-    spec: SystemSpec, folders: Sequence[Path], validation: float = 0.15, shortest: int = 4
+    spec: SystemSpec,
+    folders: Sequence[Path],
+    validation: float = 0.15,
+    shortest: int = 4,
+    split: Split = "time",
 ) -> Dataset:
-    """Reads the trajectories below `folders`, each a run of its own (ticks may repeat across them).
+    """Reads the trajectories below `folders`, each a run of its own (ticks may repeat among them).
 
     A sequence is broken at gaps, at joins and episode resets, where the applied action is unknown,
     and at the time that parts training from validation: the last share `validation` of each run's
-    ticks. Segments shorter than `shortest` ticks teach nothing and are left out. The reward is
-    computed anew by the spec's expression; only without one is the logged reward taken.
+    ticks, or with `split="entity"` that share of the entities, where runs are episodes whose ends
+    differ from their beginnings. Segments shorter than `shortest` ticks teach nothing and are left
+    out. The reward is computed anew by the spec's expression; only without one is the logged
+    reward taken.
 
     Raises:
         DataError: nothing to read, another interface, or too little of it.
@@ -231,12 +241,13 @@ def load_dataset(
     runs = [_read_run(spec, Path(folder), i) for i, folder in enumerate(folders)]
     sources = tuple(_describe(folder, run) for folder, run in zip(folders, runs, strict=True))
     frame = pl.concat([_with_reward(spec, run) for run in runs], how="diagonal_relaxed")
-    cut = pl.col("tick").quantile(1.0 - validation).over("run")
-    frame = frame.with_columns((pl.col("tick") > cut).alias("part")).sort("run", "entity", "tick")
+    place = pl.col("tick") if split == "time" else pl.col("entity").rank("dense")
+    cut = place.quantile(1.0 - validation).over("run")
+    frame = frame.with_columns((place > cut).alias("part")).sort("run", "entity", "tick")
     frame = _segments(frame, applied_columns(spec))
     frame = frame.filter(pl.len().over("segment") >= shortest)
     parts = [_sequences(spec, frame.filter(pl.col("part") == part)) for part in (False, True)]
-    if not all(map(len, parts)):
+    if not len(parts[0]) or not len(parts[1]):
         raise DataError(
             f"{', '.join(map(str, folders))}: too few consecutive ticks to train and validate on: "
             f"log longer runs (at least {2 * shortest} ticks)"

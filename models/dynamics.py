@@ -1,12 +1,13 @@
 """The dynamics: a GRU memory shared by all, and an ensemble that predicts the next latent."""
 
+import math
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-MIN_STD = 0.01
-MAX_STD = 3.0
+LEAST, MOST = 0.02, 10.0
+"""Bounds of a head's standard deviation, in units of the typical change per tick."""
 
 
 class Memory(nn.Module):
@@ -30,14 +31,20 @@ class Memory(nn.Module):
 class Ensemble(nn.Module):
     """M prior heads over the next latent, `N(z + delta, std)` each (Chua et al. 2018: PETS).
 
+    Change and spread are in units of `step` `[Z]`, the typical change per tick of each latent.
+
     They differ by initial weights and by bootstrap weights in training, so they agree where there
     is data and disagree elsewhere. Weights are `[M, in, out]`: training multiplies all members at
     once; a rollout takes one 2-D product per member, which is what a CPU does fastest.
     """
 
-    def __init__(self, inputs: int, latent: int, units: int, members: int, layers: int) -> None:
+    step: Tensor
+
+    def __init__(self, inputs: int, step: Tensor, units: int, members: int, layers: int) -> None:
         super().__init__()
+        latent = len(step)
         self.members, self.latent = members, latent
+        self.register_buffer("step", step, persistent=False)
         sizes = [inputs, *[units] * layers, 2 * latent]
         pairs = list(pairwise(sizes))
         self.weights = nn.ParameterList(_uniform(members, a, b) for a, b in pairs)
@@ -84,11 +91,11 @@ class Ensemble(nn.Module):
         delta, raw = out.chunk(2, -1)
         low, high = _LOG_STD
         # A bounded log std keeps gradients everywhere; Exp and Sigmoid are cheap on a CPU.
-        std = torch.exp(low + (high - low) * torch.sigmoid(raw))
-        return latent + delta, std
+        std = self.step * torch.exp(low + (high - low) * torch.sigmoid(raw))
+        return latent + self.step * delta, std
 
 
-_LOG_STD = (float(torch.tensor(MIN_STD).log()), float(torch.tensor(MAX_STD).log()))
+_LOG_STD = (math.log(LEAST), math.log(MOST))
 
 
 def _uniform(members: int, inputs: int, outputs: int, bias: bool = False) -> nn.Parameter:

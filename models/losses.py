@@ -36,7 +36,7 @@ class Trace:
 
 
 def observe(model: WorldModel, batch: Batch, mask: Tensor) -> Trace:
-    """Filters every sequence from a fresh belief. `mask` `[B, L, O]` may hide more than is missing."""
+    """Filters every sequence from a fresh belief; `mask` `[B, L, O]` may hide more than is."""
     hidden, latent = model.start(batch.obs.shape[0])
     y, action = model.scaler(batch.obs), model.action_scaler(batch.action)
     ticks = []

@@ -1,7 +1,7 @@
 """Raw units to normalised ones and back, inside the graphs, as the data of each column asks."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 Kind = Literal["linear", "log", "share"]
+Floats = npt.NDArray[np.float64]
 DECADE = 10.0
 """A column whose 99th percentile is more than this multiple of its median is compressed."""
+SMALLEST_STEP = 1e-3
+"""Columns that never change are still predicted with some spread."""
 FARTHEST = 12.0
 """Normalised values beyond this are not imagined: float32 and `sinh` stay finite."""
 
@@ -24,6 +27,9 @@ class ColumnScale:
     log: `(asinh(x / unit) - mean) / std`, near-linear below `unit` and logarithmic above it, for
         non-negative columns that span decades.
     share: kept as it is in [0, 1]; it is predicted as a mean, not sampled.
+
+    `step` is the standard deviation of the change from one tick to the next, normalised: the unit
+    in which the dynamics predict changes, so that slow columns are as easy as fast ones.
     """
 
     name: str
@@ -33,6 +39,7 @@ class ColumnScale:
     mean: float
     std: float
     unit: float = 1.0
+    step: float = 1.0
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest."""
@@ -40,7 +47,7 @@ class ColumnScale:
 
 
 def fit_column(
-    name: str, values: npt.NDArray[np.float64], low: float, high: float, share: bool = False
+    name: str, values: Floats, low: float, high: float, share: bool = False
 ) -> ColumnScale:
     """Kind and statistics of a column bounded to [low, high], from `values` (NaN = missing)."""
     present = values[np.isfinite(values)]
@@ -56,6 +63,18 @@ def fit_column(
         present = np.arcsinh(present / unit)
     std = float(present.std())
     return ColumnScale(name, kind, low, high, float(present.mean()), max(std, 1e-3), unit)
+
+
+def fit_step(scale: ColumnScale, before: Floats, after: Floats) -> ColumnScale:
+    """`scale` with the typical change from `before` to `after`, one tick apart (NaN = missing)."""
+    if scale.kind == "share":
+        return scale
+    values = torch.from_numpy(np.stack([before, after], -1))[..., None]
+    normal = Scaler([scale])(values)[..., 0].numpy()
+    change = normal[:, 1] - normal[:, 0]
+    change = change[np.isfinite(change)]
+    step = float(np.sqrt(np.mean(np.square(change)))) if change.size else 1.0
+    return replace(scale, step=min(1.0, max(step, SMALLEST_STEP)))
 
 
 class Scaler(nn.Module):
@@ -77,6 +96,10 @@ class Scaler(nn.Module):
         is_log = torch.tensor([c.kind == "log" for c in columns], dtype=torch.bool)
         self.register_buffer("is_log", is_log, persistent=False)
         self.any_log = bool(is_log.any())
+
+    def steps(self) -> Tensor:
+        """`[D]` typical change per tick, normalised."""
+        return torch.tensor([c.step for c in self.columns], dtype=torch.float32)
 
     def pick(self, columns: Sequence[int]) -> Self:
         """The scaler of some of the columns."""

@@ -33,7 +33,7 @@ def trial(
     model: WorldModel, behaviour: Behaviour, batch: Batch, warm: int, generator: torch.Generator
 ) -> Trial:
     """Filters `warm` ticks of each window, then imagines its remaining ticks twice."""
-    whole = batch.valid.all(1)
+    whole = batch.valid.bool().all(1)
     short = Batch(*(field[whole, :warm] for field in vars(batch).values()))
     belief = observe(model, short, short.mask).ticks[-1]
     logged = model.action_scaler(batch.action[whole, warm:])

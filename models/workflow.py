@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.data import Dataset, load_dataset
+from models.data import BLOCK, Dataset, Sequences, Split, load_dataset
 from models.evaluate import WARM, evaluate, write_report
 from models.registry import write_bundle
 from models.train import Progress, TrainConfig, Trainer
-from models.trust import trial
+from models.trust import Trial, trial
 from planner.session import Bundle
 from schemas.system import SystemSpec
 
@@ -35,6 +35,7 @@ def train_bundle(
     *,
     resume: bool = False,
     with_actor: bool = True,
+    split: Split = "time",
     device: str = "cpu",
     command: str = "",
     report: Callable[[Progress], None] | None = None,
@@ -44,7 +45,7 @@ def train_bundle(
     Raises:
         DataError, CheckpointError, ParityError: with the remedy.
     """
-    dataset = load_dataset(spec, folders)
+    dataset = load_dataset(spec, folders, split=split)
     work = work_folder(out)
     trainer = Trainer(spec, dataset, config, device)
     checkpoint = work / CHECKPOINT
@@ -97,11 +98,17 @@ def _release(
     )
 
 
-def _trial(dataset: Dataset, trainer: Trainer) -> Any:
+def _long_enough(dataset: Dataset, length: int) -> Sequences:
+    """Held-out sequences where any is `length` ticks long, else those of training."""
+    spans = np.diff(dataset.validation.segments, axis=1)
+    return dataset.validation if spans.max() >= length else dataset.train
+
+
+def _trial(dataset: Dataset, trainer: Trainer) -> Trial:
     length = WARM + trainer.config.actor.horizon
+    data = _long_enough(dataset, length)
     rng = np.random.default_rng([trainer.config.seed, 19])
-    starts = dataset.validation.draw(rng, 256, length)
-    blocks = len(dataset.validation) // 64 + 1
-    weights = torch.ones(blocks, trainer.config.model.members)
-    batch = dataset.validation.window(starts, length, weights)
+    starts = data.draw(rng, 256, length)
+    weights = torch.ones(len(data) // BLOCK + 1, trainer.config.model.members)
+    batch = data.window(starts, length, weights)
     return trial(trainer.model, trainer.behaviour, batch, WARM, trainer.generator(-1))

@@ -1,0 +1,82 @@
+"""The commands: one object on standard output, exit status as designed, plain messages."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from typer.testing import CliRunner
+
+from models.cli import app
+from tests.models.synthetic import SPEC
+
+
+@pytest.fixture(autouse=True)
+def _plain_logging() -> Iterator[None]:
+    structlog.reset_defaults()
+    yield
+    structlog.reset_defaults()  # the stream of a finished test is closed
+
+
+@pytest.fixture
+def spec_file(tmp_path: Path) -> Path:
+    path = tmp_path / "mass.yaml"
+    path.write_text(SPEC)
+    return path
+
+
+def test_train_then_evaluate(spec_file: Path, run_folder: Path, tmp_path: Path) -> None:
+    runner, out = CliRunner(), tmp_path / "bundle"
+    common = ["train", str(spec_file), "--data", str(run_folder), "--out", str(out)]
+    done = runner.invoke(app, [*common, "--steps", "12", "--actor-steps", "2", "--json"])
+    assert done.exit_code == 0, done.output
+    summary = json.loads(done.stdout)
+    assert summary["bytes"] == sum(p.stat().st_size for p in out.glob("*.onnx"))
+    assert (tmp_path / ".bundle.training" / "training.html").stat().st_size > 1000
+    again = runner.invoke(
+        app, [*common, "--steps", "12", "--actor-steps", "2", "--resume", "--json"]
+    )
+    assert json.loads(again.stdout)["held_out"] == summary["held_out"]
+    judged = runner.invoke(
+        app,
+        ["evaluate", str(out), "--data", str(run_folder), "--spec", str(spec_file), "--json"],
+    )
+    assert judged.exit_code in (0, 1)
+    assert set(json.loads(judged.stdout)["steps"]) == {"1", "5", "10"}
+
+
+def test_help_has_an_example() -> None:
+    for command in ("train", "evaluate"):
+        shown = CliRunner().invoke(app, [command, "--help"])
+        assert shown.exit_code == 0
+        assert f"Example: rehearse {command}" in shown.stdout
+
+
+def test_errors_are_plain_and_status_2(spec_file: Path, tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "b")]
+    runner = CliRunner()
+    missing = runner.invoke(app, ["train", str(spec_file), "--data", str(tmp_path / "none"), *out])
+    assert missing.exit_code == 2
+    assert "no Parquet files" in missing.stderr
+    assert "Traceback" not in missing.stderr
+    unknown = runner.invoke(app, ["train", "nothing-of-the-kind", "--data", str(tmp_path), *out])
+    assert unknown.exit_code == 2
+    assert "no such spec" in unknown.stderr
+    bad = runner.invoke(app, ["evaluate", str(tmp_path), "--data", str(tmp_path)])
+    assert bad.exit_code == 2
+
+
+def test_without_torch_it_says_what_to_install(
+    spec_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in [name for name in sys.modules if name.startswith("models.")]:
+        if name != "models.cli":
+            monkeypatch.delitem(sys.modules, name)
+    result = CliRunner().invoke(
+        app, ["train", str(spec_file), "--data", str(tmp_path), "--out", str(tmp_path / "b")]
+    )
+    assert result.exit_code == 2
+    assert "pip install 'rehearse[train]'" in result.stderr

@@ -1,0 +1,128 @@
+"""Every graph computes what torch does; a bundle is whole, sealed, and judged as it runs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models import export
+from models.evaluate import evaluate
+from models.export import ParityError, export_graph, parity
+from models.registry import list_bundles, show_bundle, verify_bundle
+from models.workflow import _release
+from planner.manifest import BundleError
+from planner.session import load_bundle
+from tests.models.conftest import Trained
+
+
+@pytest.fixture(scope="module")
+def bundle_folder(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "mass"
+    _release(trained.spec, trained.dataset, trained.trainer, folder, True, "rehearse train mass")
+    return folder
+
+
+@pytest.mark.parametrize("graph", ["believe", "imagine", "actor"])
+def test_graphs_agree_with_torch(trained: Trained, bundle_folder: Path, graph: str) -> None:
+    trainer = trained.trainer
+    worst = parity(graph, trainer.model, trainer.behaviour, bundle_folder / f"{graph}.onnx")
+    assert worst < 2e-5
+
+
+@pytest.mark.parametrize("graph", ["believe", "imagine", "actor"])
+def test_parity_notices_a_changed_weight(trained: Trained, bundle_folder: Path, graph: str) -> None:
+    trainer = trained.trainer
+    weight = {
+        "believe": trainer.model.memory.gates.weight,
+        "imagine": trainer.model.ensemble.weights[0],
+        "actor": trainer.behaviour.actor.net[0].weight,
+    }[graph]
+    with torch.no_grad():
+        weight[..., 0].add_(0.05)
+        worst = parity(graph, trainer.model, trainer.behaviour, bundle_folder / f"{graph}.onnx")
+        weight[..., 0].sub_(0.05)
+    assert worst > 1e-3
+
+
+def test_a_graph_that_differs_does_not_ship(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "parity", lambda *_: 0.1)
+    trainer = trained.trainer
+    with pytest.raises(ParityError, match=r"differs from torch by 0\.1"):
+        export_graph("actor", trainer.model, trainer.behaviour, tmp_path / "actor.onnx")
+
+
+def test_imagination_is_one_scan_with_free_horizon_and_count(bundle_folder: Path) -> None:
+    import onnx
+
+    graph = onnx.load(str(bundle_folder / "imagine.onnx")).graph
+    assert [node.op_type for node in graph.node].count("Scan") == 1
+    dims = {
+        i.name: [d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim]
+        for i in graph.input
+    }
+    assert dims["actions"] == ["ticks", 5, "rows", 1]
+    assert dims["h"][:2] == [5, "rows"]
+
+
+def test_the_planner_loads_it_and_members_differ(trained: Trained, bundle_folder: Path) -> None:
+    bundle = load_bundle(bundle_folder, provider="cpu")
+    bundle.check(trained.spec)
+    h = np.zeros((5, 2, bundle.hidden), np.float32)
+    z = np.zeros((5, 2, bundle.latent), np.float32)
+    actions = np.ones((7, 5, 2, 1), np.float32)
+    out = bundle.imagine(h, z, actions, np.zeros((7, 5, 2, bundle.latent), np.float32))
+    assert out.channels.shape == (7, 5, 2, 3)
+    assert out.alive.shape == (7, 5, 2)
+    assert out.value.shape == (5, 2)
+    np.testing.assert_array_equal(out.reward, 0)  # the spec has an expression
+    np.testing.assert_array_equal(out.channels[:, :, 0], out.channels[:, :, 1])
+    assert out.channels[-1, :, 0, 0].std() > 0
+
+
+def test_the_manifest_says_where_it_comes_from(trained: Trained, bundle_folder: Path) -> None:
+    manifest = verify_bundle(bundle_folder, trained.spec)
+    assert manifest.lineage["command"] == "rehearse train mass"
+    assert manifest.lineage["datasets"][0]["entities"] == 8
+    assert manifest.actor_trusted
+    assert set(manifest.metrics["parity"]) == {"believe", "imagine", "actor"}
+    assert manifest.calibration.discount == trained.trainer.config.actor.discount
+    assert manifest.calibration.innovation_band > 1
+    assert show_bundle(bundle_folder)["bytes"] < 2_000_000
+    assert not [p for p in bundle_folder.iterdir() if p.name.startswith(".")]
+
+
+def test_a_damaged_bundle_is_noticed_and_listed_as_such(
+    bundle_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(bundle_folder, tmp_path / "good")
+    bad = tmp_path / "bad"
+    shutil.copytree(bundle_folder, bad)
+    data = bytearray((bad / "imagine.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (bad / "imagine.onnx").write_bytes(data)
+    with pytest.raises(BundleError, match="SHA-256"):
+        verify_bundle(bad)
+    manifest = json.loads((tmp_path / "good" / "manifest.json").read_text())
+    found = list_bundles(tmp_path)
+    assert "SHA-256" in str(found["bad"])
+    assert getattr(found["good"], "digest", None) == manifest["digest"]
+
+
+def test_it_beats_persistence_and_its_spread_is_honest(
+    trained: Trained, bundle_folder: Path
+) -> None:
+    bundle = load_bundle(bundle_folder, provider="cpu")
+    result = evaluate(bundle, trained.spec, trained.dataset.validation, windows=200)
+    for k in range(3):
+        ratios = result.rmse[k] / result.persistence[k]
+        assert (ratios[:2] < (0.4 if k else 0.75)).all(), (result.horizons[k], ratios)
+        assert ratios[2] < (0.8 if k else 1.0), (result.horizons[k], ratios)  # the alarm's mean
+    assert (result.coverage[:, :2] > 0.55).all()
+    assert (result.coverage[:, :2] < 0.995).all()
+    again = evaluate(bundle, trained.spec, trained.dataset.validation, windows=200)
+    np.testing.assert_array_equal(result.rmse, again.rmse)

@@ -1,0 +1,133 @@
+"""Training is reproducible, survives SIGKILL, learns the dynamics, and its actor acts."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.actor import Behaviour
+from models.train import CheckpointError, Trainer
+from models.trust import trial
+from tests.models.conftest import TINY, Trained
+
+SHORT = replace(TINY, steps=40, actor_steps=20, checkpoint_every=10)
+KILLED = """
+import sys
+from pathlib import Path
+import torch
+from tests.models.conftest import *
+from tests.models.test_train import SHORT
+torch.set_num_threads(1)
+spec = mass_spec()
+trainer = Trainer(spec, load_dataset(spec, [Path(sys.argv[1])]), SHORT)
+trainer.run(Path(sys.argv[2]), lambda p: print(p.step, flush=True))
+"""
+
+
+def _weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {**trainer.model.state_dict(), **trainer.behaviour.state_dict()}
+
+
+def test_killed_and_resumed_equals_uninterrupted(trained: Trained, tmp_path: Path) -> None:
+    whole = Trainer(trained.spec, trained.dataset, SHORT)
+    whole.run()
+    checkpoint = tmp_path / "checkpoint.pt"
+    command = [sys.executable, "-c", KILLED, str(trained.folder), str(checkpoint)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) >= 45:  # in the middle of the actor's part
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL
+    resumed = Trainer(trained.spec, trained.dataset, SHORT)
+    resumed.load(checkpoint)
+    assert 40 <= resumed.progress.step < SHORT.total
+    resumed.run()
+    for name, value in _weights(whole).items():
+        assert torch.equal(value, _weights(resumed)[name]), name
+    assert [list(p) for p in resumed.progress.curves["actor"]] == [
+        list(p) for p in whole.progress.curves["actor"]
+    ]
+
+
+def test_another_seed_gives_other_weights(trained: Trained) -> None:
+    few = replace(SHORT, steps=3, actor_steps=0)
+    runs = [Trainer(trained.spec, trained.dataset, replace(few, seed=s)) for s in (0, 0, 1)]
+    for run in runs:
+        run.run()
+    same, again, other = (_weights(run)["memory.gates.weight"] for run in runs)
+    assert torch.equal(same, again)
+    assert not torch.equal(same, other)
+
+
+def test_a_checkpoint_of_other_settings_is_refused(trained: Trained, tmp_path: Path) -> None:
+    trainer = Trainer(trained.spec, trained.dataset, SHORT)
+    trainer.save(tmp_path / "c.pt")
+    other = Trainer(trained.spec, trained.dataset, replace(SHORT, seed=9))
+    with pytest.raises(CheckpointError, match="other settings"):
+        other.load(tmp_path / "c.pt")
+
+
+def test_losses_fall(trained: Trained) -> None:
+    curves = trained.trainer.progress.curves
+    for name in ("predict", "imagine", "share"):
+        values = [value for _, value in curves[name]]
+        assert sum(values[-20:]) < 0.7 * sum(values[:20]) or sum(values[-20:]) < 0
+
+
+def _trial(trained: Trained, behaviour: Behaviour) -> tuple[float, float, bool]:
+    data, model = trained.dataset.validation, trained.trainer.model
+    weights = torch.ones(len(data) // 64 + 1, 5)
+    starts = data.segments[:, 0]
+    batch = data.window(starts, 30, weights)
+    result = trial(model, behaviour, batch, 12, torch.Generator().manual_seed(0))
+    return sum(result.actor) / 5, sum(result.logged) / 5, result.trusted
+
+
+def test_the_actor_beats_what_was_logged_and_an_untrained_one(trained: Trained) -> None:
+    actor, logged, trusted = _trial(trained, trained.trainer.behaviour)
+    torch.manual_seed(0)
+    raw = Behaviour(trained.spec, trained.trainer.model, TINY.actor)
+    untrained, _, _ = _trial(trained, raw)
+    assert trusted
+    assert actor > logged
+    assert actor > untrained
+
+
+def test_the_actor_respects_range_and_rate(trained: Trained) -> None:
+    model, behaviour = trained.trainer.model, trained.trainer.behaviour
+    h, z = torch.zeros(4, model.hidden), torch.zeros(4, model.latent)
+    place = torch.tensor([[30.0], [-30.0], [1.0], [0.0]])
+    obs = torch.cat([place, torch.zeros(4, 2)], 1)
+    last = torch.tensor([[1.8], [-1.8], [0.0], [0.5]])
+    with torch.no_grad():
+        h, z, *_ = model.believe(h, z, last, obs, torch.ones(4, 3))
+        action, value = behaviour.act(model, h, z)
+    assert ((action - last).abs() <= 1.0 + 1e-5).all()
+    assert (action.abs() <= 2.0).all()
+    assert action[0] < last[0]
+    assert action[1] > last[1]
+    assert torch.isfinite(value).all()
+
+
+def test_a_slope_that_is_infinite_does_not_poison_the_actor(trained: Trained) -> None:
+    from models.actor import _finite_gradients
+
+    x = torch.zeros(3, requires_grad=True)
+    torch.sqrt(_finite_gradients(x * 1.0) * 0.0).sum().backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None
+    assert torch.isfinite(x.grad).all()
+
+
+def test_time_is_counted(trained: Trained) -> None:
+    began = time.perf_counter()
+    trainer = Trainer(trained.spec, trained.dataset, replace(SHORT, steps=2, actor_steps=0))
+    trainer.run()
+    assert 0 < trainer.progress.seconds <= time.perf_counter() - began
