@@ -118,31 +118,25 @@ _BELIEFS = ("hidden", "latent")
 
 
 @lru_cache(maxsize=64)
-def _schema(frame: pa.Schema, layout: _Layout, hidden: int, latent: int) -> pa.Schema:
+def _schema(frame: pa.Schema, layout: _Layout) -> pa.Schema:
     fields = list(frame)
     for _, names, kind in layout.matrices:
         fields += [pa.field(name, kind) for name in names]
     fields += [pa.field(name, kind) for name, kind in _VECTORS]
-    fields += [
-        pa.field(name, pa.list_(pa.float16(), size))
-        for name, size in zip(_BELIEFS, (hidden, latent), strict=True)
-    ]
-    return pa.schema(fields)
+    return pa.schema([*fields, *(pa.field(name, pa.list_(pa.float16())) for name in _BELIEFS)])
 
 
-def trajectory_schema(spec: SystemSpec, hidden: int = 0, latent: int = 0) -> pa.Schema:
-    """The Arrow schema of a system's trajectory frames under a bundle of these sizes."""
-    return _schema(frame_schema(spec), _Layout.of(spec), hidden, latent)
+def trajectory_schema(spec: SystemSpec) -> pa.Schema:
+    """The Arrow schema of a system's trajectory frames, whatever the sizes of its bundle."""
+    return _schema(frame_schema(spec), _Layout.of(spec))
 
 
 def _half_lists(values: F32) -> pa.Array:
+    """Lists of any length: readers of Parquet choke on fixed-size lists of length 0."""
+    rows, width = values.shape
     flat = pa.array(np.ascontiguousarray(values, dtype=np.float16).ravel(), type=pa.float16())
-    kind = pa.list_(pa.float16(), values.shape[1])
-    return (
-        pa.FixedSizeListArray.from_arrays(flat, type=kind)
-        if values.shape[1]
-        else pa.array([[]] * len(values), type=kind)
-    )
+    offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * width)
+    return pa.ListArray.from_arrays(offsets, flat)
 
 
 def trajectory_arrays(spec: SystemSpec, frame: Frame, decisions: Decisions) -> list[pa.Array]:
@@ -158,7 +152,7 @@ def encode_trajectory(
     spec: SystemSpec, frame: Frame, decisions: Decisions, row: bytes | None = None
 ) -> bytes:
     """The bytes of a trajectory frame on `S.trajectories`; `row` makes it a key frame."""
-    schema = trajectory_schema(spec, decisions.hidden.shape[1], decisions.latent.shape[1])
+    schema = trajectory_schema(spec)
     header = header_to_json(frame.header)
     header["decisions"] = {"bundle": decisions.bundle, "spent": decisions.spent}
     metadata = {arrow_io.HEADER_KEY: json.dumps(header, separators=(",", ":")).encode()}
@@ -190,7 +184,7 @@ def decisions_of(
     for name in _BELIEFS:
         array = batch.column(batch.schema.get_field_index(name))
         flat = np.asarray(array.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
-        parts[name] = flat.reshape(batch.num_rows, array.type.list_size)
+        parts[name] = flat.reshape(batch.num_rows, flat.size // max(batch.num_rows, 1))
     return Decisions(**parts, bundle=bundle, spent=spent)
 
 
@@ -200,8 +194,7 @@ def log_table(spec: SystemSpec, frame: Frame, decisions: Decisions) -> pa.Table:
     Added columns: system, cohort, tick, time_us, aligner_epoch, bundle, worker, attempt,
     spec_hash, objective_hash, interface_hash.
     """
-    hidden, latent = decisions.hidden.shape[1], decisions.latent.shape[1]
-    schema = trajectory_schema(spec, hidden, latent)
+    schema = trajectory_schema(spec)
     batch = pa.RecordBatch.from_arrays(trajectory_arrays(spec, frame, decisions), schema=schema)
     return with_place(spec, batch, frame.header, decisions)
 

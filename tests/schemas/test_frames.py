@@ -136,7 +136,7 @@ def test_the_log_says_where_a_row_stands() -> None:
     assert table.column("tick").to_pylist() == [7, 7, 7]
     assert table.column("worker").to_pylist() == ["w1"] * 3
     assert table.column("objective_hash").to_pylist() == [SPEC.objective_hash] * 3
-    assert set(trajectory_schema(SPEC, 4, 2).names) < set(table.column_names)
+    assert set(trajectory_schema(SPEC).names) < set(table.column_names)
 
 
 @given(st.binary(max_size=200))

@@ -1,0 +1,49 @@
+"""The supervisor: real child processes, restarted when they crash, gone when it is done."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from streams.supervise import ProcessFailed, Supervisor
+
+
+def wait_for(process: psutil.Process | int, seconds: float = 20.0) -> None:
+    limit = time.monotonic() + seconds
+    pid = process if isinstance(process, int) else process.pid
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < limit, f"process {pid} is still there"
+        time.sleep(0.02)
+
+
+def test_a_summary_is_what_the_process_printed(tmp_path: Path) -> None:
+    with Supervisor(tmp_path) as supervisor:
+        process = supervisor.start("topics", "bundle", "list")
+        assert process.wait(60) == 0
+        assert isinstance(process.summary(), dict)
+
+
+def test_a_process_that_refuses_its_arguments_is_an_error_with_its_log(tmp_path: Path) -> None:
+    with Supervisor(tmp_path) as supervisor:
+        process = supervisor.start("sink", "sink", str(tmp_path / "no.yaml"))
+        assert process.wait(60) == 2
+        with pytest.raises(ProcessFailed, match="no such spec"):
+            supervisor.check()
+
+
+def test_what_was_killed_is_started_again_and_stopped_at_the_end(tmp_path: Path) -> None:
+    with Supervisor(tmp_path) as supervisor:
+        process = supervisor.start("broker", "broker", "status", "--help")
+        process.wait(60)
+        sleeper = supervisor.start("plant", "plant", "nav2d", "--bootstrap-servers", "127.0.0.1:9")
+        first = sleeper.pid
+        os.kill(first, signal.SIGKILL)
+        wait_for(first)
+        supervisor.check()
+        assert sleeper.restarts == 1
+        second = sleeper.pid
+        assert second != first
+    wait_for(second)
