@@ -1,0 +1,109 @@
+"""The command line: help with examples, exit statuses, one JSON object, mendable errors."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from streams.cli import app
+from streams.commands.options import plant_options
+
+RUNNER = CliRunner()
+
+
+def run(*arguments: str) -> Result:
+    return RUNNER.invoke(app, list(arguments))
+
+
+def commands() -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+
+    def walk(command: object, path: tuple[str, ...]) -> None:
+        inner = getattr(command, "commands", None)
+        if inner is None:
+            found.append(path)
+            return
+        for name, child in inner.items():
+            walk(child, (*path, name))
+
+    walk(get_command(app), ())
+    return sorted(found)
+
+
+@pytest.mark.parametrize("path", commands(), ids=" ".join)
+def test_every_command_has_help_with_an_example_and_speaks_json(path: tuple[str, ...]) -> None:
+    result = run(*path, "--help")
+    assert result.exit_code == 0
+    assert "Example: rehearse" in result.output
+    assert "--json" in result.output
+
+
+def test_the_commands_of_the_design_are_there() -> None:
+    names = {" ".join(path) for path in commands()}
+    wanted = {
+        "demo",
+        "run",
+        "align",
+        "worker",
+        "sink",
+        "plant",
+        "backtest",
+        "record",
+        "replay",
+        "hold",
+        "resume",
+        "broker start",
+        "broker stop",
+        "broker status",
+        "topics create",
+        "topics check",
+        "bundle list",
+        "bundle show",
+        "bundle verify",
+        "bundle promote",
+        "bundle rollback",
+        "bench align",
+        "bench plan",
+    }
+    assert wanted <= names
+
+
+def test_a_spec_that_is_not_there_is_status_2_with_the_remedy(tmp_path: Path) -> None:
+    result = run("backtest", str(tmp_path / "no.yaml"))
+    assert result.exit_code == 2
+    assert "give a YAML file, or one of the shipped systems" in result.output.replace("\n", " ")
+
+
+def test_a_backtest_prints_one_json_object() -> None:
+    result = run(
+        "backtest", "autoscale", "--policy", "fallback", "--ticks", "5", "--services", "2", "--json"
+    )
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    assert content["ticks"] == 5
+    assert content["decisions"] == 10
+    assert content["score"]["cost"] > 0
+
+
+def test_a_wrong_plant_option_is_told() -> None:
+    result = run("backtest", "nav2d", "--policy", "fallback", "--ticks", "1", "-o", "robbots=3")
+    assert result.exit_code == 2
+    assert "robbots" in result.output
+
+
+def test_a_bundle_that_is_not_there_is_status_1_for_verify() -> None:
+    result = run("bundle", "verify", "no-such-bundle", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["usable"] is False
+
+
+def test_plant_options_become_numbers() -> None:
+    assert plant_options(["a=3", "b=0.5", "c=30 s", "d=x=y"]) == {
+        "a": 3,
+        "b": 0.5,
+        "c": "30 s",
+        "d": "x=y",
+    }
