@@ -1,0 +1,188 @@
+"""What surrounds the loop: the order of work, the sharing of a deadline, the tally."""
+
+import asyncio
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from planner.budget import FreeBudget
+from schemas.codes import Mode, Reason
+from schemas.frames import Frame, encode_frame
+from schemas.system import load_spec
+from streams import desk as desk_module
+from streams.bundles import Shelf
+from streams.decide import step
+from streams.desk import Desk, Options, Tally, Turns, percentiles
+from streams.publish import DeliveryError, Record
+from tests.planner.worlds import make_frame
+
+SPEC = load_spec("nav2d")
+
+
+@dataclass
+class Outside:
+    """Stands for the broker, so that a test can confirm when it wants, and see what came when."""
+
+    log: list[str] = field(default_factory=list)
+    sent: list["asyncio.Future[int]"] = field(default_factory=list)
+    written: list["asyncio.Future[int]"] = field(default_factory=list)
+
+    def send(self, records: list[Record]) -> "asyncio.Future[int]":
+        kinds = sorted({record.topic.split(".")[1] for record in records})
+        self.log.append(f"send {','.join(kinds)}")
+        future = asyncio.get_running_loop().create_future()
+        self.sent.append(future)
+        return future
+
+    def read(self, partition: int, cohort: int) -> bytes | None:
+        return None
+
+    async def write(self, publisher: Any, partition: int, cohort: int, row: bytes) -> None:
+        self.log.append("write")
+        self.written.append(asyncio.get_running_loop().create_future())
+        await self.written[-1]
+
+    def event(self, frame: Frame, offset: int) -> Any:
+        message = SimpleNamespace(
+            topic="nav2d.frames", partition=3, offset=offset, key=b"3", value=b"x"
+        )
+        return SimpleNamespace(
+            value=encode_frame(SPEC, frame),
+            message=message,
+            ack=lambda: self.log.append(f"ack {offset}"),
+        )
+
+
+def make_desk(outside: Any, **options: Any) -> Desk:
+    shelf = Shelf(SPEC, [], "cpu")
+    return Desk(SPEC, outside, outside, shelf, Options("w", **options))
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def publish(desk: Desk, outside: Outside, tick: int) -> None:
+    frame = make_frame(SPEC, np.zeros((2, 6)), tick=tick)
+    event = outside.event(frame, offset=tick)
+    row, decisions = step(SPEC, None, desk.row(event, frame), frame, FreeBudget(0))
+    await desk.publish(event, frame, row, decisions, 0)
+
+
+async def test_order_of_work() -> None:
+    """Actions and trajectory confirmed, then the row written and confirmed, then the frame."""
+    outside = Outside()
+    desk = make_desk(outside)
+    await publish(desk, outside, 0)
+    await settle()
+    assert outside.log == ["send actions", "send trajectories"]
+    outside.sent[1].set_result(0)
+    await settle()
+    assert outside.log[2:] == []
+    outside.sent[0].set_result(0)
+    await settle()
+    assert outside.log[2:] == ["write"]
+    outside.written[0].set_result(0)
+    await settle()
+    assert outside.log[2:] == ["write", "ack 0"]
+    assert desk.tally.frames == 1
+
+
+async def test_rows_of_a_cohort_are_written_in_the_order_of_its_ticks() -> None:
+    outside = Outside()
+    desk = make_desk(outside)
+    for tick in (0, 1):
+        await publish(desk, outside, tick)
+    for future in reversed(outside.sent):  # the second frame is confirmed before the first
+        future.set_result(0)
+        await settle()
+    assert outside.log.count("write") == 1
+    outside.written[0].set_result(0)
+    await settle()
+    outside.written[1].set_result(0)
+    await settle()
+    assert outside.log[-4:] == ["write", "ack 0", "write", "ack 1"]
+
+
+@pytest.mark.parametrize("where", ["sent", "written"])
+async def test_what_is_not_confirmed_is_not_acknowledged(where: str) -> None:
+    outside = Outside()
+    desk = make_desk(outside)
+    for tick in (0, 1):
+        await publish(desk, outside, tick)
+    if where == "written":
+        for future in outside.sent:
+            future.set_result(0)
+        await settle()
+    getattr(outside, where)[0].set_exception(DeliveryError("no"))
+    await settle()
+    for future in outside.sent[2:]:
+        if not future.done():
+            future.set_result(0)
+    await desk.drain()
+    assert isinstance(desk.failure, DeliveryError)
+    assert not [entry for entry in outside.log if entry.startswith("ack")]
+
+
+async def test_a_shadow_sends_no_action() -> None:
+    outside = Outside()
+    desk = make_desk(outside, shadow=True)
+    await publish(desk, outside, 0)
+    assert outside.log == ["send trajectories"]
+
+
+async def test_refused_entities_get_no_action() -> None:
+    desk = make_desk(Outside())
+    frame = make_frame(SPEC, np.zeros((3, 6)))
+    _, decisions = step(SPEC, None, None, frame, FreeBudget(0))
+    decisions.mode[1] = Mode.REFUSED
+    keys = [record.key for record in desk._actions(frame, decisions)]
+    assert keys == [b"e000", b"e002"]
+
+
+async def test_only_under_the_wall_clock_is_a_frame_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = make_frame(SPEC, np.zeros((1, 6)), tick=10)
+    limit = frame.header.time_us + SPEC.lateness_us + SPEC.period_us
+    for clock, now_us, late in (
+        ("wall", limit, False),
+        ("wall", limit + 1, True),
+        ("event", limit + 10**9, False),
+    ):
+        monkeypatch.setattr(desk_module.time, "time_ns", lambda now=now_us: now * 1_000)
+        desk = make_desk(Outside(), clock=clock)
+        assert (desk.budget(frame) is None) == late
+
+
+def test_turns_share_what_is_left_of_a_ticks_deadline() -> None:
+    turns = Turns(8_000)
+    assert turns.take(1, 0, 4) == 2_000
+    assert turns.take(1, 1_000_000, 4) == (8_000 - 1_000) // 3
+    assert turns.take(1, 7_000_000, 4) == (8_000 - 7_000) // 2
+    assert turns.take(1, 9_000_000, 4) == 0
+    assert turns.take(2, 9_000_000, 4) == 2_000
+
+
+def test_one_cohort_has_the_whole_deadline_each_tick() -> None:
+    turns = Turns(8_000)
+    assert [turns.take(tick, tick * 10**8, 1) for tick in range(3)] == [8_000] * 3
+
+
+def test_the_tally_names_modes_and_reasons() -> None:
+    frame = make_frame(SPEC, np.zeros((3, 6)))
+    _, decisions = step(SPEC, None, None, frame, None)
+    tally = Tally()
+    tally.count(decisions)
+    summary = tally.summary()
+    assert summary["modes"] == {"fallback": 3}
+    assert summary["gate"] == {"no_model": 3, "late": 3}
+    assert summary["decisions"] == 3
+    assert decisions.reasons[0] == Reason.NO_MODEL | Reason.LATE
+
+
+def test_percentiles_of_nothing_and_of_a_hundred() -> None:
+    assert percentiles([]) == {}
+    assert percentiles(list(range(101)))["p99"] == 99.0
