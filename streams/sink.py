@@ -1,0 +1,379 @@
+"""Every attempt of every decision, durable in Parquet exactly once, and indexed in the catalog."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import pyarrow.parquet as pq
+import structlog
+from confluent_kafka import Message, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
+from sqlalchemy import delete
+
+from infra.kafka import client_config
+from schemas.arrow_io import FrameError
+from schemas.catalog import Catalog, File
+from schemas.messages import Applied
+from schemas.system import SystemSpec
+from schemas.topics import topic
+from streams import sink_files
+from streams.intervals import Intervals
+from streams.plant import Stop
+from streams.sink_files import FileInfo
+from streams.sink_table import KEPT_TICKS, LoggedFrame, Reports, read_frame, table_of
+from streams.topic_io import TIMEOUT_S, bounds, make_consumer, raise_fatal
+
+FLUSH_ROWS: Final = 50_000
+FLUSH_S: Final = 5.0
+SETTLE_S: Final = 1.0  # for reports of a frame that later ones have followed
+PATIENCE_S: Final = 30.0  # for reports in any case
+DRAIN_S: Final = 8.0  # at the end
+REPORTS_BEFORE_MS: Final = 60_000  # how far before its frames a restart looks for reports
+_BATCH: Final = 2_000
+
+_log = structlog.get_logger("sink")
+
+
+def run_sink(
+    spec: SystemSpec,
+    bootstrap: str,
+    extra: Mapping[str, str] | None,
+    stop: Stop,
+    out_dir: Path,
+    catalog_url: str | None = None,
+    *,
+    flush_s: float = FLUSH_S,
+    flush_rows: int = FLUSH_ROWS,
+) -> dict[str, Any]:
+    """Stores `S.trajectories` under `out_dir` until `stop`; then what is left, merged by day.
+
+    Begins where the files in `out_dir` end, at the beginning of the topic without any. A sink that
+    was killed neither loses nor doubles a row. A file comes every `flush_rows` rows or `flush_s`
+    seconds, once the actuators have reported on its actions (or were silent for long).
+
+    Summary: `frames` (distinct), `attempts` (further ones of the same tick), `rows`, `counted`
+    (rows whose action was applied), `frames_lost` (ticks missing between a cohort's first and
+    last), `cohorts` (frames of each), `rejected` (unreadable records), `files`, `seconds`.
+
+    Raises:
+        KafkaSetupError: the topics are not there, or no broker answers.
+        CatalogError: the catalog cannot be opened.
+    """
+    sink = Sink(spec, bootstrap, extra, out_dir, catalog_url)
+    sink.flush_s, sink.flush_rows = flush_s, flush_rows
+    begun = time.monotonic()
+    try:
+        while not stop.is_set():
+            sink.poll(0.1)
+        sink.drain()
+        return {**sink.summary(), "seconds": time.monotonic() - begun}
+    finally:
+        sink.close()
+
+
+class Sink:
+    """The process around `sink_table` and `sink_files`: reads, awaits reports, writes, merges."""
+
+    flush_s = FLUSH_S
+    flush_rows = FLUSH_ROWS
+
+    def __init__(
+        self,
+        spec: SystemSpec,
+        bootstrap: str,
+        extra: Mapping[str, str] | None,
+        out_dir: Path,
+        catalog_url: str | None,
+    ) -> None:
+        self.spec, self.root = spec, out_dir.absolute()
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._trajectories, self._applied = topic(spec, "trajectories"), topic(spec, "applied")
+        self._index = _Index(spec, self.root, catalog_url)
+        self._consumer = make_consumer(bootstrap, extra)
+        self._topic_id = _topic_id(client_config(bootstrap, extra), self._trajectories)
+        self._reports = Reports()
+        self._waiting: list[tuple[float, LoggedFrame]] = []  # in the order of arrival
+        self._waiting_rows = 0
+        self._flushed = time.monotonic()
+        self._ticks: dict[int, Intervals] = {}
+        self._rejected: dict[int, Intervals] = {}  # partition → offsets of unreadable records
+        self.counts: Counter[str] = Counter()
+        self.cohorts: Counter[int] = Counter()
+        self.files = sink_files.recover(self.root, spec.system)
+        self._index.match(self.files)
+        self._start()
+
+    # the start
+
+    def _start(self) -> None:
+        mine = [info for info in self.files if info.topic_id == self._topic_id]
+        self._done = sink_files.covered(mine, self._topic_id)
+        for info in mine:
+            for cohort, pairs in info.ticks.items():
+                known = self._ticks.setdefault(cohort, Intervals())
+                for start, end in pairs:
+                    known.add(start, end)
+        self._recall(mine)
+        places = []
+        for number, (low, _) in bounds(self._consumer, self._trajectories).items():
+            first = self._done.setdefault(number, Intervals()).next_after(low)
+            places.append(TopicPartition(self._trajectories, number, first))
+        last_ms = max((info.last_ms for info in mine), default=0)
+        self._consumer.assign([*places, *self._reports_from(last_ms - REPORTS_BEFORE_MS)])
+
+    def _reports_from(self, stamp_ms: int) -> list[TopicPartition]:
+        found = bounds(self._consumer, self._applied)
+        if stamp_ms <= 0:
+            return [TopicPartition(self._applied, n, low) for n, (low, _) in found.items()]
+        asked = [TopicPartition(self._applied, number, stamp_ms) for number in found]
+        places: list[TopicPartition] = self._consumer.offsets_for_times(asked, timeout=TIMEOUT_S)
+        for place in places:
+            if place.offset < 0:  # nothing that late: at the end
+                place.offset = found[place.partition][1]
+        return places
+
+    def _recall(self, files: Sequence[FileInfo]) -> None:
+        """Which attempts counted lately, so that a later attempt of the same tick does not."""
+        newest = max((end for ticks in self._ticks.values() for _, end in ticks), default=0)
+        for info in files:
+            if max(end for pairs in info.ticks.values() for _, end in pairs) <= newest - KEPT_TICKS:
+                continue
+            names = ["cohort", "tick", "entity", "counted"]
+            columns = pq.read_table(info.path, columns=names, partitioning=None).to_pydict()
+            for cohort, tick, entity, counted in zip(*columns.values(), strict=True):
+                if counted:
+                    self._reports.remember(cohort, tick, [entity])
+
+    # reading
+
+    def poll(self, timeout: float) -> int:
+        """Reads what there is, and stores what is settled. Returns the number of records."""
+        messages = self._consumer.consume(_BATCH, timeout)
+        for message in messages:
+            self._take(message)
+        now = time.monotonic()
+        if self._waiting_rows >= self.flush_rows or now - self._flushed >= self.flush_s:
+            self.flush(now)
+        return len(messages)
+
+    def _take(self, message: Message) -> None:
+        if (error := message.error()) is not None:
+            _log.warning("kafka", detail=raise_fatal(error))
+        elif message.topic() == self._applied:
+            self._take_report(message.value() or b"")
+        else:
+            self._take_frame(message)
+
+    def _take_report(self, value: bytes) -> None:
+        try:
+            self._reports.add(msgspec.json.decode(value, type=Applied))
+        except msgspec.DecodeError:  # a watermark
+            self.counts["other"] += 1
+
+    def _take_frame(self, message: Message) -> None:
+        partition, offset = message.partition() or 0, message.offset() or 0
+        if offset in self._done[partition]:
+            return
+        try:
+            stamp_ms = message.timestamp()[1]
+            frame = read_frame(partition, offset, stamp_ms, message.value() or b"")
+        except FrameError as error:
+            self.counts["rejected"] += 1
+            self._rejected.setdefault(partition, Intervals()).add(offset)
+            _log.warning("unreadable", partition=partition, offset=offset, detail=str(error))
+            return
+        new = self._ticks.setdefault(frame.cohort, Intervals()).add(frame.tick)
+        self.counts["frames" if new else "attempts"] += 1
+        self.cohorts[frame.cohort] += new
+        self._waiting.append((time.monotonic(), frame))
+        self._waiting_rows += frame.batch.num_rows
+
+    # writing
+
+    def flush(self, now: float, everything: bool = False) -> None:
+        """Stores the frames that are settled, one file per day and layout."""
+        self._flushed = now
+        newest = {frame.cohort: frame.tick for _, frame in self._waiting}
+        ready: list[tuple[float, LoggedFrame]] = []
+        waiting: list[tuple[float, LoggedFrame]] = []
+        for came, frame in self._waiting:
+            followed = newest[frame.cohort] > frame.tick + 1 and now - came > SETTLE_S
+            settled = everything or followed or now - came > PATIENCE_S
+            (ready if settled or self._reports.complete(frame) else waiting).append((came, frame))
+        self._waiting = waiting
+        self._waiting_rows = sum(frame.batch.num_rows for _, frame in waiting)
+        groups: dict[tuple[str, str], list[LoggedFrame]] = {}
+        for _, frame in ready:
+            key = (sink_files.day_of(frame.time_us), frame.layout)
+            groups.setdefault(key, []).append(frame)
+        for (day, layout), frames in sorted(groups.items()):
+            self._store(day, layout, frames)
+        if ready:
+            oldest = min((f.tick for _, f in (*ready, *waiting)), default=0)
+            self._reports.forget(oldest - KEPT_TICKS)
+
+    def _store(self, day: str, layout: str, frames: list[LoggedFrame]) -> None:
+        table = table_of(self.spec, frames, self._reports)
+        info = self._info(day, layout, frames, table.num_rows)
+        info = sink_files.write(self.root, table, info)
+        self.files.append(info)
+        self._index.add(info)
+        self.counts["rows"] += table.num_rows
+        self.counts["counted"] += int(np.count_nonzero(table.column("counted")))
+        for frame in frames:
+            self._done[frame.partition].add(frame.offset)
+
+    def _info(self, day: str, layout: str, frames: list[LoggedFrame], rows: int) -> FileInfo:
+        ranges, ticks = dict[int, Intervals](), dict[int, Intervals]()
+        for frame in frames:
+            ranges.setdefault(frame.partition, Intervals()).add(frame.offset)
+            ticks.setdefault(frame.cohort, Intervals()).add(frame.tick)
+        for partition, offsets in self._rejected.items():  # so that they are not read again
+            for start, end in offsets:
+                ranges.setdefault(partition, Intervals()).add(start, end)
+        self._rejected.clear()
+        facts = {
+            "spec_hash": frames[0].spec_hash,
+            "interface_hash": self.spec.interface_hash,
+            "objective_hash": self.spec.objective_hash,
+            "bundles": sorted({frame.bundle for frame in frames} - {""}),
+        }
+        return FileInfo(
+            path=Path(),
+            system=self.spec.system,
+            day=day,
+            layout=layout,
+            topic_id=self._topic_id,
+            rows=rows,
+            ranges={key: list(found) for key, found in sorted(ranges.items())},
+            ticks={key: list(found) for key, found in sorted(ticks.items())},
+            facts=facts,
+            last_ms=max(frame.stamp_ms for frame in frames),
+        )
+
+    # the end
+
+    def drain(self) -> None:
+        """Reads both topics to where they end now, stores everything, and merges small files."""
+        until = time.monotonic() + DRAIN_S
+        goals = {
+            (name, number): high
+            for name in (self._trajectories, self._applied)
+            for number, (_, high) in bounds(self._consumer, name).items()
+        }
+        while time.monotonic() < until and not self._reached(goals):
+            self.poll(0.1)
+        self.flush(time.monotonic(), everything=True)
+        for group in sink_files.merge_groups(self.files):
+            merged = sink_files.merge(self.root, group)
+            self._index.replace(group, merged)
+            sink_files.remove(group)
+            self.files = [info for info in self.files if info not in group] + [merged]
+
+    def _reached(self, goals: Mapping[tuple[str, int], int]) -> bool:
+        asked = [TopicPartition(*place) for place in goals]
+        # A position is unknown (negative) until the first record was read: at the start, then.
+        at = {(p.topic, p.partition): p.offset for p in self._consumer.position(asked)}
+        begun = {(p.topic, p.partition): p.offset for p in self._consumer.assignment()}
+        return all(
+            (at[place] if at[place] >= 0 else begun.get(place, 0)) >= goal
+            for place, goal in goals.items()
+        )
+
+    def close(self) -> None:
+        """Leaves; what was not stored is read again by the next sink."""
+        self._consumer.close()
+        self._index.close()
+
+    def summary(self) -> dict[str, Any]:
+        """What was read and stored by this run, as plain JSON values."""
+        return {
+            "frames": self.counts["frames"],
+            "attempts": self.counts["attempts"],
+            "frames_lost": sum(ticks.missing for ticks in self._ticks.values()),
+            "rows": self.counts["rows"],
+            "counted": self.counts["counted"],
+            "rejected": self.counts["rejected"],
+            "cohorts": {str(cohort): n for cohort, n in sorted(self.cohorts.items())},
+            "files": [str(info.path) for info in self.files],
+        }
+
+
+class _Index:
+    """The catalog's view of the files, if there is a catalog."""
+
+    def __init__(self, spec: SystemSpec, root: Path, url: str | None) -> None:
+        self._spec, self._root = spec, root
+        self._catalog = Catalog(url) if url else None
+        if self._catalog:
+            self._catalog.create()
+
+    def match(self, files: Sequence[FileInfo]) -> None:
+        """Makes the catalog say what is there: after a crash it may lag behind, or be ahead."""
+        if self._catalog is None:
+            return
+        known = {row.path for row in self._catalog.files(self._spec.system)}
+        there = {str(info.path): info for info in files}
+        mine = {path for path in known if Path(path).is_relative_to(self._root)}
+        self._drop(sorted(mine - there.keys()))
+        for path in sorted(there.keys() - known):
+            self.add(there[path])
+
+    def add(self, info: FileInfo) -> None:
+        """Puts a file and its actions into the catalog."""
+        if self._catalog is None:
+            return
+        data = info.path.read_bytes()
+        bounds = [tick for pairs in info.ticks.values() for pair in pairs for tick in pair]
+        row = File(
+            path=str(info.path),
+            system=info.system,
+            day=info.day,
+            first_tick=min(bounds, default=0),
+            last_tick=max(bounds, default=1) - 1,
+            rows=info.rows,
+            cohorts=sorted(info.ticks),
+            spec_hash=info.facts["spec_hash"],
+            interface_hash=info.facts["interface_hash"],
+            objective_hash=info.facts["objective_hash"],
+            bundles=info.facts["bundles"],
+            bytes=len(data),
+            digest=hashlib.sha256(data).hexdigest(),
+        )
+        self._catalog.put(row)
+        names = ["action_id", "entity", "tick"]
+        table = pq.read_table(info.path, columns=names, partitioning=None)
+        ids, entities, ticks = (table.column(name).to_pylist() for name in names)
+        groups = (np.arange(info.rows) // sink_files.ROW_GROUP).tolist()
+        self._catalog.index_decisions(str(info.path), ids, entities, ticks, groups)
+
+    def replace(self, old: Sequence[FileInfo], merged: FileInfo) -> None:
+        """Puts the merged file in, and takes those out that it replaces."""
+        self.add(merged)
+        self._drop([str(info.path) for info in old])
+
+    def _drop(self, paths: Sequence[str]) -> None:
+        if self._catalog is None or not paths:
+            return
+        with self._catalog.session(write=True) as session:
+            session.execute(delete(File).where(File.path.in_(paths)))
+
+    def close(self) -> None:
+        if self._catalog is not None:
+            self._catalog.close()
+
+
+def _topic_id(config: Mapping[str, str], name: str) -> str:
+    """The id of a topic, which no other topic ever has, one made later under its name included."""
+    found = AdminClient(dict(config)).describe_topics(TopicCollection([name]))
+    return str(found[name].result(TIMEOUT_S).topic_id)
+
+
+__all__ = ["Sink", "run_sink"]
