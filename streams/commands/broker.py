@@ -1,11 +1,14 @@
 """`rehearse broker …` and `rehearse topics …`."""
 
+import json
+import sys
 from typing import Annotated
 
 import typer
 
 from infra import broker as embedded
 from infra.kafka import client_config, ensure_topics
+from schemas.asyncapi import document, document_yaml
 from schemas.topics import TABLE, topics_of
 from streams.commands.options import (
     Bootstrap,
@@ -98,3 +101,21 @@ def topics_check(
         result |= {t.name: TABLE[t.kind].what for t in wanted}
     show(result, as_json)
     raise typer.Exit(1 if problems else 0)
+
+
+@topics_app.command("describe")
+def topics_describe(
+    spec: Annotated[
+        str | None,
+        typer.Argument(metavar="[SPEC]", help="Without it, what holds for every system."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON instead of YAML.")] = False,
+) -> None:
+    """Write the AsyncAPI 3 document of the topics: addresses, keys, messages, columns, units.
+
+    Example: rehearse topics describe my-system.yaml > my-system.asyncapi.yaml
+    """
+    with errors():
+        system = None if spec is None else spec_of(spec)
+    text = json.dumps(document(system)) + "\n" if as_json else document_yaml(system)
+    sys.stdout.write(text)
