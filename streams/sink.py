@@ -372,7 +372,8 @@ class _Index:
 
 def _topic_id(config: Mapping[str, str], name: str) -> str:
     """The id of a topic, which no other topic ever has, one made later under its name included."""
-    found = AdminClient(dict(config)).describe_topics(TopicCollection([name]))
+    admin = AdminClient(dict(config))  # kept until it has answered
+    found = admin.describe_topics(TopicCollection([name]))
     return str(found[name].result(TIMEOUT_S).topic_id)
 
 

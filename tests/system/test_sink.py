@@ -1,0 +1,179 @@
+"""The sink on a real broker: nothing lost and nothing doubled, also when it is killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import streams.sink
+from infra.kafka import delete_topics
+from schemas.catalog import Catalog
+from schemas.codes import Status
+from schemas.messages import Applied, action_id, encode
+from schemas.system import SystemSpec
+from schemas.topics import topic
+from streams.sink import run_sink
+from streams.topic_io import make_producer
+from tests.streams.frames import NAMES, cohort_names, trajectory
+from tests.streams.specs import SMALL, small_spec
+from tests.support import unique
+from tests.system.loop import make_topics
+
+pytestmark = pytest.mark.broker
+Kafka = dict[str, str]
+SCRIPT = """
+import sys, threading
+from pathlib import Path
+from schemas.system import load_spec
+from streams.sink import run_sink
+spec, kafka, out, catalog = sys.argv[1:]
+print("ready", flush=True)
+run_sink(load_spec(spec), kafka, None, threading.Event(), Path(out), catalog,
+         flush_s=0.05, flush_rows=40)
+"""
+
+
+@pytest.fixture
+def spec(kafka: Kafka) -> SystemSpec:
+    made = small_spec(unique())
+    make_topics(made, kafka)
+    return made
+
+
+def publish(
+    spec: SystemSpec, kafka: Mapping[str, str], ticks: range, attempt: int = 0, valve: float = 0.5
+) -> None:
+    """Trajectories of both cohorts, and the reports that the first attempts were applied."""
+    producer = make_producer(kafka["bootstrap.servers"], kafka)
+    for tick in ticks:
+        for cohort in range(2):
+            value = trajectory(spec, cohort, tick, attempt=attempt, valve=valve)
+            producer.produce(topic(spec, "trajectories"), value, str(cohort), cohort)
+        for entity in NAMES:
+            values = {"valve": 0.5, "pumps": 2.0}
+            identity = action_id(spec.system, entity, tick)
+            report = Applied(identity, entity, tick, values, int(Status.APPLIED), 0)
+            if not attempt:
+                producer.produce(topic(spec, "applied"), encode(report), entity)
+        producer.poll(0)
+    assert producer.flush(20) == 0
+
+
+def drained(spec: SystemSpec, kafka: Kafka, out: Path, catalog: str | None) -> dict[str, Any]:
+    """A sink that is stopped at once reads what there is, stores it, and merges."""
+    stop = threading.Event()
+    stop.set()
+    return run_sink(spec, kafka["bootstrap.servers"], kafka, stop, out, catalog)
+
+
+def rows(out: Path) -> pl.DataFrame:
+    files = sorted(out.rglob("*.parquet"))
+    return pl.scan_parquet(files, hive_partitioning=False).collect()
+
+
+def test_frames_become_rows_and_files_are_in_the_catalog(
+    spec: SystemSpec, kafka: Kafka, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/catalog.sqlite"
+    day = 86_400  # ticks of a second: the frames go over midnight
+    publish(spec, kafka, range(day - 3, day + 4))
+    publish(spec, kafka, range(day, day + 1), attempt=1, valve=0.9)
+    publish(spec, kafka, range(day + 6, day + 8))
+    summary = drained(spec, kafka, tmp_path, url)
+    assert (summary["frames"], summary["attempts"], summary["frames_lost"]) == (18, 2, 4)
+    assert summary["cohorts"] == {"0": 9, "1": 9}
+    assert summary["counted"] == 9 * len(NAMES)
+    table = rows(tmp_path)
+    assert table.height == summary["rows"] == 10 * len(NAMES)
+    again = table.filter(pl.col("tick") == day)
+    assert again.sort("attempt")["counted"].to_list() == [True] * 5 + [False] * 5
+    assert set(table["outcome"]) == {Status.APPLIED}
+    catalog = Catalog(url)
+    files = catalog.files(spec.system)
+    assert [(f.day, f.first_tick, f.last_tick) for f in files] == [
+        ("1970-01-01", day - 3, day - 1),
+        ("1970-01-02", day, day + 7),
+    ]
+    assert [f.path for f in files] == sorted(summary["files"])
+    (place,) = catalog.find_action(action_id(spec.system, "c", day + 7))
+    found = pl.read_parquet(place.path, hive_partitioning=False)
+    assert "c" in set(found.filter(pl.col("action_id") == place.action_id)["entity"])
+    catalog.close()
+
+
+def test_a_second_run_adds_only_what_is_new(spec: SystemSpec, kafka: Kafka, tmp_path: Path) -> None:
+    publish(spec, kafka, range(10))
+    first = drained(spec, kafka, tmp_path, None)
+    assert drained(spec, kafka, tmp_path, None)["frames"] == 0
+    publish(spec, kafka, range(9, 10), attempt=1)  # planned again, as after a crash
+    publish(spec, kafka, range(10, 14))
+    later = drained(spec, kafka, tmp_path, None)
+    assert (first["frames"], later["frames"], later["attempts"]) == (20, 8, 2)
+    table = rows(tmp_path)
+    assert table.group_by("partition", "offset", "entity").len()["len"].to_list() == [1] * 75
+    assert table.filter("counted").group_by("tick", "entity").len()["len"].max() == 1
+    # Topics made anew under the old name begin at offset 0 again: theirs are other frames.
+    delete_topics(kafka, [topic(spec, "trajectories"), topic(spec, "applied")])
+    make_topics(spec, kafka)
+    publish(spec, kafka, range(3))
+    assert drained(spec, kafka, tmp_path, None)["frames"] == 6
+    assert rows(tmp_path).height == 75 + 15
+
+
+def test_a_killed_sink_loses_and_doubles_nothing(
+    spec: SystemSpec, kafka: Kafka, tmp_path: Path
+) -> None:
+    spec_file, out = tmp_path / "spec.yaml", tmp_path / "out"
+    spec_file.write_text(SMALL.format(system=spec.system))
+    url = f"sqlite:///{tmp_path}/catalog.sqlite"
+    arguments = [str(spec_file), kafka["bootstrap.servers"], str(out), url]
+    root = str(Path(streams.sink.__file__).parents[1])
+    done = 0
+    for kill in range(3):
+        before = len(list(out.rglob("*.parquet")))
+        child = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, *arguments],
+            env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+        )
+        limit = time.monotonic() + 60
+        while len(list(out.rglob("*.parquet"))) < before + 3 + kill:
+            assert time.monotonic() < limit, "the sink stored nothing within a minute"
+            assert child.poll() is None
+            publish(spec, kafka, range(done, done + 8))
+            done += 8
+        child.kill()
+        child.wait()
+    summary = drained(spec, kafka, out, url)
+    table = rows(out)
+    seen = Counter(zip(table["cohort"], table["tick"], table["entity"], strict=True))
+    expected = {(c, t, e) for c in range(2) for t in range(done) for e in cohort_names(spec, c)}
+    assert set(seen) == expected
+    assert set(seen.values()) == {1}
+    assert summary["frames_lost"] == 0
+    catalog = Catalog(url)
+    assert sum(f.rows for f in catalog.files(spec.system)) == len(expected)
+    assert {f.path for f in catalog.files(spec.system)} == {str(p) for p in out.rglob("*.parquet")}
+    catalog.close()
+
+
+def test_unreadable_records_are_counted_and_passed(
+    spec: SystemSpec, kafka: Kafka, tmp_path: Path
+) -> None:
+    producer = make_producer(kafka["bootstrap.servers"], kafka)
+    for value in (b"", b"nonsense", b"\xff" * 100):
+        producer.produce(topic(spec, "trajectories"), value, "0", 0)
+    producer.flush(10)
+    publish(spec, kafka, range(2))
+    summary = drained(spec, kafka, tmp_path, None)
+    assert (summary["rejected"], summary["frames"]) == (3, 4)
+    assert drained(spec, kafka, tmp_path, None)["rejected"] == 0, "they are not read again"
