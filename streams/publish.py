@@ -78,6 +78,7 @@ class Publisher:
         quiet.setLevel(logging.ERROR)
         self._producer = Producer(settings, logger=quiet)
         self._loop = asyncio.get_running_loop()
+        self._pending: set[asyncio.Future[int]] = set()
         self._closing = threading.Event()
         # librdkafka calls back from poll(), which waits without the interpreter's lock.
         self._poller = threading.Thread(target=self._poll, name="delivery-reports", daemon=True)
@@ -85,7 +86,16 @@ class Publisher:
 
     def _poll(self) -> None:
         while not self._closing.is_set():
-            self._producer.poll(0.2)
+            try:
+                self._producer.poll(0.2)
+            except KafkaException as error:  # fatal: nothing is sent any more, nor reported
+                self._loop.call_soon_threadsafe(self._fail, DeliveryError(str(error.args[0].str())))
+                self._closing.wait(0.2)
+
+    def _fail(self, error: DeliveryError) -> None:
+        for future in list(self._pending):
+            if not future.done():
+                future.set_exception(error)
 
     def send(self, records: Sequence[Record]) -> "asyncio.Future[int]":
         """Hands `records` over; the future gives the last confirmed offset, or `DeliveryError`."""
@@ -93,6 +103,8 @@ class Publisher:
         if not records:
             future.set_result(-1)
             return future
+        self._pending.add(future)
+        future.add_done_callback(self._pending.discard)
         last = {(record.topic, record.partition): i for i, record in enumerate(records)}
         batch = _Batch(len(last), future)
         produce, report = self._producer.produce, batch.report
@@ -108,7 +120,10 @@ class Publisher:
 
     def close(self) -> int:
         """Waits until everything is delivered; gives the number of records that were not."""
-        left = self._producer.flush(FLUSH_SECONDS)
+        try:
+            left = int(self._producer.flush(FLUSH_SECONDS))
+        except KafkaException:  # fatal: whoever awaits a report has been told
+            left = len(self._producer)
         self._closing.set()
         self._poller.join()
-        return int(left)
+        return left

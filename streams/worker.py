@@ -26,6 +26,7 @@ from streams.publish import Publisher
 _log = structlog.get_logger(__name__)
 WATCHDOG_S = 30.0
 CHECK_S = 0.05
+STOP_S = 10.0
 
 
 class WorkerError(RuntimeError):
@@ -178,12 +179,15 @@ def _committed(app: Any) -> int:
 
 async def _end(worker: WorkerApp, desk: Desk, publisher: Publisher) -> None:
     """Stops reading, lets what is in flight arrive, commits it, and leaves."""
-    if desk.failure is None:
-        await worker.app.stop()
-        await desk.drain()
-    else:
-        # Faust would wait for acknowledgements that do not come; the process ends anyway.
-        worker.app.consumer.close()
+    if desk.failure is not None:
+        # Otherwise Faust waits for acknowledgements that do not come.
+        worker.app.conf.stream_wait_empty = False
+    try:
+        async with asyncio.timeout(STOP_S):
+            await worker.app.stop()
+    except TimeoutError:
+        _log.error("Faust does not stop; leaving it behind", seconds=STOP_S)
+    await desk.drain()
     left = await asyncio.to_thread(publisher.close)
     if left:
         _log.error("records not delivered", count=left)

@@ -16,6 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
 from planner.budget import FreeBudget, RecordedBudget, Spent
 from planner.session import load_bundle
@@ -326,3 +333,33 @@ def test_a_row_of_another_version_is_anchored_anew(world: World) -> None:
     summary = world.stop()
     assert summary["rows_unreadable"] == 1
     _check_outputs(world, made)
+
+
+def _largest_belief(world: World, size: int) -> None:
+    """What the broker takes as a record of the changelog, in bytes."""
+    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+    name = topic(world.spec, "beliefs")
+    resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])
+    admin = AdminClient(dict(world.kafka))
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(20)
+
+
+def test_a_refused_changelog_record_stops_the_worker_and_loses_nothing(world: World) -> None:
+    made = frames(world.spec, 8)
+    _largest_belief(world, 100)
+    world.start()
+    world.send(made[:8])
+    assert world.process is not None
+    assert world.process.wait(60) == 2
+    assert world.beliefs() == {}
+    _largest_belief(world, 1_000_000)
+    world.send(made[8:])
+    world.start()
+    world.wait_for(len(made))
+    summary = world.stop()
+    assert (summary["frames"], summary["gaps"]) == (len(made), 0)
+    rows = undisturbed(world, made)
+    assert {c: r.digest for c, r in world.beliefs().items()} == {
+        cohort: rows[cohort, FIRST + 7].digest for cohort in range(world.spec.cohorts)
+    }
