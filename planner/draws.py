@@ -12,8 +12,8 @@ F32 = npt.NDArray[np.float32]
 Key = tuple[int, int, int]
 """Seed, cohort, tick."""
 
-SEQUENCES = 16
-"""Noise sequences that the candidates of a tick share."""
+COMPANIONS = 32
+"""Candidates that share a noise sequence: enough for a median to compare them with."""
 CLOSING = 255
 """Number of the tier and of the iteration in noise streams where there is none."""
 
@@ -44,9 +44,11 @@ class Draws:
         return self._actions[iteration]
 
     def transitions(self) -> F32:
-        """[T+1,D,Z] standard normal in pairs of opposite sign, D = `SEQUENCES`."""
+        """[T+1,D,Z] standard normal in pairs of opposite sign; D is even, at least 2."""
         if self._transitions is None:
-            shape = (self._shape[0] + 1, SEQUENCES, self._latent)
+            steps, candidates, _ = self._shape
+            sequences = 2 * max(1, candidates // (2 * COMPANIONS))
+            shape = (steps + 1, sequences, self._latent)
             self._transitions = pairs(self._key, self._number, shape)
         return self._transitions
 

@@ -1,0 +1,69 @@
+"""The planner's memory: rows move with their entities, plans age, arrays come back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from planner.memory import PlannerMemory
+from schemas.system import load_spec
+
+SPEC = load_spec("autoscale")
+
+
+def some() -> PlannerMemory:
+    """Three entities: planned at ticks 10 and 8 (horizons 12 and 2), and never."""
+    memory = PlannerMemory.fresh(SPEC, 3)
+    sequence = np.arange(36.0).reshape(3, 12, 1)
+    planned_at = memory.planned_at.copy()
+    planned_at[:2] = [10, 8]
+    return replace(
+        memory,
+        sequence=sequence,
+        planned_at=planned_at,
+        length=np.array([12, 2, 0], dtype=np.int32),
+        stakes=np.array([1.0, 2.0, 3.0]),
+        fallback=np.arange(60.0).reshape(3, 20),
+    )
+
+
+def test_a_fresh_memory_knows_nothing() -> None:
+    memory = PlannerMemory.fresh(SPEC, 2)
+    assert memory.sequence.shape == (2, 12, 1)
+    assert memory.fallback.shape == (2, 20)
+    assert (memory.age(-5) == np.iinfo(np.int64).max).all()
+    assert (memory.ahead(0, 3) == 1.0).all()  # the safe value
+
+
+def test_plans_are_read_from_the_tick_on_and_their_last_action_repeats() -> None:
+    memory = some()
+    assert memory.age(11).tolist()[:2] == [1, 3]
+    ahead = memory.ahead(11, 13)[..., 0]
+    assert ahead[0].tolist() == [*np.arange(1.0, 12.0), 11.0, 11.0]
+    assert (ahead[1] == 13.0).all()
+    assert (memory.ahead(10**9, 2)[0] == 11.0).all()
+
+
+def test_rows_move_with_their_entities() -> None:
+    memory, fresh = some(), PlannerMemory.fresh(SPEC, 1)
+    moved = memory.carry(SPEC, np.array([1, -1, 0]))
+    for name, array in moved.arrays().items():
+        before = memory.arrays()[name]
+        np.testing.assert_array_equal(array[0], before[1])
+        np.testing.assert_array_equal(array[1], fresh.arrays()[name][0])
+        np.testing.assert_array_equal(array[2], before[0])
+        assert array.dtype == before.dtype
+    assert len(memory.carry(SPEC, np.array([], dtype=np.intp)).stakes) == 0
+
+
+def test_arrays_come_back_and_may_be_read_only() -> None:
+    memory = some()
+    frozen = {name: array.copy() for name, array in memory.arrays().items()}
+    for array in frozen.values():
+        array.flags.writeable = False
+    again = PlannerMemory.from_arrays(frozen)
+    after = again.after_gate(np.array([True, False, True])).forget_plans(np.array([1, 0, 0], bool))
+    assert after.gated.tolist() == [True, False, True]
+    assert after.age(11).tolist()[:2] == [np.iinfo(np.int64).max, 3]
+    assert memory.planned_at[0] == 10  # nothing was changed in place

@@ -1,0 +1,284 @@
+"""Plans for a frame: always an answer, spent as recorded, and better than the guesses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from planner.budget import Budget, FreeBudget, RecordedBudget, Spent
+from planner.draft import Plan
+from planner.gate import gate
+from planner.memory import PlannerMemory
+from planner.plan import plan
+from planner.session import Bundle, Posterior
+from schemas.codes import Mode
+from schemas.frames import ControlView
+from schemas.system import SystemSpec, load_spec
+from tests.planner.worlds import double_integrator, edited, make_bundle, make_frame
+
+NAV = load_spec("nav2d")
+TIERS = (
+    "    shallow: {candidates: 65, horizon: 12, iterations: 1}\n"
+    "    deep: {candidates: 255, horizon: 20, iterations: 3}\n"
+)
+SHORT = (
+    "    shallow: {candidates: 200, horizon: 6, iterations: 2}\n"
+    "    deep: {candidates: 300, horizon: 10, iterations: 3}\n"
+)
+LONG = "    only: {candidates: 250, horizon: 25, iterations: 1}\n"
+QUICK = edited("nav2d", (TIERS, SHORT))
+PATIENT = edited("nav2d", (TIERS, LONG))
+GAINS = (0.9, 0.95, 1.0, 1.05, 1.1)
+SEED = 11
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("b"), QUICK, double_integrator(gains=GAINS))
+
+
+@pytest.fixture(scope="module")
+def mute(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle without a trusted actor."""
+    world = double_integrator(gains=GAINS)
+    return make_bundle(tmp_path_factory.mktemp("m"), QUICK, world, actor_trusted=False)
+
+
+class First:
+    """A budget for the first `groups` groups, one iteration each."""
+
+    def __init__(self, groups: int) -> None:
+        self.groups, self.asked = groups, 0
+
+    def more(self, group: int, iteration: int, work: float) -> bool:
+        self.asked += 1
+        return group < self.groups and iteration == 0
+
+
+def scene(count: int = 5, tick: int = 7, **frame: Any) -> tuple[Any, Posterior]:
+    generator = np.random.default_rng(3)
+    states = np.zeros((count, 6))
+    states[:, :2] = generator.uniform(-6, 6, (count, 2))
+    states[:, 2:4] = generator.uniform(-0.5, 0.5, (count, 2))
+    h = states.astype(np.float32)
+    zeros = np.zeros((count, 2), np.float32)
+    posterior = Posterior(h, zeros, zeros, h, h, np.zeros(count, np.float32))
+    frame = {"applied": np.zeros((count, 2))} | frame
+    return make_frame(QUICK, states, tick=tick, **frame), posterior
+
+
+def make(
+    bundle: Bundle | None,
+    count: int = 5,
+    budget: Budget | None = None,
+    tick: int = 7,
+    memory: PlannerMemory | None = None,
+    spec: SystemSpec = QUICK,
+    **more: Any,
+) -> Plan:
+    believed = more.pop("believed", None)
+    frame, posterior = scene(count, tick, **more)
+    remembered = PlannerMemory.fresh(spec, count) if memory is None else memory
+    return plan(
+        spec, bundle, posterior, frame, remembered, budget or FreeBudget(), SEED, believed=believed
+    )
+
+
+def test_without_a_model_the_fallback_answers_for_everyone() -> None:
+    made = make(None)
+    assert (made.mode == Mode.FALLBACK).all()
+    frame, _ = scene()
+    np.testing.assert_array_equal(made.proposal, np.clip(-2 * frame.values[:, 2:4], -1, 1))
+    assert made.spent == Spent()
+    for array in (made.predicted, made.returned, made.gain, made.uncertainty):
+        assert np.isnan(array).all()
+    assert (made.tier == -1).all()
+
+
+def test_without_time_the_actor_answers(bundle: Bundle, mute: Bundle) -> None:
+    made = make(bundle, budget=First(0))
+    assert (made.mode == Mode.ACTOR).all()
+    _, posterior = scene()
+    expected = np.clip(bundle.act(posterior.h, posterior.mean)[0], -1, 1)
+    np.testing.assert_allclose(made.proposal, expected, atol=1e-6)
+    assert (make(mute, budget=First(0)).mode == Mode.FALLBACK).all()
+
+
+def test_with_time_everyone_is_planned_at_every_tier(bundle: Bundle) -> None:
+    made = make(bundle)
+    assert (made.mode == Mode.PLAN).all()
+    assert (made.tier == 1).all()
+    assert (made.iterations == 3).all()
+    # 512 // 200 = 2 and 512 // 300 = 1 entities per call
+    assert made.spent.tiers == (0, 0, 0, 1, 1, 1, 1, 1)
+    assert made.spent.iterations == (2, 2, 2, 3, 3, 3, 3, 3)
+    assert (made.gain >= 0).all()
+    assert made.gain.max() > 0.01
+    assert made.sequence.shape == (5, 10, 2)
+    np.testing.assert_array_equal(made.sequence[:, 0], made.proposal)
+    assert (np.diff(made.returned[:, 1:], axis=1) >= 0).all()
+
+
+def test_predictions_are_one_step_of_the_mean_member(bundle: Bundle) -> None:
+    made = make(bundle)
+    frame, _ = scene()
+    world = double_integrator()
+    expected = frame.values @ world.transition + made.proposal @ world.control
+    np.testing.assert_allclose(made.predicted, expected, atol=1e-5)
+    effect = np.abs(made.proposal @ world.control) * np.std(GAINS)
+    np.testing.assert_allclose(made.predicted_std, effect, atol=1e-5)
+    assert (made.uncertainty > 0).all()
+
+
+def test_the_budget_goes_to_the_most_urgent(bundle: Bundle) -> None:
+    memory = make(bundle).memory
+    frame, posterior = scene(tick=8)
+    innovation = np.array([0, 0, 3.0, 0, 1.0], np.float32)
+    surprised = replace(posterior, innovation=innovation)
+    made = plan(QUICK, bundle, surprised, frame, memory, First(1), SEED)
+    assert np.flatnonzero(made.mode == Mode.PLAN).tolist() == [2, 4]
+    assert (made.mode[[0, 1, 3]] == Mode.FOLLOW).all()
+    assert made.group.tolist() == [-1, -1, 0, -1, 0]
+    assert made.tier.tolist() == [-1, -1, 0, -1, 0]
+
+
+def test_a_young_plan_is_followed_step_by_step_and_then_dropped(
+    bundle: Bundle, mute: Bundle
+) -> None:
+    for model, after in ((bundle, Mode.ACTOR), (mute, Mode.FALLBACK)):
+        memory = make(model).memory
+        sequence = memory.sequence.copy()
+        for step in range(1, 6):  # half of the horizon of 10
+            made = make(model, tick=7 + step, memory=memory, budget=First(0))
+            assert (made.mode == Mode.FOLLOW).all()
+            np.testing.assert_array_equal(made.proposal, sequence[:, step])
+            assert np.isnan(made.returned).all()
+            memory = made.memory
+        assert (make(model, tick=13, memory=memory, budget=First(0)).mode == after).all()
+
+
+def test_a_surprise_ends_following(bundle: Bundle) -> None:
+    memory = make(bundle).memory
+    frame, posterior = scene(tick=8)
+    surprised = replace(posterior, innovation=np.array([0, 9.0, 0, 0, np.nan], np.float32))
+    made = plan(QUICK, bundle, surprised, frame, memory, First(0), SEED)
+    assert made.mode.tolist() == [Mode.FOLLOW, Mode.ACTOR, Mode.FOLLOW, Mode.FOLLOW, Mode.FOLLOW]
+
+
+def test_a_lost_belief_brings_the_fallback_and_drops_the_plan(bundle: Bundle) -> None:
+    memory = make(bundle).memory
+    believed = np.array([True, False, True, True, True])
+    made = make(bundle, tick=8, memory=memory, believed=believed)
+    assert made.mode.tolist() == [0, Mode.FALLBACK, 0, 0, 0]
+    assert made.tier[1] == -1
+    later = make(bundle, tick=9, memory=made.memory, budget=First(0))
+    assert later.mode[1] == Mode.ACTOR
+
+
+def test_a_belief_that_is_not_finite_is_not_planned_on(bundle: Bundle) -> None:
+    frame, posterior = scene()
+    h = posterior.h.copy()
+    h[3, 0] = np.nan
+    made = plan(
+        QUICK,
+        bundle,
+        replace(posterior, h=h),
+        frame,
+        PlannerMemory.fresh(QUICK, 5),
+        FreeBudget(),
+        SEED,
+    )
+    assert made.mode.tolist() == [0, 0, 0, Mode.FALLBACK, 0]
+    assert np.isfinite(made.proposal).all()
+
+
+def test_operators_entities_cost_nothing(bundle: Bundle) -> None:
+    made = make(bundle, control=ControlView(holds=("e001",)))
+    assert made.tier.tolist() == [1, -1, 1, 1, 1]
+    everyone = make(bundle, control=ControlView(holds=("*",)))
+    assert everyone.spent == Spent()
+
+
+def test_an_operator_may_limit_the_tier(bundle: Bundle) -> None:
+    made = make(bundle, control=ControlView(budget="shallow"))
+    assert (made.tier == 0).all()
+    assert set(made.spent.tiers) == {0}
+
+
+def test_a_recorded_budget_gives_the_same_plan_bit_for_bit(bundle: Bundle) -> None:
+    for groups in (1, 2, 5):
+        memory = PlannerMemory.fresh(QUICK, 5)
+        for tick in range(3):
+            live = make(bundle, tick=tick, memory=memory, budget=First(groups))
+            spent = Spent.from_dict(live.spent.as_dict())
+            again = make(bundle, tick=tick, memory=memory, budget=RecordedBudget(spent))
+            for name in Plan.__dataclass_fields__:
+                one, two = getattr(live, name), getattr(again, name)
+                if isinstance(one, np.ndarray):
+                    assert one.tobytes() == two.tobytes(), name
+                elif isinstance(one, PlannerMemory):
+                    arrays = two.arrays()
+                    for key, array in one.arrays().items():
+                        assert array.tobytes() == arrays[key].tobytes(), key
+                else:
+                    assert one == two
+            memory = live.memory
+
+
+def test_the_seed_and_the_tick_choose_the_noise(bundle: Bundle) -> None:
+    def stakes(**more: Any) -> bytes:
+        return make(bundle, budget=First(1), **more).memory.stakes.tobytes()
+
+    assert stakes() == stakes() != stakes(tick=8)
+
+
+def test_an_empty_frame(bundle: Bundle) -> None:
+    made = make(bundle, count=0)
+    assert made.proposal.shape == (0, 2)
+    assert made.spent == Spent()
+
+
+def test_arguments_are_left_as_they_were(bundle: Bundle) -> None:
+    memory = make(bundle).memory
+    for array in memory.arrays().values():
+        array.flags.writeable = False
+    frame, posterior = scene(tick=8)
+    for array in (frame.values, frame.applied, posterior.h, posterior.mean, posterior.std):
+        array.flags.writeable = False
+    made = plan(QUICK, bundle, posterior, frame, memory, FreeBudget(), SEED)
+    assert (made.mode == Mode.PLAN).all()
+
+
+def test_closed_loop_robots_reach_their_goal(bundle: Bundle) -> None:
+    """Plan, gate and world together: planned every third tick, everyone arrives and stays."""
+    world = double_integrator()
+    generator = np.random.default_rng(4)
+    count = 6
+    x = np.zeros((count, 6))
+    x[:, :2], x[:, 4:] = generator.uniform(-3, 3, (count, 2)), generator.uniform(-3, 3, (count, 2))
+    memory, applied = PlannerMemory.fresh(PATIENT, count), np.full((count, 2), np.nan)
+    h = np.zeros((count, 6), np.float32)
+    z = np.zeros((count, 2), np.float32)
+    modes: list[npt.NDArray[np.uint8]] = []
+    for tick in range(150):
+        frame = make_frame(PATIENT, x, tick=tick, applied=applied)
+        obs = x.astype(np.float32)
+        action = np.nan_to_num(applied).astype(np.float32)
+        posterior = bundle.believe(h, z, action, obs, np.ones_like(obs))
+        h = posterior.h
+        made = plan(PATIENT, bundle, posterior, frame, memory, First(1), SEED)
+        gated = gate(
+            PATIENT, made.proposal, made.fallback, frame, applied, made.uncertainty, mode=made.mode
+        )
+        memory = made.memory.after_gate(gated.reasons != 0)
+        applied = gated.action
+        modes.append(gated.mode)
+        x = x @ world.transition + applied @ world.control
+    assert np.linalg.norm(x[:, :2] - x[:, 4:], axis=1).max() < 0.5
+    shares = np.bincount(np.concatenate(modes), minlength=8) / (150 * count)
+    assert shares[Mode.PLAN] == pytest.approx(1 / 3)
+    assert shares[Mode.FOLLOW] > 0.5
