@@ -258,7 +258,7 @@ def open_session(graph: bytes, provider: str, threads: int, name: str) -> ort.In
 
 
 @lru_cache(maxsize=1)
-def _cuda_devices() -> int:
+def cuda_devices() -> int:
     """CUDA devices that the driver shows; 0 where there is no driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
@@ -271,10 +271,10 @@ def _cuda_devices() -> int:
 
 
 @lru_cache(maxsize=1)
-def _cuda_usable() -> bool:
+def cuda_usable() -> bool:
     """Whether a session really gets CUDA; the package offers it on machines without a GPU too."""
     offered = "CUDAExecutionProvider" in ort.get_available_providers()
-    if not offered or _cuda_devices() == 0:
+    if not offered or cuda_devices() == 0:
         return False
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # CUDA and cuDNN from their wheels, where these are installed
@@ -286,7 +286,7 @@ def _cuda_usable() -> bool:
 @lru_cache(maxsize=8)
 def _choose(provider: Provider) -> str:
     """`cpu` or `cuda`; cached, so that the choice is said once."""
-    chosen = "cpu" if provider == "cpu" or not _cuda_usable() else "cuda"
+    chosen = "cpu" if provider == "cpu" or not cuda_usable() else "cuda"
     if provider == "cuda" and chosen == "cpu":
         raise BundleError("provider cuda: no usable CUDA device here; choose auto or cpu")
     _log.info("provider", asked=provider, chosen=chosen, onnxruntime=ort.__version__)

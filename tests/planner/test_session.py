@@ -201,7 +201,7 @@ def test_the_same_inputs_give_the_same_bits(tmp_path: Path) -> None:
 
 
 def test_cuda_is_refused_where_there_is_none(tmp_path: Path) -> None:
-    if session._cuda_usable():
+    if session.cuda_usable():
         pytest.skip("there is a CUDA device here")
     write_bundle(tmp_path, SPEC, double_integrator())
     with pytest.raises(BundleError, match="no usable CUDA"):
