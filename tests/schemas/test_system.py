@@ -45,30 +45,32 @@ def test_names_fields_and_topics_are_filled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "line", "words"),
+    ("old", "new", "where", "words"),
     [
-        ("every: 5 s", "every: 5", 12, "sensors.load.every: write a duration with its unit"),
-        ("cohorts: 2", "cohort: 2", 8, "cohort: there is no such field"),
-        ("cohorts: 2", "cohorts: 0", 8, "cohorts: Input should be greater than or equal to 1"),
-        ("align: mean}\n  pods", "align: meen}\n  pods", 15, "requests.align"),
-        ("10 * late_share", "10 * late_shar", 29, "did you mean 'late_share'"),
-        ("range: [0, 1.0e+6]", "range: [1, 1]", 15, "is empty"),
-        ("low: 1, high: 200", "low: 1.5, high: 200", 27, "needs whole numbers"),
-        ("low: 1, high: 200", "low: 300, high: 200", 27, "is not below"),
-        ("unit: 1/s, ", "", 15, "unit: this field is required"),
-        ("kind: hpa", "kind: hpaa", 32, "fallback.kind"),
-        ("starting: {unit", "requests: {unit", 3, "name each channel and action differently"),
-        ("entity: service", "entity: service\nentity: pod", 5, "stands twice"),
-        ("entity: service", "entity: [service", 5, "not valid YAML"),
-        ("<= 0.95 * 3 * ready", "<= __import__('os')", 31, "constraints.enough.holds"),
+        ("every: 5 s", "every: 5", "every: 5", "load.every: write a duration with its unit"),
+        ("cohorts: 2", "cohort: 2", "cohort:", "cohort: there is no such field"),
+        ("cohorts: 2", "cohorts: 0", "cohorts:", "Input should be greater than or equal to 1"),
+        ("align: mean}\n  pods", "align: meen}\n  pods", "requests:", "requests.align"),
+        ("10 * late_share", "10 * late_shar", "reward:", "did you mean 'late_share'"),
+        ("range: [0, 1.0e+6]", "range: [1, 1]", "requests:", "is empty"),
+        ("low: 1, high: 200", "low: 1.5, high: 200", "replicas:", "needs whole numbers"),
+        ("low: 1, high: 200", "low: 300, high: 200", "replicas:", "is not below"),
+        ("unit: 1/s, ", "", "requests:", "unit: this field is required"),
+        ("kind: hpa", "kind: hpaa", "fallback:", "fallback.kind"),
+        ("starting: {unit", "requests: {unit", "system:", "name each channel and action"),
+        ("entity: service", "entity: service\nentity: pod", "entity: pod", "stands twice"),
+        ("entity: service", "entity: [service", "tick:", "not valid YAML"),
+        ("<= 0.95 * 3", "<= __import__('os') * 3", "enough:", "constraints.enough.holds"),
     ],
 )
-def test_a_mistake_is_told_with_line_and_field(old: str, new: str, line: int, words: str) -> None:
+def test_a_mistake_is_told_with_line_and_field(old: str, new: str, where: str, words: str) -> None:
+    text = edited(old, new)
     with pytest.raises(SpecError) as caught:
-        parse_spec(edited(old, new), "my.yaml")
-    message = str(caught.value)
-    assert words in message
-    assert f"my.yaml:{line}:" in message
+        parse_spec(text, "my.yaml")
+    lines = [line.strip() for line in text.splitlines()]
+    expected = next(i for i, line in enumerate(lines, 1) if line.startswith(where))
+    assert words in str(caught.value)
+    assert f"my.yaml:{expected}:" in str(caught.value)
 
 
 def test_every_mistake_is_told_at_once() -> None:
@@ -124,5 +126,9 @@ def test_what_a_model_does_not_see_leaves_the_interface_alone(old: str, new: str
 def test_the_reward_of_the_shipped_spec() -> None:
     reward = load_spec("autoscale").reward
     assert reward is not None
-    columns = {"ready": np.array([20.0]), "starting": np.zeros(1), "late_share": np.array([0.01])}
-    assert reward.numpy(columns).tolist() == pytest.approx([-0.15])
+    names = ("requests", "ready", "starting", "late_share")
+    enough, short = (60.0, 25.0, 0.0, 0.01), (60.0, 20.0, 4.0, 0.0)
+    columns = dict(zip(names, np.array([enough, short]).T, strict=True))
+    missing = 20.0 + np.sqrt(20.0) - 20.0
+    expected = [-0.0025 * 25.0 - 0.1, -0.0025 * 24.0 - 0.02 * missing]
+    assert reward.numpy(columns).tolist() == pytest.approx(expected)
