@@ -2,17 +2,15 @@
 
 import asyncio
 import time
-from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import structlog
 
 from planner.budget import Budget, Cost, WallBudget
 from planner.session import Bundle
-from schemas.codes import Mode, Reason
+from schemas.codes import Mode
 from schemas.frames import Frame, decode_frame
 from schemas.messages import Action, DeadLetter, action_id, cloudevents_headers, encode
 from schemas.system import SystemSpec
@@ -20,7 +18,8 @@ from schemas.topics import cohort_of, partition_of, topic, topics_of
 from schemas.trajectories import KEY_FRAME_EVERY, Decisions, encode_trajectory
 from streams.belief import Row, RowError, decode_row, encode_row
 from streams.bundles import Shelf
-from streams.publish import Publisher, Record
+from streams.publish import DeliveryError, Publisher, Record
+from streams.tally import Tally
 
 _log = structlog.get_logger(__name__)
 Clock = Literal["event", "wall"]
@@ -50,53 +49,6 @@ class Table(Protocol):
 
     async def write(self, publisher: Publisher, partition: int, cohort: int, row: bytes) -> None:
         """Stores a row, changelog first."""
-
-
-@dataclass
-class Tally:
-    """What a worker did; the source of its summary."""
-
-    frames: int = 0
-    repeated: int = 0
-    rejected: int = 0
-    unreadable: int = 0  # stored rows that could not be used
-    gaps: int = 0  # a cohort's tick that does not follow the last one
-    modes: Counter[int] = field(default_factory=Counter)
-    reasons: Counter[int] = field(default_factory=Counter)
-    step_ms: deque[float] = field(default_factory=lambda: deque(maxlen=100_000))
-    confirm_ms: deque[float] = field(default_factory=lambda: deque(maxlen=100_000))
-    bundles: set[str] = field(default_factory=set)
-
-    def count(self, decisions: Decisions) -> None:
-        """Adds the decisions of one frame."""
-        self.modes.update(decisions.mode.tolist())
-        for bits, times in Counter(decisions.reasons.tolist()).items():
-            self.reasons.update({int(reason): times for reason in Reason(bits)})
-        self.bundles.add(decisions.bundle)
-
-    def summary(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "frames": self.frames,
-            "frames_repeated": self.repeated,
-            "frames_rejected": self.rejected,
-            "gaps": self.gaps,
-            "rows_unreadable": self.unreadable,
-            "decisions": sum(self.modes.values()),
-            "modes": {Mode(m).name.lower(): n for m, n in sorted(self.modes.items())},
-            "gate": {Reason(r).name.lower(): n for r, n in sorted(self.reasons.items())},  # type: ignore[union-attr]
-            "bundles": sorted(self.bundles - {""}),
-            "step_ms": percentiles(self.step_ms),
-            "confirm_ms": percentiles(self.confirm_ms),
-        }
-
-
-def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """p50, p99, p999 and the largest of `values`; empty without any."""
-    if not values:
-        return {}
-    levels = np.percentile(np.fromiter(values, float), [50, 99, 99.9, 100])
-    return dict(zip(("p50", "p99", "p999", "max"), levels.round(3).tolist(), strict=True))
 
 
 class Turns:
@@ -138,7 +90,7 @@ class Desk:
         shelf: Shelf,
         options: "Options",
     ) -> None:
-        self.spec, self.options, self.tally = spec, options, Tally()
+        self.spec, self.options, self.tally = spec, options, Tally(spec.system)
         self._table, self._publisher, self._shelf = table, publisher, shelf
         self._turns = Turns(min(spec.deadline_us, options.max_deadline_us or spec.deadline_us))
         self._cost = Cost()
@@ -187,14 +139,18 @@ class Desk:
 
     def repeated(self, event: Any) -> None:
         """Acknowledges a frame whose tick or epoch was done before."""
-        self.tally.repeated += 1
+        self.tally.skipped()
         event.ack()
 
     async def reject(self, event: Any, error: Exception) -> None:
         """Writes the dead letter of a frame that cannot be used, and acknowledges it."""
-        self.tally.rejected += 1
-        await self.report(event, error)
-        event.ack()
+        self.tally.refused()
+        try:
+            await self.report(event, error)
+        except DeliveryError as undelivered:
+            self.failure = self.failure or undelivered
+        else:
+            event.ack()
 
     async def report(self, event: Any, error: Exception) -> None:
         """Writes a dead letter with the frame's coordinates and the error, and waits for it."""
@@ -212,15 +168,17 @@ class Desk:
     ) -> None:
         """Sends actions and trajectory, and leaves the rest of the frame's way to a task."""
         await self._slots.acquire()
-        row = replace(row, offset=event.message.offset)
+        try:
+            actions = [] if self.options.shadow else self._actions(frame, decisions)
+            sent = [self._publisher.send(actions)]  # before all else: somebody waits for these
+            self.tally.decided(decisions, (time.monotonic_ns() - began_ns) / 1e9)
+            row = replace(row, offset=event.message.offset)
+            packed = encode_row(row)
+            sent.append(self._publisher.send([self._trajectory(frame, decisions, packed)]))
+        except BaseException:
+            self._slots.release()
+            raise
         self._rows[frame.cohort] = row
-        sent = (
-            [] if self.options.shadow else [self._publisher.send(self._actions(frame, decisions))]
-        )
-        self.tally.step_ms.append((time.monotonic_ns() - began_ns) / 1e6)
-        packed = encode_row(row)
-        sent.append(self._publisher.send([self._trajectory(frame, decisions, packed)]))
-        self.tally.count(decisions)
         before = self._tails.get(frame.cohort)
         task = asyncio.create_task(self._confirm(event, frame, sent, packed, before))
         self._tails[frame.cohort] = task
@@ -249,8 +207,7 @@ class Desk:
             raise
         finally:
             self._slots.release()
-        self.tally.frames += 1
-        self.tally.confirm_ms.append((time.monotonic_ns() - began) / 1e6)
+        self.tally.confirmed((time.monotonic_ns() - began) / 1e9)
 
     def _actions(self, frame: Frame, decisions: Decisions) -> list[Record]:
         name, system = topic(self.spec, "actions"), self.spec.system

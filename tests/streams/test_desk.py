@@ -1,6 +1,7 @@
 """What surrounds the loop: the order of work, the sharing of a deadline, the tally."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +13,11 @@ from planner.budget import FreeBudget
 from schemas.codes import Mode, Reason
 from schemas.frames import Frame, encode_frame
 from schemas.system import load_spec
-from streams import desk as desk_module
 from streams.bundles import Shelf
 from streams.decide import step
-from streams.desk import Desk, Options, Tally, Turns, percentiles
+from streams.desk import Desk, Options, Turns
 from streams.publish import DeliveryError, Record
+from streams.tally import Tally, percentiles
 from tests.planner.worlds import make_frame
 
 SPEC = load_spec("nav2d")
@@ -132,7 +133,7 @@ async def test_a_shadow_sends_no_action() -> None:
     outside = Outside()
     desk = make_desk(outside, shadow=True)
     await publish(desk, outside, 0)
-    assert outside.log == ["send trajectories"]
+    assert outside.log == ["send ", "send trajectories"]
 
 
 async def test_refused_entities_get_no_action() -> None:
@@ -152,7 +153,7 @@ async def test_only_under_the_wall_clock_is_a_frame_late(monkeypatch: pytest.Mon
         ("wall", limit + 1, True),
         ("event", limit + 10**9, False),
     ):
-        monkeypatch.setattr(desk_module.time, "time_ns", lambda now=now_us: now * 1_000)
+        monkeypatch.setattr(time, "time_ns", lambda now=now_us: now * 1_000)
         desk = make_desk(Outside(), clock=clock)
         assert (desk.budget(frame) is None) == late
 
@@ -174,8 +175,8 @@ def test_one_cohort_has_the_whole_deadline_each_tick() -> None:
 def test_the_tally_names_modes_and_reasons() -> None:
     frame = make_frame(SPEC, np.zeros((3, 6)))
     _, decisions = step(SPEC, None, None, frame, None)
-    tally = Tally()
-    tally.count(decisions)
+    tally = Tally(SPEC.system)
+    tally.decided(decisions, 0.001)
     summary = tally.summary()
     assert summary["modes"] == {"fallback": 3}
     assert summary["gate"] == {"no_model": 3, "late": 3}
@@ -185,4 +186,4 @@ def test_the_tally_names_modes_and_reasons() -> None:
 
 def test_percentiles_of_nothing_and_of_a_hundred() -> None:
     assert percentiles([]) == {}
-    assert percentiles(list(range(101)))["p99"] == 99.0
+    assert percentiles(list(range(101)), 2.0)["p99"] == 198.0
