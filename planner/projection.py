@@ -75,13 +75,14 @@ def project(spec: SystemSpec, values: F64, action: F64, low: F64, high: F64) -> 
     or a constraint is not affine. Ask `violated` again.
     """
     planes = [margin for hard in hard_constraints(spec) for margin in hard.margins]
-    spaces = [_half_space(spec, margin, values) for margin in planes]
-    for _ in range(ROUNDS):
-        before = action
-        for slope, bound in spaces:
-            action = _into(action, slope, bound, low, high)
-        if np.array_equal(action, before) or len(spaces) == 1:
-            break
+    with np.errstate(all="ignore"):  # what overflows does not compare as inside
+        spaces = [_half_space(spec, margin, values) for margin in planes]
+        for _ in range(ROUNDS):
+            before = action
+            for slope, bound in spaces:
+                action = _into(action, slope, bound, low, high)
+            if np.array_equal(action, before) or len(spaces) == 1:
+                break
     return action
 
 
@@ -111,12 +112,11 @@ def _into(action: F64, slope: F64, bound: F64, low: F64, high: F64) -> F64:
     if not need.any():
         return action
     aim = bound - INSIDE * np.maximum(1.0, np.abs(bound))
-    with np.errstate(all="ignore"):
-        steepest = np.abs(slope).max(axis=1)
-        # Beyond this multiplier every sloped coordinate stands at its bound.
-        smallest = np.where(slope == 0, np.inf, np.abs(slope)).min(axis=1)
-        furthest = np.minimum((high - low).max(axis=1) / smallest, 1e300)  # no inf * 0
-        most = np.where(steepest > 0, furthest, 0.0)
+    steepest = np.abs(slope).max(axis=1)
+    # Beyond this multiplier every sloped coordinate stands at its bound.
+    smallest = np.where(slope == 0, np.inf, np.abs(slope)).min(axis=1)
+    furthest = np.minimum((high - low).max(axis=1) / smallest, 1e300)  # no inf * 0
+    most = np.where(steepest > 0, furthest, 0.0)
     inside, out = most, np.zeros(len(action))
     for _ in range(HALVINGS):
         middle = (inside + out) / 2
