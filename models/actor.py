@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from models.belief import WorldModel
 from models.heads import mlp
+from planner.objective import SOFT_COST
 from schemas.system import SystemSpec
 
 SLOW = 0.02
@@ -125,13 +126,18 @@ class Behaviour(nn.Module):
         return action, self.critic(hidden.action, hidden.memory, z)
 
     def reward(self, channels: Tensor, action: Tensor, learned: Tensor) -> Tensor:
-        """`[N]` reward of imagined channels `[N, O]` under the action `[N, A]` in force."""
-        expression = self.spec.reward
-        if expression is None:
-            return learned
+        """`[N]` reward of imagined channels `[N, O]` under the action `[N, A]` in force.
+
+        A violated soft constraint costs what it costs the planner, whose horizon the value closes.
+        """
         columns = dict(zip(self.spec.columns, channels.unbind(-1), strict=True))
         columns |= dict(zip(self.spec.action_columns, action.unbind(-1), strict=True))
-        return expression.torch(columns).expand(learned.shape)
+        expression = self.spec.reward
+        total = learned if expression is None else expression.torch(columns)
+        for constraint, kind in self.spec.constraints.values():
+            if kind == "soft":
+                total = total - SOFT_COST * (~constraint.torch(columns)).to(channels)
+        return total.expand(learned.shape)
 
     def losses(
         self,

@@ -81,7 +81,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the bundle to write.")],
     steps: Annotated[int, typer.Option(min=1, help="Updates of the world model.")] = 3000,
     actor_steps: Annotated[
-        int | None, typer.Option(min=0, help="Updates of the actor; a fifth of --steps by default.")
+        int | None, typer.Option(min=0, help="Updates of the actor; as many as --steps by default.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed and data give the same weights.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
@@ -109,7 +109,7 @@ def train(
     torch.set_num_threads(threads)
     _log_to_stderr()
     loaded = _spec(spec)
-    extra = (steps // 5 if actor_steps is None else actor_steps) if actor else 0
+    extra = (steps if actor_steps is None else actor_steps) if actor else 0
     config = TrainConfig(steps=steps, actor_steps=extra, seed=seed)
     if device == "cuda" and not torch.cuda.is_available():
         raise _fail("cuda: torch finds no usable GPU here; choose --device cpu")

@@ -201,17 +201,18 @@ def _sequences(spec: SystemSpec, frame: pl.DataFrame) -> Sequences:
 
 
 def _scales(spec: SystemSpec, train: Sequences) -> tuple[tuple[ColumnScale, ...], ...]:
-    ranges: dict[str, tuple[float, float]] = {
-        column: channel.range for channel in spec.channels for column in channel.columns
-    }
+    kinds = {c: (ch.unit, *ch.range) for ch in spec.channels for c in ch.columns}
+    kinds |= {name: ("context", -1.0, 1.0) for name in spec.columns if name not in kinds}
+    values = train.obs.astype(np.float64)
     inner = np.flatnonzero(np.arange(len(train)) + 1 < train.last)
     columns = []
     for i, name in enumerate(spec.columns):
-        low, high = ranges.get(name, (-1.0, 1.0))
-        share = (low, high) == (0.0, 1.0)
-        values = train.obs[:, i].astype(np.float64)
-        scale = fit_column(name, values, low, high, share)
-        columns.append(fit_step(scale, values[inner], values[inner + 1]))
+        _, low, high = kinds[name]
+        # Columns of one unit and range share a scale: their differences then mean something.
+        alike = [j for j, other in enumerate(spec.columns) if kinds[other] == kinds[name]]
+        pooled = values[:, alike].ravel()
+        scale = fit_column(name, pooled, low, high, share=(low, high) == (0.0, 1.0))
+        columns.append(fit_step(scale, values[inner, i], values[inner + 1, i]))
     actions = []
     for i, name in enumerate(spec.action_columns):
         low, high = float(spec.action_low[i]), float(spec.action_high[i])

@@ -44,7 +44,7 @@ class TrainConfig:
     """
 
     steps: int = 3000
-    actor_steps: int = 600
+    actor_steps: int = 3000
     seed: int = 0
     batch: int = 32
     length: int = 32

@@ -9,7 +9,8 @@ import torch
 
 from models.data import BLOCK, DataError, load_dataset
 from schemas.codes import Flag
-from tests.models.synthetic import mass_spec, simulate
+from schemas.system import parse_spec
+from tests.models.synthetic import SPEC, mass_spec, simulate
 
 WEIGHTS = torch.ones(100, 5)
 
@@ -86,6 +87,18 @@ def test_reward_is_computed_from_the_expression_and_the_applied_action(tmp_path:
     expected = -np.abs(obs[known, 0]) - obs[known, 2]
     np.testing.assert_allclose(data.train.reward[known], expected, rtol=1e-5)
     assert np.isnan(data.train.reward[~known]).all()
+
+
+def test_columns_of_one_unit_and_range_share_a_scale(tmp_path: Path) -> None:
+    text = SPEC.replace(
+        "      speed: {unit: m/s",
+        "      target: {unit: m, range: [-100, 100]}\n      speed: {unit: m/s",
+    )
+    frame = simulate(2, 60, seed=6).with_columns(target=pl.col("place") * 5 + 3)
+    data = load_dataset(parse_spec(text), [_write(tmp_path / "a", frame)])
+    place, target, speed, _ = data.columns
+    assert (place.mean, place.std) == (target.mean, target.std) != (speed.mean, speed.std)
+    assert target.step > 2 * place.step
 
 
 def test_windows_stay_in_their_segment_and_say_what_is_padding(tmp_path: Path) -> None:
