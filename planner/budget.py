@@ -68,6 +68,11 @@ class Cost:
         weight = 0.5 if measured > self.ns_per_work else FORGET
         self.ns_per_work += weight * (measured - self.ns_per_work)
 
+    def doubt(self) -> None:
+        """Lowers the cost a little: what is believed too dear is never measured again."""
+        if self.ns_per_work is not None:
+            self.ns_per_work *= 1 - FORGET
+
     def expect(self, work: float) -> float:
         """Nanoseconds that `work` will take, with margin; 0 as long as nothing was measured."""
         return MARGIN * (self.ns_per_work or 0.0) * work
@@ -103,7 +108,10 @@ class WallBudget:
         if self._granted is not None:
             since, granted = self._granted
             self._cost.learn(now - since, granted)
-        fits = now < self._ends and now + self._cost.expect(work) <= self._ends
+        early = now < self._ends
+        fits = early and now + self._cost.expect(work) <= self._ends
+        if early and not fits and group == iteration == 0:
+            self._cost.doubt()
         self._granted = (now, work) if fits else None
         return fits
 

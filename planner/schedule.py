@@ -22,8 +22,11 @@ F64 = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 
-ROLLOUTS_PER_CALL = 512
-"""Candidates of all entities in one session call: some milliseconds on one thread."""
+STEPS_PER_CALL = 3000
+"""Steps of imagination in one session call, over all its entities: 1 to 3 ms on one thread.
+
+Larger calls cost less per entity, smaller ones waste less of a deadline of some milliseconds.
+"""
 CAP = 4.0
 """Largest single term; the first plan of an entity counts this for each."""
 
@@ -67,7 +70,7 @@ def ranked(urgency: F64, allowed: Mask) -> Index:
 
 def groups(order: Index, tier: Tier) -> Iterator[Index]:
     """`order` cut into groups that share a session call."""
-    size = max(1, ROLLOUTS_PER_CALL // tier.candidates)
+    size = max(1, STEPS_PER_CALL // (tier.candidates * tier.horizon))
     for begin in range(0, len(order), size):
         yield order[begin : begin + size]
 

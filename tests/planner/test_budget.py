@@ -54,10 +54,20 @@ def test_cost_rises_fast_and_falls_slowly() -> None:
     assert cost.expect(10) == MARGIN * 1900
 
 
+def test_a_cost_that_fits_no_frame_is_doubted_until_it_is_measured_again() -> None:
+    clock, cost = Clock(), Cost(5_000.0)
+    granted = [WallBudget(100, 0, cost, clock=clock).more(0, 0, 20.0) for _ in range(4)]
+    assert granted == [False, False, False, True]  # 5000 × 0.9³ × 1.3 × 20 < 100,000
+    before = cost.ns_per_work
+    assert not WallBudget(100, 0, cost, clock=clock).more(1, 0, 1e9)  # others were planned
+    assert not WallBudget(100, -200_000, cost, clock=clock).more(0, 0, 1e9)  # no time at all
+    assert cost.ns_per_work == before
+
+
 def test_time_between_a_refusal_and_the_next_question_is_not_a_cost() -> None:
     clock, cost = Clock(), Cost(10.0)
     budget = WallBudget(1, 0, cost, clock=clock)
-    assert not budget.more(0, 0, 1e6)
+    assert not budget.more(1, 0, 1e6)
     clock.now += 900
     assert not budget.more(1, 0, 1e6)
     assert cost.ns_per_work == 10.0

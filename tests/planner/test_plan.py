@@ -29,7 +29,7 @@ SHORT = (
     "    shallow: {candidates: 200, horizon: 6, iterations: 2}\n"
     "    deep: {candidates: 300, horizon: 10, iterations: 3}\n"
 )
-LONG = "    only: {candidates: 250, horizon: 25, iterations: 1}\n"
+LONG = "    only: {candidates: 60, horizon: 25, iterations: 1}\n"
 QUICK = edited("nav2d", (TIERS, SHORT))
 PATIENT = edited("nav2d", (TIERS, LONG))
 GAINS = (0.9, 0.95, 1.0, 1.05, 1.1)
@@ -113,7 +113,7 @@ def test_with_time_everyone_is_planned_at_every_tier(bundle: Bundle) -> None:
     assert (made.mode == Mode.PLAN).all()
     assert (made.tier == 1).all()
     assert (made.iterations == 3).all()
-    # 512 // 200 = 2 and 512 // 300 = 1 entities per call
+    # 3000 // (200 × 6) = 2 and 3000 // (300 × 10) = 1 entities per call
     assert made.spent.tiers == (0, 0, 0, 1, 1, 1, 1, 1)
     assert made.spent.iterations == (2, 2, 2, 3, 3, 3, 3, 3)
     assert (made.gain >= 0).all()

@@ -81,7 +81,7 @@ def test_operators_entities_are_not_planned() -> None:
 
 def test_groups_are_bounded_and_complete() -> None:
     order = np.arange(20)[::-1]
-    cut = list(schedule.groups(order, Tier(candidates=65, horizon=3, iterations=1)))
+    cut = list(schedule.groups(order, Tier(candidates=65, horizon=6, iterations=1)))
     assert [len(rows) for rows in cut] == [7, 7, 6]
     assert np.concatenate(cut).tolist() == order.tolist()
     wide = list(schedule.groups(order, Tier(candidates=5000, horizon=3, iterations=1)))
