@@ -5,7 +5,7 @@ from importlib.metadata import entry_points
 import structlog
 import typer
 
-from streams.commands import bench, broker, bundles, operate, processes, run, study
+from streams.commands import bench, broker, bundles, doctor, operate, processes, run, study
 from streams.commands.log_setup import set_up_logging
 
 app = typer.Typer(
@@ -15,7 +15,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Acts only after it has imagined what its action will do.",
 )
-for module in (run, study, operate, processes):
+for module in (run, study, operate, doctor, processes):
     module.add(app)
 app.add_typer(broker.broker_app, name="broker", rich_help_panel="Kafka")
 app.add_typer(broker.topics_app, name="topics", rich_help_panel="Kafka")

@@ -3,7 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    ResourceType,
+)
 
 from infra.kafka import KafkaSetupError
 from schemas.topics import Topic
@@ -33,6 +37,8 @@ def check_topics(config: Mapping[str, str], wanted: Sequence[Topic]) -> list[str
 
 
 def _settings(admin: AdminClient, topics: Sequence[Topic]) -> list[str]:
+    if not topics:
+        return []
     resources = {ConfigResource(ResourceType.TOPIC, topic.name): topic for topic in topics}
     problems = []
     for resource, future in admin.describe_configs(list(resources)).items():

@@ -1,0 +1,1 @@
+"""What `rehearse doctor` looks at: each check yields findings, each finding says its remedy."""
