@@ -18,7 +18,7 @@ from schemas.topics import cohort_of, partition_of, topic, topics_of
 from schemas.trajectories import KEY_FRAME_EVERY, Decisions, encode_trajectory
 from streams.belief import Row, RowError, decode_row, encode_row
 from streams.bundles import Shelf
-from streams.publish import DeliveryError, Publisher, Record
+from streams.publish import DeliveryError, Headers, Publisher, Record
 from streams.tally import Tally
 
 _log = structlog.get_logger(__name__)
@@ -156,7 +156,8 @@ class Desk:
         """Writes a dead letter with the frame's coordinates and the error, and waits for it."""
         message = event.message
         source = (message.topic, message.partition, message.offset)
-        _log.error("frame failed", place=source, error=repr(error))
+        if self.tally.failed():
+            _log.error("frame failed", place=source, error=repr(error))
         letter = DeadLetter.of(source, type(error).__name__, str(error), message.key, message.value)
         record = Record(topic(self.spec, "deadletter"), 0, encode(letter), message.key)
         await self._publisher.send([record])
@@ -212,6 +213,7 @@ class Desk:
     def _actions(self, frame: Frame, decisions: Decisions) -> list[Record]:
         name, system = topic(self.spec, "actions"), self.spec.system
         partitions = self._partitions["actions"]
+        common = [h for h in cloudevents_headers(system, "action", "") if h[0] != "ce_id"]
         wait = VALID_TICKS * self.spec.period_us + self.spec.lateness_us + self.spec.deadline_us
         until, decided = frame.header.time_us + wait, time.time_ns() // 1_000
         records = []
@@ -244,7 +246,7 @@ class Desk:
                 bundle=decisions.bundle,
                 decided=decided,
             )
-            headers = cloudevents_headers(system, "action", action.id)
+            headers: Headers = [*common, ("ce_id", action.id.encode())]
             partition = cohort_of(entity, partitions)  # as every client's murmur2 partitioner
             records.append(Record(name, partition, encode(action), entity.encode(), headers))
         return records

@@ -10,6 +10,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 FLUSH_SECONDS = 10.0
 
+Headers = list[tuple[str, str | bytes | None]]
+
 
 class Record(NamedTuple):
     """One message to send. Partitions are always explicit; see `schemas.topics.partition_of`."""
@@ -18,7 +20,7 @@ class Record(NamedTuple):
     partition: int
     value: bytes | None
     key: bytes | None = None
-    headers: Sequence[tuple[str, bytes]] = ()
+    headers: Headers | None = None
 
 
 class DeliveryError(RuntimeError):
@@ -111,7 +113,7 @@ class Publisher:
         for i, (topic, partition, value, key, headers) in enumerate(records):
             on_delivery = report if last[topic, partition] == i else None
             try:
-                produce(topic, value, key, partition, on_delivery, headers=list(headers))
+                produce(topic, value, key, partition, on_delivery, headers=headers)
             except (BufferError, KafkaException) as error:
                 # The count can no longer reach zero, so nothing else resolves the future.
                 future.set_exception(DeliveryError(f"{topic}: {error}"))

@@ -10,6 +10,7 @@ from schemas.codes import Mode, Reason
 from schemas.trajectories import Decisions
 from streams.metrics import counter, gauge, histogram
 
+_LOGGED = 20  # failures
 _KEPT = 100_000  # newest durations, for percentiles
 
 
@@ -19,6 +20,7 @@ class Tally:
     def __init__(self, system: str) -> None:
         self.frames = self.repeated = self.rejected = 0
         self.gaps = 0  # cohorts' ticks that did not follow the last one
+        self.failures = 0  # frames that could not be used, or on which the model failed
         self.unreadable = 0  # stored rows that could not be used
         self.modes: Counter[int] = Counter()
         self.reasons: Counter[int] = Counter()
@@ -65,6 +67,11 @@ class Tally:
         """A frame went to the dead letters."""
         self.rejected += 1
         counter("rehearse_worker_frames_rejected").labels(self._system).inc()
+
+    def failed(self) -> bool:
+        """A frame failed; whether to log it: the dead letters hold all, a log only some."""
+        self.failures += 1
+        return self.failures <= _LOGGED or self.failures % 1_000 == 0
 
     def summary(self) -> dict[str, Any]:
         """Plain JSON values; durations in milliseconds."""
