@@ -13,11 +13,9 @@ import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import structlog
-from confluent_kafka import Message, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Message, TopicPartition
 from sqlalchemy import delete
 
-from infra.kafka import client_config
 from schemas.arrow_io import FrameError
 from schemas.catalog import Catalog, File
 from schemas.messages import Applied
@@ -28,7 +26,7 @@ from streams.intervals import Intervals
 from streams.plant import Stop
 from streams.sink_files import FileInfo
 from streams.sink_table import KEPT_TICKS, LoggedFrame, Reports, read_frame, table_of
-from streams.topic_io import TIMEOUT_S, bounds, make_consumer, raise_fatal
+from streams.topic_io import TIMEOUT_S, bounds, make_consumer, raise_fatal, topic_id
 
 FLUSH_ROWS: Final = 50_000
 FLUSH_S: Final = 5.0
@@ -97,7 +95,7 @@ class Sink:
         self._trajectories, self._applied = topic(spec, "trajectories"), topic(spec, "applied")
         self._index = _Index(spec, self.root, catalog_url)
         self._consumer = make_consumer(bootstrap, extra)
-        self._topic_id = _topic_id(client_config(bootstrap, extra), self._trajectories)
+        self._topic_id = topic_id(bootstrap, extra, self._trajectories)
         self._reports = Reports()
         self._waiting: list[tuple[float, LoggedFrame]] = []  # in the order of arrival
         self._waiting_rows = 0
@@ -368,13 +366,6 @@ class _Index:
     def close(self) -> None:
         if self._catalog is not None:
             self._catalog.close()
-
-
-def _topic_id(config: Mapping[str, str], name: str) -> str:
-    """The id of a topic, which no other topic ever has, one made later under its name included."""
-    admin = AdminClient(dict(config))  # kept until it has answered
-    found = admin.describe_topics(TopicCollection([name]))
-    return str(found[name].result(TIMEOUT_S).topic_id)
 
 
 __all__ = ["Sink", "run_sink"]

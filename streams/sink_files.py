@@ -112,16 +112,32 @@ def read_info(path: Path) -> FileInfo | None:
     return FileInfo(**{**content, "path": path, "replaces": tuple(content["replaces"])})
 
 
+def listed(root: Path, system: str) -> list[FileInfo]:
+    """The files of a system that count; those that were merged into another do not."""
+    paths = sorted((root / f"system={system}").glob("day=*/*.parquet"))
+    found = [info for path in paths if (info := read_info(path))]
+    merged = {info.path.parent / name for info in found for name in info.replaces}
+    return [info for info in found if info.path not in merged]
+
+
 def recover(root: Path, system: str) -> list[FileInfo]:
     """The files of a system, after it ended a merge that was cut off and removed scraps."""
     folder = root / f"system={system}"
     for scrap in folder.glob("day=*/*.parquet.tmp"):
         scrap.unlink()
-    found = [info for path in sorted(folder.glob("day=*/*.parquet")) if (info := read_info(path))]
-    merged = {info.path.parent / name for info in found for name in info.replaces}
-    for path in merged:
-        path.unlink(missing_ok=True)
-    return [info for info in found if info.path not in merged]
+    found = listed(root, system)
+    for info in found:
+        for name in info.replaces:
+            (info.path.parent / name).unlink(missing_ok=True)
+    return found
+
+
+def newest_topic(files: Sequence[FileInfo]) -> list[FileInfo]:
+    """The files of the topic that was written to last, by tick."""
+    if not files:
+        return []
+    newest = max(files, key=lambda info: info.last_ms).topic_id
+    return sorted((info for info in files if info.topic_id == newest), key=_first_tick)
 
 
 def covered(files: Iterable[FileInfo], topic_id: str) -> dict[int, Intervals]:

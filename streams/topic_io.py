@@ -10,8 +10,10 @@ from confluent_kafka import (
     KafkaException,
     Message,
     Producer,
+    TopicCollection,
     TopicPartition,
 )
+from confluent_kafka.admin import AdminClient
 
 from infra.kafka import KafkaSetupError, client_config
 
@@ -82,6 +84,13 @@ def _bounds(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
             if error.args[0].code() not in _UNSETTLED or time.monotonic() > limit:
                 raise
             time.sleep(0.05)
+
+
+def topic_id(bootstrap: str, extra: Mapping[str, str] | None, name: str) -> str:
+    """The id of a topic, which no other topic ever has, one made later under its name included."""
+    admin = AdminClient(dict(client_config(bootstrap, extra)))  # kept until it has answered
+    found = admin.describe_topics(TopicCollection([name]))
+    return str(found[name].result(TIMEOUT_S).topic_id)
 
 
 def ends(consumer: Consumer, name: str) -> list[TopicPartition]:

@@ -1,0 +1,359 @@
+"""Copies a stretch of a system's frames and trajectories into a folder that can be replayed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import structlog
+from confluent_kafka import Message, TopicPartition
+from rich.console import Console
+from rich.progress import Progress
+
+from schemas.arrow_io import HEADER_KEY, FrameError, read_batch, write_batch
+from schemas.catalog import Catalog
+from schemas.catalog_tables import Recording as RecordingRow
+from schemas.clock import tick_of, tick_time
+from schemas.frames import encode_frame
+from schemas.system import SystemSpec
+from schemas.topics import topic
+from schemas.trajectories import KEY_FRAME_EVERY, ROW_KEY, decode_trajectory
+from streams import sink_files
+from streams.plant import Stop
+from streams.recording import (
+    KINDS,
+    MANIFEST,
+    SPEC,
+    ChunkWriter,
+    Kind,
+    RawRecord,
+    RecordingError,
+    chunk_paths,
+    spec_text,
+    write_manifest,
+)
+from streams.topic_io import bounds, make_consumer, raise_fatal, topic_id
+
+_BATCH: Final = 500
+_APART: Final = 2  # ticks by which cohorts of one partition may be apart
+_QUIET_S: Final = 20.0  # without a record before the end, the broker has a problem
+OnProgress = Callable[[int, int], None]
+_log = structlog.get_logger("record")
+
+
+def record(
+    spec: SystemSpec,
+    bootstrap: str,
+    extra: Mapping[str, str] | None,
+    out_dir: Path,
+    from_us: int | None = None,
+    to_us: int | None = None,
+    stop: Stop | None = None,
+    *,
+    source: Path | None = None,
+    follow: bool = False,
+    catalog_url: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Any]:
+    """Records the ticks of event times `from_us` … `to_us` (both included; None: open).
+
+    The recording begins earlier, with the last key frame before `from_us`, whose belief row is
+    what a replay starts from. A recording that was cut off goes on where it was when it is made
+    again into the same folder.
+
+    Args:
+        source: a sink's folder to record from, instead of Kafka.
+        follow: goes on behind the present end of the topics until `stop`, or until `to_us` passed.
+        catalog_url: a catalog that shall know the recording.
+        on_progress: called with records done and in all; None: a bar, where there is a terminal.
+
+    Returns a summary: `recording` (the folder), `frames`, `trajectories`, `cohorts`, `from_tick`,
+    `to_tick`, `bundles` (digests), `bytes`, `complete` (whether it was not stopped early).
+
+    Raises:
+        RecordingError: nothing to record, or the folder holds another recording.
+        KafkaSetupError: the topics are not there, or no broker answers.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    text = spec_text(spec)
+    known = out_dir / SPEC
+    if known.is_file() and known.read_text() != text:
+        raise RecordingError(f"{out_dir} holds a recording of another spec: choose a new folder")
+    known.write_text(text)
+    (out_dir / MANIFEST).unlink(missing_ok=True)  # until it is finished again
+    span = Span.of(spec, from_us, to_us)
+    with _progress(on_progress) as shown:
+        if source is None:
+            copy = _KafkaCopy(spec, bootstrap, extra, out_dir, span)
+            complete = copy.run(stop, follow, shown)
+        else:
+            complete = _copy_sink(spec, source, out_dir, span, stop, shown)
+    return _finish(spec, out_dir, text, span, complete, catalog_url)
+
+
+@dataclass(frozen=True)
+class Span:
+    """The ticks asked for, first and last (None: open), and the key frame before the first."""
+
+    first: int | None
+    last: int | None
+
+    @classmethod
+    def of(cls, spec: SystemSpec, from_us: int | None, to_us: int | None) -> Span:
+        """The ticks whose times lie in [from_us, to_us]."""
+        first = None if from_us is None else tick_of(from_us, spec.epoch_us, spec.period_us)
+        last = None if to_us is None else (to_us - spec.epoch_us) // spec.period_us
+        return cls(first, last)
+
+    @property
+    def lead(self) -> int | None:
+        """The tick of the last key frame before the first tick."""
+        if self.first is None:
+            return None
+        return (self.first - 1) // KEY_FRAME_EVERY * KEY_FRAME_EVERY
+
+    def holds(self, tick: int) -> bool:
+        """Whether a record of this tick belongs to the recording."""
+        return (self.lead is None or tick >= self.lead) and not self.passed(tick)
+
+    def passed(self, tick: int) -> bool:
+        """Whether this tick lies behind the last one asked for."""
+        return self.last is not None and tick > self.last
+
+
+@contextmanager
+def _progress(given: OnProgress | None) -> Iterator[OnProgress]:
+    if given is not None:
+        yield given
+        return
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("recording", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def raw_record(
+    name: str, partition: int, offset: int, timestamp_ms: int, value: bytes
+) -> RawRecord:
+    """A record with the place of its frame, read from its header. Raises `FrameError`."""
+    _, metadata = read_batch(value)
+    try:
+        header = msgspec.json.decode(metadata[HEADER_KEY])
+        return RawRecord(
+            topic=name,
+            partition=partition,
+            offset=offset,
+            timestamp_ms=timestamp_ms,
+            tick=int(header["tick"]),
+            cohort=int(header["cohort"]),
+            epoch=int(header["epoch"]),
+            bundle=str(header.get("decisions", {}).get("bundle", "")),
+            value=value,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FrameError(f"not a frame: {error!r}") from error
+
+
+class _KafkaCopy:
+    """Both topics of a system, read side by side to where they end."""
+
+    def __init__(
+        self,
+        spec: SystemSpec,
+        bootstrap: str,
+        extra: Mapping[str, str] | None,
+        folder: Path,
+        span: Span,
+    ) -> None:
+        self._span = span
+        self._kinds: dict[str, Kind] = {topic(spec, kind): kind for kind in KINDS}
+        self._writers = {
+            name: ChunkWriter(folder, kind, topic_id(bootstrap, extra, name))
+            for name, kind in self._kinds.items()
+        }
+        self._consumer = make_consumer(bootstrap, extra)
+        self._goals: dict[tuple[str, int], int] = {}  # where each partition ends
+        self._open: set[tuple[str, int]] = set()  # not read to there yet
+        self.done = self.total = 0
+
+    def run(self, stop: Stop | None, follow: bool, shown: OnProgress) -> bool:
+        """Copies until the end, or until told to stop; returns whether it came to the end."""
+        try:
+            self._assign()
+            heard = time.monotonic()
+            while self._open and not (stop and stop.is_set()):
+                messages = self._consumer.consume(_BATCH, 0.2)
+                for message in messages:
+                    self._take(message, follow)
+                shown(self.done, self.total)
+                if messages or follow:
+                    heard = time.monotonic()
+                elif time.monotonic() - heard > _QUIET_S:
+                    raise RecordingError(
+                        f"no record for {_QUIET_S:g} s before the end of the topics: check the "
+                        "broker, then record again into the same folder; it goes on"
+                    )
+            return follow or not self._open
+        finally:
+            for writer in self._writers.values():
+                writer.flush()
+            self._consumer.close()
+
+    def _assign(self) -> None:
+        places = []
+        for name, writer in self._writers.items():
+            for number, (low, high) in bounds(self._consumer, name).items():
+                known = writer.seen.get(number)
+                first = known.next_after(low) if known else low
+                if first < high:
+                    self._open.add((name, number))
+                self._goals[name, number] = high
+                self.total += max(0, high - first)
+                places.append(TopicPartition(name, number, first))
+        self._consumer.assign(places)
+
+    def _take(self, message: Message, follow: bool) -> None:
+        if (error := message.error()) is not None:
+            _log.warning("kafka", detail=raise_fatal(error))
+            return
+        name, number = message.topic() or "", message.partition() or 0
+        offset, place = message.offset() or 0, (name, number)
+        if offset >= self._goals[place] and not follow:
+            return
+        writer = self._writers[name]
+        self.done += 1
+        passed = offset + 1 >= self._goals[place] and not follow
+        try:
+            read = raw_record(name, number, offset, message.timestamp()[1], message.value() or b"")
+        except FrameError as problem:
+            _log.warning("unreadable", topic=name, offset=offset, detail=str(problem))
+            writer.skip(number, offset)
+        else:
+            if self._span.holds(read.tick):
+                writer.add(read)
+            else:
+                writer.skip(number, offset)
+            passed |= follow and self._span.passed(read.tick - _APART)
+        if passed:
+            self._open.discard(place)
+
+
+def _copy_sink(
+    spec: SystemSpec, source: Path, folder: Path, span: Span, stop: Stop | None, shown: OnProgress
+) -> bool:
+    """Makes the records again from the rows of a sink's files."""
+    files = sink_files.newest_topic(sink_files.listed(source, spec.system))
+    if not files:
+        raise RecordingError(f"{source}: no file of {spec.system} that a sink wrote")
+    writers = {kind: ChunkWriter(folder, kind, files[0].topic_id) for kind in KINDS}
+    for done, info in enumerate(files):
+        if stop and stop.is_set():
+            return False
+        for read in sink_records(spec, info.path):
+            known = writers["trajectories"].seen.get(read.partition)
+            if span.holds(read.tick) and not (known and read.offset in known):
+                frame = encode_frame(spec, decode_trajectory(spec, read.value).frame)
+                name = topic(spec, "frames")
+                writers["frames"].add(
+                    RawRecord(**{**vars(read), "topic": name, "bundle": "", "value": frame})
+                )
+                writers["trajectories"].add(read)
+        for kind in KINDS:
+            writers[kind].flush()
+        shown(done + 1, len(files))
+    return True
+
+
+def sink_records(spec: SystemSpec, path: Path) -> Iterator[RawRecord]:
+    """The trajectory records that stand in a sink's file, made again from its rows."""
+    table = pq.read_table(path, partitioning=None).combine_chunks()
+    names = table.column_names[: table.column_names.index("system")]
+    schema = pa.schema([table.schema.field(name) for name in names])
+    headers = table.column("header").to_pylist()
+    starts = [i for i, header in enumerate(headers) if header is not None]
+    for start, end in zip(starts, [*starts[1:], table.num_rows], strict=True):
+        rows = table.slice(start, end - start)
+        metadata = {HEADER_KEY: headers[start].encode()}
+        if (row := rows.column("row")[0].as_py()) is not None:
+            metadata[ROW_KEY] = row
+        arrays = [pa.concat_arrays(rows.column(name).chunks) for name in names]
+        value = write_batch(schema, arrays, metadata)
+        partition, offset = (rows.column(n)[0].as_py() for n in ("partition", "offset"))
+        yield raw_record(topic(spec, "trajectories"), partition, offset, -1, value)
+
+
+def _finish(
+    spec: SystemSpec,
+    folder: Path,
+    text: str,
+    span: Span,
+    complete: bool,
+    catalog_url: str | None,
+) -> dict[str, Any]:
+    """Writes the manifest. Raises `RecordingError` when nothing was recorded."""
+    columns = ["topic", "partition", "offset", "tick", "cohort", "bundle"]
+    tables = {
+        kind: [pq.read_table(path, columns=columns) for path in chunk_paths(folder, kind)]
+        for kind in KINDS
+    }
+    every = [table for found in tables.values() for table in found]
+    if not every:
+        raise RecordingError(f"{spec.system}: no frame in that stretch; check --from and --to")
+    table = pa.concat_tables(every)
+    ticks = table.column("tick").to_pylist()
+    asked = [tick for tick in ticks if span.first is None or tick >= span.first] or ticks
+    content = {
+        "system": spec.system,
+        "spec_hash": spec.spec_hash,
+        "interface_hash": spec.interface_hash,
+        "objective_hash": spec.objective_hash,
+        "frames": sum(t.num_rows for t in tables["frames"]),
+        "trajectories": sum(t.num_rows for t in tables["trajectories"]),
+        "cohorts": sorted(set(table.column("cohort").to_pylist())),
+        "from_tick": min(asked),
+        "to_tick": max(ticks),
+        "from_us": tick_time(min(asked), spec.epoch_us, spec.period_us),
+        "to_us": tick_time(max(ticks), spec.epoch_us, spec.period_us),
+        "bundles": sorted(set(table.column("bundle").to_pylist()) - {""}),
+        "ranges": _ranges(table),
+        "complete": complete,
+    }
+    write_manifest(folder, content)
+    size = sum(path.stat().st_size for kind in KINDS for path in chunk_paths(folder, kind))
+    if catalog_url:
+        _register(catalog_url, folder, text, content)
+    shown = ("frames", "trajectories", "cohorts", "from_tick", "to_tick", "bundles", "complete")
+    return {
+        "recording": str(folder),
+        **{name: content[name] for name in shown},
+        "bytes": size,
+    }
+
+
+def _ranges(table: pa.Table) -> dict[str, dict[str, list[int]]]:
+    """topic → partition → [first offset, offset after the last]."""
+    grouped = table.group_by(["topic", "partition"]).aggregate(
+        [("offset", "min"), ("offset", "max")]
+    )
+    found: dict[str, dict[str, list[int]]] = {}
+    for row in sorted(grouped.to_pylist(), key=lambda r: (r["topic"], r["partition"])):
+        ends = [row["offset_min"], row["offset_max"] + 1]
+        found.setdefault(row["topic"], {})[str(row["partition"])] = ends
+    return found
+
+
+def _register(url: str, folder: Path, text: str, content: Mapping[str, Any]) -> None:
+    catalog = Catalog(url)
+    catalog.create()
+    names = ("system", "from_us", "to_us", "frames", "spec_hash", "ranges")
+    path, created = str(folder.absolute()), time.time_ns() // 1_000
+    facts = {name: content[name] for name in names}
+    catalog.put(RecordingRow(path=path, spec=text, created_us=created, **facts))
+    catalog.close()
