@@ -59,12 +59,13 @@ class World:
     kafka: Mapping[str, str]
     folder: Path
     bundles: list[Path]
+    worker: str = "one"
     more: dict[str, Any] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def data_dir(self) -> Path:
-        return self.folder / "data"
+        return self.folder / f"data-{self.worker}"
 
     def start(self) -> None:
         config = {
@@ -72,12 +73,14 @@ class World:
             "bootstrap": self.kafka["bootstrap.servers"],
             "bundles": [str(path) for path in self.bundles],
             "data_dir": str(self.data_dir),
-            "summary": str(self.folder / "summary.json"),
+            "worker": self.worker,
+            "summary": str(self.folder / f"summary-{self.worker}.json"),
             "more": self.more,
         }
-        (self.folder / "config.json").write_text(json.dumps(config))
-        command = [sys.executable, "-m", "tests.system.worker_process"]
-        self.process = subprocess.Popen([*command, str(self.folder / "config.json")])
+        file = self.folder / f"config-{self.worker}.json"
+        file.write_text(json.dumps(config))
+        command = [sys.executable, "-m", "tests.system.worker_process", str(file)]
+        self.process = subprocess.Popen(command)
 
     def kill(self) -> None:
         assert self.process is not None
@@ -89,7 +92,9 @@ class World:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(30) == 0
-        summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
+        summary: dict[str, Any] = json.loads(
+            (self.folder / f"summary-{self.worker}.json").read_text()
+        )
         return summary
 
     def send(self, frames: list[Frame], pause: float = 0.0) -> None:
@@ -304,6 +309,34 @@ def test_killed_and_restarted_no_frame_is_lost(world: World, lost: bool) -> None
         assert row.digest == rows[cohort, row.tick].digest
     ids = {(a.entity, a.tick): a.id for a in world.actions()}
     assert len({a.id for a in world.actions()}) == len(ids) == sum(len(f.entities) for f in made)
+
+
+def test_a_second_worker_joins_and_takes_over_from_the_first(world: World) -> None:
+    """Partitions move twice, once in order and once after SIGKILL; every belief goes on."""
+    made = frames(world.spec, 60)
+    world.start()
+    world.send(made[:40], pause=0.01)
+    second = replace(world, worker="two", process=None)
+    second.start()
+    try:
+        world.send(made[40:80], pause=0.1)
+        world.wait_for(60)
+        world.kill()
+        world.send(made[80:])
+        second.wait_for(len(made))
+        summary = second.stop()
+    finally:
+        if second.process is not None and second.process.poll() is None:
+            second.kill()
+    rows = undisturbed(world, made)
+    done: dict[tuple[int, int], set[str]] = {}
+    for trajectory in world.trajectories():
+        place = trajectory.frame.cohort, trajectory.frame.tick
+        done.setdefault(place, set()).add(trajectory.decisions.spent["belief"])
+    assert done == {place: {row.digest} for place, row in rows.items()}
+    assert summary["gaps"] == 0
+    workers = {a.worker for a in world.actions()}
+    assert workers == {"one", "two"}
 
 
 def test_a_shadow_logs_and_publishes_nothing(world: World) -> None:

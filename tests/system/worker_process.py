@@ -22,7 +22,7 @@ def main(config: dict[str, Any]) -> int:
             {},
             stop,
             bundles=[Path(p) for p in config["bundles"]],
-            worker_id="one",
+            worker_id=config["worker"],
             data_dir=Path(config["data_dir"]),
             provider="cpu",
             **config.get("more", {}),
