@@ -202,7 +202,11 @@ class Aligner:
             self._restore_frame(frame)
         newest = max(last.current, key=lambda frame: frame.header.seen_us)
         store.counters.update(newest.header.counters)
-        return seek_offsets(last.current)
+        seek = seek_offsets(last.current)
+        for name, places in seek.items():
+            for partition, offset in places.items():
+                store.sources.position[store.sources.index(name, partition)] = offset
+        return seek
 
     # what comes out
 
@@ -245,7 +249,7 @@ class Aligner:
         times = newest_times(self.spec, frame)
         for state in store.sensors.values():
             newest = times[:, state.channel_range].T
-            state.newest[:, rows] = newest
+            state.newest[:, rows] = state.reached[:, rows] = newest
             state.held[:, rows] = frame.values[:, state.columns].T
             seen = newest.max(axis=0)
             store.progress.passed[state.number, rows] = seen

@@ -121,7 +121,7 @@ def _close(store: Store, epoch: int, places: Places, span: Closable, ticks: rang
     spec, cohort = store.spec, store.entities.cohort
     number = np.arange(ticks.start, ticks.stop)[:, None]
     time = spec.epoch_us + number * spec.period_us
-    blocked = store.progress.blocked(ticks.start, len(ticks))
+    blocked = store.progress.blocked(ticks.start, len(ticks), span.first)
     sensed = _sense(store, Window(ticks.start, time, span.last[cohort]))
     within = (number >= span.first[cohort]) & (number <= span.last[cohort])
     alive = _alive(store, sensed, time, within)
@@ -223,7 +223,11 @@ def _keep(store: Store, sensed: _Sensed, alive: Bools, last: Ints, first: int) -
     for state in store.sensors.values():
         state.newest[:, left], state.held[:, left], state.origin[:, left] = NEVER, np.nan, FAR
         seen = progress.seen[state.number]
-        seen[left] = np.where(seen[left] <= _time(store, last[cohort[left]]), NEVER, seen[left])
+        end = _time(store, last[cohort[left]])
+        seen[left] = np.where(seen[left] <= end, NEVER, seen[left])
+        state.reached[:, left] = np.where(
+            state.reached[:, left] <= end, NEVER, state.reached[:, left]
+        )
     some = (alive.astype(np.float32) @ store.in_cohort) > 0
     progress.closed = np.where(
         some.any(axis=0), first + len(some) - 1 - np.argmax(some[::-1], axis=0), progress.closed

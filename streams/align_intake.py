@@ -187,4 +187,4 @@ def _append(store: Store, state: SensorState, batch: Readings, clock: Ints, agai
     np.maximum.at(progress.passed[state.number], batch.entity, batch.time)
     np.maximum.at(progress.seen[state.number], batch.entity[said], batch.time[said])
     if len(batch.time):
-        state.parts.append(batch)
+        state.keep(batch)

@@ -120,8 +120,11 @@ class Progress:
         silent = due > self.applied_mark + SILENT_AFTER * spec.period_us
         return np.where(silent, FAR, tick - 1)
 
-    def blocked(self, first: int, count: int) -> Bools:
-        """[count, cohorts] whether something blocks tick `first + row`: it closes by lateness."""
+    def blocked(self, first: int, count: int, starts: Ints) -> Bools:
+        """[count, cohorts] whether something blocks tick `first + row`: it closes by lateness.
+
+        `starts` [cohorts] is the first of the ticks that a cohort closes.
+        """
         spec = self.spec
         change = np.zeros((count + 1, spec.cohorts), dtype=np.int64)
         if first <= self.expired:
@@ -132,10 +135,10 @@ class Progress:
             cohort = np.broadcast_to(self.entities.cohort, blocks.shape)[blocks]
             np.add.at(change, (np.clip(begin[blocks] - first, 0, count), cohort), 1)
             np.add.at(change, (np.clip(end[blocks] - first, 0, count), cohort), -1)
-            self._add_common(change, first, count)
+            self._add_common(change, first, count, starts)
         return np.asarray(np.cumsum(change, axis=0)[:count] > 0)
 
-    def _add_common(self, change: Ints, first: int, count: int) -> None:
+    def _add_common(self, change: Ints, first: int, count: int, starts: Ints) -> None:
         if self.applied_mark != NEVER:
             begin = self.floor_tick(self.applied_mark) + 1
             end = begin + SILENT_AFTER
@@ -143,9 +146,9 @@ class Progress:
             change[int(np.clip(end - first, 0, count))] -= 1
         promised = self.floor_tick(int(self.marks.min()))
         alone = ~self.has_members
-        # The first tick of a cohort is the row where it starts; rows after it have members.
-        change[0, alone] += first > promised
-        change[1, alone] -= first > promised
+        alone &= (starts > promised) & (starts >= first) & (starts < first + count)
+        change[starts[alone] - first, alone] += 1
+        change[starts[alone] - first + 1, alone] -= 1
 
     def expired_ticks(self, tick: Ints, clock: Ints) -> Bools:
         """Whether the lateness of `tick` had run out at `clock`."""
@@ -177,5 +180,9 @@ class Progress:
         cut |= clock[order] >= due + spec.lateness_us
         if sensor.linear:
             cut |= time < passed
-            cut |= floor > np.maximum((passed - spec.epoch_us) // spec.period_us, closed)
+        for channel in sensor.linear:  # its later neighbour may come when the tick was passed
+            absent = np.isnan(readings.values[order, sensor.slices[channel].start])
+            said = np.where(absent, NEVER, time)
+            reached = running_max_before(said, first, sensor.reached[channel, entity])
+            cut |= floor > np.maximum((reached - spec.epoch_us) // spec.period_us, closed)
         return np.sort(order[cut])

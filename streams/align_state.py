@@ -192,6 +192,7 @@ class SensorState:
 
     newest  [channels, E] time of the newest reading used, per channel
     held    [columns, E]  the values that go with it
+    reached [channels, E] the newest time, also of what waits, with a `linear` channel
     origin  [channels, E] and `origin_source`: where it was read, kept for `linear` channels
     """
 
@@ -213,6 +214,7 @@ class SensorState:
         none = np.zeros(0, dtype=np.int64)
         self._nothing = Readings(none, none, none, np.zeros((0, len(self.low))), none, none, True)
         self.newest: Ints = np.zeros((len(sizes), 0), dtype=np.int64)
+        self.reached: Ints = np.zeros((len(sizes), 0), dtype=np.int64)
         self.held: Floats = np.zeros((int(ends[-1]), 0))
         self.origin: Ints = np.zeros((len(sizes), 0), dtype=np.int64)
         self.origin_source: Ints = np.zeros((len(sizes), 0), dtype=np.int64)
@@ -220,6 +222,7 @@ class SensorState:
     def grow(self, size: int) -> None:
         """Makes room for `size` entities."""
         self.newest = grown(self.newest, size, NEVER).astype(np.int64)
+        self.reached = grown(self.reached, size, NEVER).astype(np.int64)
         self.held = grown(self.held, size, np.nan).astype(np.float64)
         self.origin = grown(self.origin, size, FAR).astype(np.int64)
         self.origin_source = grown(self.origin_source, size, 0).astype(np.int64)
@@ -240,6 +243,14 @@ class SensorState:
             merged = merged.take(~repeated)
         self.parts = [merged]
         return merged, dropped
+
+    def keep(self, readings: Readings) -> None:
+        """Lets readings wait for their tick."""
+        self.parts.append(readings)
+        for channel in self.linear:
+            present = ~np.isnan(readings.values[:, self.slices[channel].start])
+            entity, time = readings.entity[present], readings.time[present]
+            np.maximum.at(self.reached[channel], entity, time)
 
     def last_seen(self) -> Ints:
         """[E] the time of the newest reading in frames, over the sensor's channels."""

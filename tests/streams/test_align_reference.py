@@ -1,0 +1,121 @@
+"""The vectorised aligner, the plain reference, and a restarted aligner say the same."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.frames import Frame
+from tests.streams.align_events import (
+    Event,
+    Step,
+    content,
+    events_of,
+    feed,
+    new_aligner,
+    random_steps,
+    refer,
+    steps,
+    through_bytes,
+)
+from tests.streams.align_reference import Row
+
+
+def assert_agrees(frame: Frame, row: Row) -> None:
+    head = frame.header
+    assert (head.tick, head.cohort, head.left, head.closed_by) == (
+        row["tick"],
+        row["cohort"],
+        row["left"],
+        row["closed_by"],
+    )
+    view = {key: getattr(head.control, key) for key in row["control"]}
+    assert view == row["control"]
+    assert frame.entities == tuple(row["rows"])
+    expected = list(row["rows"].values())
+    np.testing.assert_allclose(frame.values, [r["values"] for r in expected], 1e-9, 1e-9)
+    np.testing.assert_allclose(frame.ages, np.float32([r["ages"] for r in expected]), 1e-6)
+    np.testing.assert_array_equal(frame.applied, [r["action"] for r in expected])
+    np.testing.assert_array_equal(frame.status, [r["status"] for r in expected])
+    np.testing.assert_array_equal(frame.flags, [r["flags"] for r in expected])
+
+
+def check_against_reference(log: Sequence[Event], chunk: int) -> int:
+    aligner, reference = new_aligner(), refer(log)
+    frames = feed(aligner, log, chunk)
+    by_place = {(f.tick, f.cohort): f for f in frames}
+    assert len(by_place) == len(frames)
+    assert sorted(by_place) == sorted((row["tick"], row["cohort"]) for row in reference.frames)
+    for row in reference.frames:
+        assert_agrees(by_place[row["tick"], row["cohort"]], row)
+    rejected = [(letter.reason, letter.entity, letter.time_us) for letter in aligner.dead_letters()]
+    assert sorted(rejected) == sorted(reference.rejected)
+    return len(frames)
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps, st.sampled_from([1, 3, 50]))
+def test_agrees_with_the_reference(taken: list[Step], chunk: int) -> None:
+    check_against_reference(events_of(taken), chunk)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_agrees_with_the_reference_on_long_streams(seed: int) -> None:
+    log = events_of(random_steps(seed, 1_500), jitter=seed % 2)
+    assert check_against_reference(log, [1, 7, 1_000, 40][seed]) > 200
+
+
+def check_chunks(log: Sequence[Event], chunk: int) -> None:
+    whole = [content(f) for f in feed(new_aligner(), log, chunk)]
+    single = [content(f) for f in feed(new_aligner(), log, 1)]
+    assert sorted(whole, key=lambda c: c[:2]) == sorted(single, key=lambda c: c[:2])
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps, st.integers(2, 80))
+def test_frames_do_not_depend_on_how_the_stream_was_cut(taken: list[Step], chunk: int) -> None:
+    check_chunks(events_of(taken), chunk)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_long_streams_do_not_depend_on_how_they_were_cut(seed: int) -> None:
+    check_chunks(events_of(random_steps(100 + seed, 1_000), jitter=1), 1_000)
+
+
+def check_restart(log: Sequence[Event], kill: int, chunk: int, again: int) -> None:
+    undisturbed = feed(new_aligner(), log, chunk)
+    emitted = feed(new_aligner(), log[:kill], chunk)
+    restarted = new_aligner()
+    seek = restarted.restore(through_bytes(emitted))
+    rest = [
+        event
+        for event in log
+        if event.kind == "control"
+        or event.offset >= seek.get(event.topic, {}).get(event.partition, 0)
+    ]
+    further = feed(restarted, rest, again)
+    last = {frame.cohort: frame.tick for frame in emitted}
+    expected = [f for f in undisturbed if f.tick > last.get(f.cohort, -(2**60))]
+    assert sorted(map(content, further), key=lambda c: c[:2]) == sorted(
+        map(content, expected), key=lambda c: c[:2]
+    )
+    assert all(frame.header.epoch == (1 if emitted else 0) for frame in further)
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps, st.floats(0, 1), st.sampled_from([1, 5, 60]), st.sampled_from([1, 4, 60]))
+def test_a_restart_makes_the_same_further_frames(
+    taken: list[Step], at: float, chunk: int, again: int
+) -> None:
+    log = events_of(taken)
+    check_restart(log, round(at * len(log)), chunk, again)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_restarts_anywhere_in_long_streams(seed: int) -> None:
+    log = events_of(random_steps(200 + seed, 700), jitter=seed % 2)
+    rng = np.random.default_rng(seed)
+    for kill in rng.integers(0, len(log), 4).tolist():
+        check_restart(log, kill, [1, 30][seed % 2], [30, 1, 7][seed % 3])
