@@ -22,12 +22,12 @@ from streams.record import raw_record
 from streams.recording import KINDS, SPEC, ChunkWriter, spec_text, write_manifest
 from tests.planner.worlds import double_integrator, edited, make_bundle, make_frame
 
-RUN_SPEC = edited(
-    "nav2d",
+SMALL = (
     ("cohorts: 4", "cohorts: 2"),
     ("candidates: 65, horizon: 12, iterations: 1", "candidates: 10, horizon: 4, iterations: 1"),
     ("candidates: 255, horizon: 20, iterations: 3", "candidates: 20, horizon: 4, iterations: 2"),
 )
+RUN_SPEC = edited("nav2d", *SMALL)
 Change = Callable[[int, int, Decisions], Decisions]
 
 

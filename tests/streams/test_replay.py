@@ -17,7 +17,7 @@ from streams.belief import Row
 from streams.recording import Recording, RecordingError
 from streams.replay import ReplayError, replay
 from tests.planner.worlds import edited
-from tests.streams.runs import RUN_SPEC, decide_all, run_bundle, run_frames, write_recording
+from tests.streams.runs import RUN_SPEC, SMALL, decide_all, run_bundle, run_frames, write_recording
 
 TICKS = range(100)
 
@@ -122,9 +122,11 @@ def test_re_inference_shows_what_more_time_would_have_changed(short: Path, bundl
 def test_re_inference_with_another_objective_and_the_refusal_of_another_interface(
     short: Path, bundle: Bundle
 ) -> None:
-    lazy = RUN_SPEC.model_copy(update={"reward_text": "0 * position[0]"})
-    result = replay(short, "reinfer", bundles=[bundle.path], spec=lazy)
-    assert result["differences"] > 0
+    eager = edited("nav2d", *SMALL, ("-sqrt((position", "-10 * sqrt((position"))
+    assert eager.objective_hash != RUN_SPEC.objective_hash
+    before = replay(short, "reinfer", bundles=[bundle.path])["largest"]
+    result = replay(short, "reinfer", bundles=[bundle.path], spec=eager)
+    assert result["largest"]["return:mean"] > 3 * before["return:mean"]
     slower = edited("nav2d", ("tick: 100 ms", "tick: 200 ms"))
     with pytest.raises(ReplayError, match="interface"):
         replay(short, "reinfer", bundles=[bundle.path], spec=slower)
