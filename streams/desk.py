@@ -172,10 +172,12 @@ class Desk:
         try:
             actions = [] if self.options.shadow else self._actions(frame, decisions)
             sent = [self._publisher.send(actions)]  # before all else: somebody waits for these
-            self.tally.decided(decisions, (time.monotonic_ns() - began_ns) / 1e9)
+            seconds = (time.monotonic_ns() - began_ns) / 1e9
+            self.tally.decided(decisions, seconds)
             row = replace(row, offset=event.message.offset)
             packed = encode_row(row)
-            sent.append(self._publisher.send([self._trajectory(frame, decisions, packed)]))
+            log = self._trajectory(frame, decisions, packed, seconds)
+            sent.append(self._publisher.send([log]))
         except BaseException:
             self._slots.release()
             raise
@@ -254,9 +256,12 @@ class Desk:
     def _tier(self, index: int) -> str:
         return "" if index < 0 else list(self.spec.budget.tiers)[index]
 
-    def _trajectory(self, frame: Frame, decisions: Decisions, packed: bytes) -> Record:
+    def _trajectory(
+        self, frame: Frame, decisions: Decisions, packed: bytes, seconds: float
+    ) -> Record:
         key_frame = packed if frame.tick % KEY_FRAME_EVERY == 0 else None
-        spent = {**decisions.spent, **self.options.provenance}
+        took = {"step_ms": round(1e3 * seconds, 3)}
+        spent = {**decisions.spent, **self.options.provenance, **took}
         data = encode_trajectory(self.spec, frame, replace(decisions, spent=spent), key_frame)
         partition = partition_of(frame.cohort, self._partitions["trajectories"])
         key = str(frame.cohort).encode()

@@ -130,7 +130,7 @@ def live_table(
     simulated = seen.ticks * spec.period_us / 1e6
     rate = seen.decisions / seconds if seconds else 0.0
     grid.add_row("entities", f"{len(seen.entities)} ({spec.entity})")
-    grid.add_row("ticks", f"{seen.ticks:,} · {_span(simulated)} of {spec.system}")
+    grid.add_row("ticks", f"{seen.ticks:,} · {_span(simulated)} of the system's time")
     grid.add_row("decisions", f"{seen.decisions:,} · {rate:,.0f}/s · {seen.frames:,} frames")
     grid.add_row("modes", _shares(seen.modes, seen.decisions))
     grid.add_row("gate", _shares(seen.gate, seen.decisions) if seen.gate else Text("–"))
@@ -143,7 +143,9 @@ def live_table(
     if note:
         parts.append(Text(note, style="italic"))
     return Panel(
-        Group(*parts), title=f"[bold]{spec.system}[/] · {seconds:,.0f} s", title_align="left"
+        Group(*parts),
+        title=f"[bold]{spec.system.split('-')[0]}[/] · {seconds:,.0f} s",
+        title_align="left",
     )
 
 
