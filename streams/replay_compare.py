@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
@@ -31,8 +32,11 @@ class Difference:
     replayed: Any
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return dict(vars(self))
+        """Plain JSON values; what is not a finite number is null."""
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in vars(self).items()
+        }
 
 
 @dataclass
@@ -43,7 +47,7 @@ class Comparison:
         tolerance: absolute and relative at once, as `numpy.isclose` has it; 0: bit for bit.
         frames, decisions: how many were compared.
         columns: differing values by column.
-        largest: the largest absolute difference by column.
+        largest: the largest absolute difference by column, of numbers that are finite.
         listed: the first `LISTED` differences.
     """
 
@@ -132,7 +136,9 @@ class Comparison:
         self.columns[difference.column] += 1
         old, new = difference.recorded, difference.replayed
         if isinstance(old, float) and isinstance(new, float):
-            gap = abs(old - new) if old == old and new == new else float("inf")
-            self.largest[difference.column] = max(self.largest.get(difference.column, 0.0), gap)
+            gap = abs(old - new)
+            if math.isfinite(gap):  # else one of them is not a number, which is no matter of size
+                known = self.largest.get(difference.column, 0.0)
+                self.largest[difference.column] = max(known, gap)
         if len(self.listed) < LISTED:
             self.listed.append(difference)
