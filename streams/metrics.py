@@ -1,10 +1,15 @@
 """The one table of metrics: every name that a Prometheus server can scrape from our processes."""
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Final, Literal
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import Metric as Family
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 Kind = Literal["counter", "gauge", "histogram"]
 SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -34,7 +39,29 @@ TABLE: Final[dict[str, Metric]] = {
         "histogram", "From the decision until the broker has actions, trajectory and belief row"
     ),
     "rehearse_worker_in_flight": Metric("gauge", "Frames decided but not yet acknowledged"),
+    "rehearse_align_frames": Metric("counter", "Frames published"),
+    "rehearse_align_readings": Metric(
+        "counter", "What came in, by what became of it", ("system", "result")
+    ),
+    "rehearse_sink_frames": Metric("counter", "Trajectory frames read"),
+    "rehearse_sink_attempts": Metric("counter", "Further attempts at a frame that was read"),
+    "rehearse_sink_rows": Metric("counter", "Rows stored in Parquet"),
+    "rehearse_sink_rejected": Metric("counter", "Records that are no trajectory frames"),
+    "rehearse_sink_frames_lost": Metric("gauge", "Ticks missing between a cohort's ends"),
+    "rehearse_plant_ticks": Metric("counter", "Ticks simulated"),
+    "rehearse_plant_readings": Metric("counter", "Readings sent"),
+    "rehearse_plant_statuses": Metric(
+        "counter", "Actions at the actuator, by what became of them", ("system", "status")
+    ),
+    "rehearse_plant_missing": Metric("counter", "Entities' ticks without an answer in time"),
+    "rehearse_plant_latency_seconds": Metric(
+        "gauge",
+        "From the reading that closed the tick until the action is there, of the newest actions",
+        ("system", "quantile"),
+    ),
 }
+Values = Mapping[str, float | Mapping[str, float]]
+"""Name → value; or → value of the second label → value."""
 
 
 @cache
@@ -53,3 +80,58 @@ def gauge(name: str) -> Gauge:
 def histogram(name: str) -> Histogram:
     """The histogram `name` of the table, in seconds."""
     return Histogram(name, TABLE[name].what, TABLE[name].labels, buckets=SECONDS)
+
+
+class _Source(Collector):
+    def __init__(self, system: str, read: Callable[[], Values]) -> None:
+        self._system, self._read = system, read
+
+    def describe(self) -> Iterable[Family]:
+        return ()  # else they are collected on registration
+
+    def collect(self) -> Iterable[Family]:
+        for name, value in self._read().items():
+            row = TABLE[name]
+            kind = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily
+            family = kind(name, row.what, labels=row.labels)
+            parts = value if isinstance(value, Mapping) else {"": value}
+            for label, number in parts.items():
+                labels = [self._system, label][: len(row.labels)]
+                family.add_metric(labels, float(number))
+            yield family
+
+
+@contextmanager
+def exposed(system: str, read: Callable[[], Values]) -> Iterator[None]:
+    """While the block runs, a scrape calls `read` (in a thread of its own) and shows its values.
+
+    For what a process counts anyway: nothing is counted twice, and nothing costs the loop time.
+    Names are those of the table, counters and gauges only.
+    """
+    source = _Source(system, read)
+    REGISTRY.register(source)
+    try:
+        yield
+    finally:
+        REGISTRY.unregister(source)
+
+
+@contextmanager
+def serving(port: int | None, host: str = "127.0.0.1") -> Iterator[int | None]:
+    """While the block runs, Prometheus may scrape `http://HOST:PORT/metrics`; no port: it may not.
+
+    Gives the port, a free one for 0. Raises OSError that names the remedy where it is taken.
+    """
+    if port is None:
+        yield None
+        return
+    try:
+        server, thread = start_http_server(port, host)
+    except OSError as error:
+        raise OSError(f"metrics at {host}:{port}: {error}; give another --metrics-port") from error
+    try:
+        yield int(server.server_port)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

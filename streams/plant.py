@@ -15,6 +15,7 @@ from schemas.system import SystemSpec
 from schemas.topics import topic
 from streams.actuator import Actuator, wall_us
 from streams.actuator_state import Report
+from streams.metrics import Values, exposed
 from streams.plant_log import Latencies, RewardMeter, TickTable, outcomes_of, summary_ms
 from streams.readings import Outgoing, ReadingEncoder, send_readings, send_watermark
 from streams.topic_io import TIMEOUT_S, bounds, make_consumer, make_producer, send
@@ -22,6 +23,8 @@ from streams.topic_io import TIMEOUT_S, bounds, make_consumer, make_producer, se
 OnTick = Callable[[int, dict[str, float]], None]
 _POLL_S: Final = 0.05
 _FINE_NS: Final = 1_500_000  # below this, librdkafka's whole milliseconds are too coarse a wait
+_NEWEST: Final = 10_000  # actions whose latency Prometheus is shown
+_QUANTILES: Final = {"p50": "0.5", "p99": "0.99", "p999": "0.999", "max": "1"}
 _LEAD_TICKS: Final = 2  # how far ahead of now a plant under the wall clock begins
 
 _log = structlog.get_logger("plant")
@@ -79,7 +82,8 @@ def run_plant(
     run.sends_outcomes, run.on_tick = outcomes, on_tick
     run.table = TickTable(spec, plant.entities) if log else None
     try:
-        run.go(ticks if plant.ticks is None else min(ticks or plant.ticks, plant.ticks))
+        with exposed(spec.system, run.metrics):
+            run.go(ticks if plant.ticks is None else min(ticks or plant.ticks, plant.ticks))
     finally:
         run.close()
     if log and run.table:
@@ -285,6 +289,19 @@ class _Run:
         """Sends what is unsent and leaves."""
         self.actuator.close()
         self.producer.flush(TIMEOUT_S)
+
+    def metrics(self) -> Values:
+        """What Prometheus is shown; called from another thread, so each part is copied first."""
+        newest = summary_ms(self.latencies.to_action[-_NEWEST:]) or {}
+        return {
+            "rehearse_plant_ticks": self.steps,
+            "rehearse_plant_readings": self.readings,
+            "rehearse_plant_statuses": dict(self.actuator.state.counts),
+            "rehearse_plant_missing": self.missing,
+            "rehearse_plant_latency_seconds": {
+                share: newest[name] / 1e3 for name, share in _QUANTILES.items() if name in newest
+            },
+        }
 
     def summary(self) -> dict[str, Any]:
         """What happened, as plain JSON values."""

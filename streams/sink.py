@@ -23,6 +23,7 @@ from schemas.system import SystemSpec
 from schemas.topics import topic
 from streams import sink_files
 from streams.intervals import Intervals
+from streams.metrics import Values, exposed
 from streams.plant import Stop
 from streams.sink_files import FileInfo
 from streams.sink_table import KEPT_TICKS, LoggedFrame, Reports, read_frame, table_of
@@ -68,9 +69,10 @@ def run_sink(
     sink.flush_s, sink.flush_rows = flush_s, flush_rows
     begun = time.monotonic()
     try:
-        while not stop.is_set():
-            sink.poll(0.1)
-        sink.drain()
+        with exposed(spec.system, sink.metrics):
+            while not stop.is_set():
+                sink.poll(0.1)
+            sink.drain()
         return {**sink.summary(), "seconds": time.monotonic() - begun}
     finally:
         sink.close()
@@ -289,6 +291,15 @@ class Sink:
         """Leaves; what was not stored is read again by the next sink."""
         self._consumer.close()
         self._index.close()
+
+    def metrics(self) -> Values:
+        """What Prometheus is shown; called from another thread."""
+        names = ("frames", "attempts", "rows", "rejected")
+        lost = sum(ticks.missing for ticks in list(self._ticks.values()))
+        return {
+            **{f"rehearse_sink_{name}": self.counts[name] for name in names},
+            "rehearse_sink_frames_lost": lost,
+        }
 
     def summary(self) -> dict[str, Any]:
         """What was read and stored by this run, as plain JSON values."""

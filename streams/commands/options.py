@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import structlog
 import typer
 from rich.console import Console
 
@@ -37,6 +38,13 @@ Extra = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(help="Prometheus may scrape this port; 0: any free one, which the log names."),
+]
+MetricsHost = Annotated[
+    str, typer.Option(help="Address that it is served on; 0.0.0.0: to other machines as well.")
+]
 Bundles = Annotated[
     list[Path] | None,
     typer.Option("--bundle", help="Folder of a bundle; may be repeated. Default: the known ones."),
@@ -104,6 +112,17 @@ def errors() -> Iterator[None]:
     except (SpecError, BrokerError, KafkaSetupError, OSError, ValueError, RuntimeError) as error:
         console.print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
+
+
+@contextlib.contextmanager
+def metrics_at(port: int | None, host: str) -> Iterator[None]:
+    """Serve what this process counts to Prometheus, where a port is given."""
+    from streams.metrics import serving
+
+    with serving(port, host) as found:
+        if found is not None:
+            structlog.get_logger("metrics").info("served", url=f"http://{host}:{found}/metrics")
+        yield
 
 
 @contextlib.contextmanager

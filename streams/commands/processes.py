@@ -11,6 +11,8 @@ from streams.commands.options import (
     Bundles,
     Extra,
     Json,
+    MetricsHost,
+    MetricsPort,
     Seed,
     Spec,
     broker_of,
@@ -18,6 +20,7 @@ from streams.commands.options import (
     catalog_url,
     errors,
     extra_settings,
+    metrics_at,
     plant_options,
     show,
     spec_of,
@@ -33,6 +36,8 @@ Clock = Annotated[
 def align(
     spec: Spec,
     clock: Clock = "wall",
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
     bootstrap: Bootstrap = None,
     extra: Extra = None,
     as_json: Json = False,
@@ -43,7 +48,7 @@ def align(
     """
     from streams.align_kafka import run_align
 
-    with errors(), stopping() as stop:
+    with errors(), stopping() as stop, metrics_at(metrics_port, metrics_host):
         result = run_align(
             spec_of(spec), broker_of(bootstrap), extra_settings(extra), stop, clock=clock
         )
@@ -62,6 +67,8 @@ def worker(
     provider: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where ONNX runs.")] = (
         "auto"
     ),
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
     bootstrap: Bootstrap = None,
     extra: Extra = None,
     as_json: Json = False,
@@ -72,7 +79,7 @@ def worker(
     """
     from streams.worker import run_worker
 
-    with errors(), stopping() as stop:
+    with errors(), stopping() as stop, metrics_at(metrics_port, metrics_host):
         system = spec_of(spec)
         result = run_worker(
             system,
@@ -95,6 +102,8 @@ def sink(
     catalog: Annotated[
         str | None, typer.Option(help="SQLAlchemy URL of the catalog; default: SQLite at home.")
     ] = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
     bootstrap: Bootstrap = None,
     extra: Extra = None,
     as_json: Json = False,
@@ -105,7 +114,7 @@ def sink(
     """
     from streams.sink import run_sink
 
-    with errors(), stopping() as stop:
+    with errors(), stopping() as stop, metrics_at(metrics_port, metrics_host):
         result = run_sink(
             spec_of(spec),
             broker_of(bootstrap),
@@ -132,6 +141,8 @@ def plant(
     log: Annotated[
         Path | None, typer.Option(help="Parquet with a row per tick and entity.")
     ] = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
     bootstrap: Bootstrap = None,
     extra: Extra = None,
     as_json: Json = False,
@@ -143,7 +154,7 @@ def plant(
     from infra.plants.base import make_plant
     from streams.plant import run_plant
 
-    with errors(), stopping() as stop:
+    with errors(), stopping() as stop, metrics_at(metrics_port, metrics_host):
         system = spec_of(spec)
         parsed: dict[str, Any] = plant_options(options)
         result = run_plant(
