@@ -1,13 +1,14 @@
 """THE loop: encode → believe → plan → gate → publish; a pure `step`, and the agent around it."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from planner.budget import Budget, FreeBudget
+from planner.budget import Budget, FreeBudget, RecordedBudget, Spent
 from planner.draft import Plan
 from planner.explore import explore
 from planner.gate import Gated, gate
@@ -100,6 +101,11 @@ def step(
 def seed_of(bundle: Bundle | None) -> int:
     """The seed of all noise under a bundle; cohort, tick and purpose complete the key."""
     return 0 if bundle is None else int(bundle.digest[:15], 16)
+
+
+def recorded(spent: Mapping[str, Any]) -> Budget | None:
+    """The budget for a pinned replay of a frame whose decisions hold `spent`; see `step`."""
+    return None if spent.get("late") else RecordedBudget(Spent.from_dict(dict(spent)))
 
 
 def _fits(spec: SystemSpec, bundle: Bundle) -> bool:

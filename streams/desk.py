@@ -27,6 +27,12 @@ VALID_TICKS = 2  # one lost frame does not send an actuator to its local fallbac
 CONFIRM_S = 20.0  # after which the broker is given up
 RESERVE_US = 1_500  # for gate, encoding and sending, after planning
 MAX_IN_FLIGHT = 64  # frames decided but not yet acknowledged
+# Kafka takes records of 1 MB, and a key frame holds the row and about as much again.
+ROW_BYTES = 450_000
+
+
+class CohortError(ValueError):
+    """A cohort has more entities than one record can hold; the message says what helps."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,17 @@ class Desk:
     async def publish(
         self, event: Any, frame: Frame, row: Row, decisions: Decisions, began_ns: int
     ) -> None:
-        """Sends actions and trajectory, and leaves the rest of the frame's way to a task."""
+        """Sends actions and trajectory, and leaves the rest of the frame's way to a task.
+
+        Raises `CohortError` where the belief row is more than Kafka would take.
+        """
+        row = replace(row, offset=event.message.offset)
+        packed = encode_row(row)
+        if len(packed) > ROW_BYTES:
+            raise CohortError(
+                f"cohort {frame.cohort}: the beliefs of {len(row.entities)} entities take "
+                f"{len(packed)} bytes, more than {ROW_BYTES}: raise `cohorts` in the spec"
+            )
         await self._slots.acquire()
         try:
             actions = [] if self.options.shadow else self._actions(frame, decisions)

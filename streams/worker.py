@@ -14,6 +14,7 @@ import faust
 import numpy as np
 import onnxruntime
 import structlog
+from aiokafka.errors import KafkaConnectionError
 
 from planner.session import Provider
 from schemas.system import SystemSpec
@@ -24,7 +25,7 @@ from streams.desk import Clock, Desk, Options
 from streams.publish import Publisher
 
 _log = structlog.get_logger(__name__)
-WATCHDOG_S = 30.0
+WATCHDOG_S = 15.0
 CHECK_S = 0.05
 STOP_S = 10.0
 
@@ -99,7 +100,12 @@ async def _serve(
     publisher = Publisher(bootstrap, extra)
     desk = Desk(spec, worker.beliefs, publisher, shelf, options)
     _wire(worker, desk)
-    await worker.app.start()
+    try:
+        await worker.app.start()
+    except KafkaConnectionError as error:
+        raise WorkerError(
+            f"no broker answers at {bootstrap}: check the address, and the settings given with -X"
+        ) from error
     ready_s = time.monotonic() - began
     # What lives until the end is taken out of the collector's sight: a full pass over it would
     # stop the loop for a tenth of a second.

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from planner.budget import FreeBudget, RecordedBudget, Spent
+from planner.budget import FreeBudget
 from planner.session import Bundle
 from schemas.codes import Flag, Mode, Reason
 from schemas.frames import ControlView, Frame, decode_frame, encode_frame
 from schemas.system import SystemSpec, load_spec
 from schemas.trajectories import Decisions, decode_trajectory, encode_trajectory
 from streams.belief import Row, decode_row, encode_row
-from streams.decide import is_repeated, realised_reward, step
+from streams.decide import is_repeated, realised_reward, recorded, step
 from tests.planner.worlds import double_integrator, edited, make_bundle, make_frame
 
 SPEC = edited(
@@ -93,8 +93,7 @@ def test_a_replay_spends_what_the_log_says(bundle: Bundle) -> None:
     row = run(bundle, made[:2])[0][-1]
     _, live = step(SPEC, bundle, row, made[2], Twice())
     logged = decode_trajectory(SPEC, encode_trajectory(SPEC, made[2], live)).decisions
-    spent = Spent.from_dict(logged.spent)
-    _, replayed = step(SPEC, bundle, row, made[2], RecordedBudget(spent))
+    _, replayed = step(SPEC, bundle, row, made[2], recorded(logged.spent))
     same(live, replayed)
     _, other = step(SPEC, bundle, row, made[2], FreeBudget(0))
     assert not np.array_equal(other.action, live.action)
@@ -127,6 +126,7 @@ def test_late_frames_update_the_belief_and_are_not_planned_on(bundle: Bundle) ->
     assert (late.reasons & Reason.LATE).all()
     assert not (late.mode == Mode.PLAN).any()
     assert (late.tier == -1).all()
+    assert recorded(late.spent) is None
     assert np.isfinite(late.action).all()
     assert after.tick == 3
     assert after.digest != row.digest

@@ -15,9 +15,10 @@ from schemas.frames import Frame, encode_frame
 from schemas.system import load_spec
 from streams.bundles import Shelf
 from streams.decide import step
-from streams.desk import Desk, Options, Turns
+from streams.desk import CohortError, Desk, Options, Turns
 from streams.publish import DeliveryError, Record
 from streams.tally import Tally, percentiles
+from streams.worker import Watchdog, WorkerError
 from tests.planner.worlds import make_frame
 
 SPEC = load_spec("nav2d")
@@ -136,6 +137,16 @@ async def test_a_shadow_sends_no_action() -> None:
     assert outside.log == ["send ", "send trajectories"]
 
 
+async def test_a_cohort_that_does_not_fit_into_a_record_is_refused_before_anything_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streams.desk.ROW_BYTES", 100)
+    outside = Outside()
+    with pytest.raises(CohortError, match=r"2 entities take .* raise `cohorts`"):
+        await publish(make_desk(outside), outside, 0)
+    assert outside.log == []
+
+
 async def test_refused_entities_get_no_action() -> None:
     desk = make_desk(Outside())
     frame = make_frame(SPEC, np.zeros((3, 6)))
@@ -187,3 +198,18 @@ def test_the_tally_names_modes_and_reasons() -> None:
 def test_percentiles_of_nothing_and_of_a_hundred() -> None:
     assert percentiles([]) == {}
     assert percentiles(list(range(101)), 2.0)["p99"] == 198.0
+
+
+def test_the_watchdog_barks_when_frames_go_by_and_nothing_is_committed() -> None:
+    dog = Watchdog(patience_s=0.0)
+    dog.look(0, 0)
+    time.sleep(0.001)
+    with pytest.raises(WorkerError, match="5 frames were acknowledged"):
+        dog.look(5, 0)
+
+
+def test_the_watchdog_is_calm_while_commits_advance_or_nothing_happens() -> None:
+    dog = Watchdog(patience_s=0.0)
+    for frames, committed in ((0, 0), (5, 5), (9, 7), (9, 9), (9, 9), (9, 9)):
+        dog.look(frames, committed)
+        time.sleep(0.001)

@@ -24,7 +24,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from planner.budget import FreeBudget, RecordedBudget, Spent
+from planner.budget import FreeBudget
 from planner.session import load_bundle
 from schemas.codes import Flag
 from schemas.frames import ControlView, Frame, FrameHeader, encode_frame
@@ -33,7 +33,7 @@ from schemas.system import SystemSpec, load_spec, spec_path
 from schemas.topics import cohort_of, cohort_partitions, partition_of, topic
 from schemas.trajectories import KEY_FRAME_EVERY, Trajectory, decode_trajectory
 from streams.belief import Row, decode_row
-from streams.decide import step
+from streams.decide import recorded, step
 from streams.topic_io import make_producer
 from tests.planner.worlds import double_integrator, write_bundle
 from tests.support import unique
@@ -257,7 +257,7 @@ def _check_outputs(world: World, made: list[Frame]) -> None:
     for frame in made:
         trajectory = logged.pop((frame.cohort, frame.tick))
         spent = trajectory.decisions.spent
-        budget = RecordedBudget(Spent.from_dict(spent))
+        budget = recorded(spent)
         bundle = bundles[trajectory.decisions.bundle]
         row, decisions = step(spec, bundle, last.get(frame.cohort), frame, budget)
         last[frame.cohort] = row
