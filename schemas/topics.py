@@ -78,6 +78,11 @@ def topic(spec: SystemSpec, kind: Kind) -> str:
     return f"{spec.system}.{kind}"
 
 
+def worker_group(spec: SystemSpec, shadow: bool = False) -> str:
+    """The consumer group of a system's workers; shadows have their own, and see every frame."""
+    return f"rehearse-{spec.system}{'-shadow' if shadow else ''}"
+
+
 def cohort_partitions(spec: SystemSpec) -> int:
     """Partitions of the topics that are keyed by cohort: one each, 16 at most."""
     return min(spec.cohorts, 16)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
+from confluent_kafka import ConsumerGroupState
+from confluent_kafka.admin import AdminClient
 from rich.console import Console
 from rich.live import Live
 
@@ -23,8 +25,10 @@ from streams.bundles import Shelf
 from streams.comparison import compare_policies
 from streams.monitor import Monitor, Statistics, live_table
 from streams.supervise import Process, ProcessFailed, Supervisor
+from streams.worker_group import worker_group
 
 DATA_FILE: Final = "worldcup98_requests_per_minute.parquet"
+READY_S: Final = 60.0
 QUIET_S: Final = 1.0  # without a new record, the stream has run dry
 NAV2D_TICKS: Final = 300  # half a minute at 10 Hz
 REFRESH_S: Final = 0.25
@@ -159,6 +163,19 @@ class Stage:
         start("worker", "worker", spec, "--clock", clock, *data, *chosen, *worker, *connection)
         start("align", "align", spec, "--clock", clock, *connection)
 
+    def wait_for_worker(self) -> None:
+        """Until the worker has its partitions: a plant in real time waits for nobody."""
+        admin = AdminClient(client_config(self.bootstrap, self.extra))
+        group = worker_group(self.scene.spec)
+        limit = time.monotonic() + READY_S
+        while time.monotonic() < limit:
+            self.supervisor.check()
+            found = admin.describe_consumer_groups([group])[group]
+            if found.result(READY_S).state == ConsumerGroupState.STABLE:
+                return
+            time.sleep(0.1)
+        raise ProcessFailed(f"the worker has no partitions after {READY_S:g} s; see its log")
+
     def start_plant(self, lockstep: bool) -> Process:
         """The plant, with its own log of every tick."""
         scene = self.scene
@@ -248,6 +265,8 @@ def run_demo(
             else:
                 total, clock = scene.ticks or NAV2D_TICKS, "wall"
             stage.start_loop(clock, options.bundles)
+            with console.status("waiting for the worker"):
+                stage.wait_for_worker()
             plant = stage.start_plant(lockstep=clock == "event")
             show = Show(stage, console, total)
             show.until_dry(plant)

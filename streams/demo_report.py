@@ -30,8 +30,8 @@ def write_report(scene: "Scene", take: "Take", result: Mapping[str, Any], folder
     page = Page(
         f"Rehearse: {result['system']}",
         f"{result['entities']} {scene.spec.entity}s, {result['ticks']:,} ticks through Kafka in "
-        f"{result['seconds']:.0f} s. Every action below was imagined, checked by the gate, and "
-        "logged.",
+        f"{result['seconds']:.0f} s. Who decided each action, what the gate said of it, and what "
+        "came of it stands below.",
     )
     page.cards(_cards(result))
     if "baselines" in result:
@@ -184,7 +184,7 @@ def _course(
         name="late requests",
         line={"color": COLOURS[1]},
     )
-    figure.update_layout(yaxis_title="late requests so far, all services")
+    figure.update_layout(yaxis_title="late so far, all services")
     page.figure(figure, 260)
 
 

@@ -48,6 +48,8 @@ def run_retrain(
     bundles.mkdir()
     with Stage(scene, options, bootstrap, extra) as stage:
         stage.start_loop("event", (bundles,))
+        with console.status("waiting for the worker"):
+            stage.wait_for_worker()
         stage.start_plant(lockstep=True)
         show = Show(stage, console, None)
         show.until(lambda seen: seen.ticks >= COLLECT_TICKS, "collecting under the fallback")

@@ -15,6 +15,7 @@ from streams.commands.options import (
     Spec,
     broker_of,
     bundle_roots,
+    catalog_url,
     console,
     errors,
     extra_settings,
@@ -98,11 +99,19 @@ def record(
     out: Annotated[Path, typer.Option(help="Folder of the recording.")],
     from_: Annotated[int | None, typer.Option("--from", metavar="US", help="Event time.")] = None,
     to: Annotated[int | None, typer.Option(metavar="US", help="Event time.")] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="A sink's folder to record from, instead of Kafka.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on behind the present end, until Ctrl-C or --to.")
+    ] = False,
     bootstrap: Bootstrap = None,
     extra: Extra = None,
     as_json: Json = False,
 ) -> None:
     """Copy frames and trajectories of a system into a folder that can be replayed.
+
+    Made again into the same folder, a recording that was cut off goes on where it was.
 
     Example: rehearse record autoscale --out ./monday
     """
@@ -111,17 +120,84 @@ def record(
     with errors(), stopping() as stop:
         result = run(
             spec_of(spec),
-            broker_of(bootstrap),
+            "" if source else broker_of(bootstrap),
             extra_settings(extra),
             out,
             from_us=from_,
             to_us=to,
             stop=stop,
+            source=source,
+            follow=follow,
+            catalog_url=catalog_url(),
         )
     show(result, as_json)
+    raise typer.Exit(0 if result["complete"] else 1)
+
+
+def replay(
+    recording: Annotated[Path, typer.Argument(help="Folder that `rehearse record` made.")],
+    mode: Annotated[
+        Literal["pinned", "reinfer"],
+        typer.Option(help="As it was decided then, bit for bit; or anew, as if there were time."),
+    ] = "pinned",
+    diff: Annotated[
+        str, typer.Option(help="Compare with what was `recorded`, with a file, or with `nothing`.")
+    ] = "recorded",
+    bundle: Annotated[Path | None, typer.Option(help="Decides instead (reinfer).")] = None,
+    bundles: Annotated[
+        list[Path] | None, typer.Option(help="Folders to find the recorded bundles in.")
+    ] = None,
+    spec: Annotated[str | None, typer.Option(help="Wanted instead (reinfer).")] = None,
+    from_: Annotated[int | None, typer.Option("--from", metavar="US", help="Event time.")] = None,
+    to: Annotated[int | None, typer.Option(metavar="US", help="Event time.")] = None,
+    entity: Annotated[str | None, typer.Option(help="Compare this one alone.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Times real time; default: full speed.")] = (
+        None
+    ),
+    start_paused: Annotated[bool, typer.Option("--start-paused", help="Wait for Enter.")] = False,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end.")] = False,
+    tolerance: Annotated[float, typer.Option(help="Difference that counts as none.")] = 0.0,
+    update_refs: Annotated[
+        bool, typer.Option("--update-refs", help="Write the file that --diff names.")
+    ] = False,
+    report: Annotated[Path | None, typer.Option(help="HTML page of the differences.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Decide recorded frames again, and compare (exit status 1: something came out differently).
+
+    Never writes to any topic.
+
+    Example: rehearse replay ./monday --diff recorded --report differences.html
+    """
+    from streams.replay import replay as run
+
+    targets: dict[str, Literal["recorded"] | None] = {"recorded": "recorded", "nothing": None}
+    with errors(), stopping() as stop, Progress(console=console, transient=True) as bar:
+        task = bar.add_task(f"replaying {recording}", total=None)
+        result = run(
+            recording,
+            mode,
+            bundles=tuple(bundles or bundle_roots()),
+            bundle=bundle,
+            spec=None if spec is None else spec_of(spec),
+            from_us=from_,
+            to_us=to,
+            entity=entity,
+            rate=rate,
+            start_paused=start_paused,
+            loop=loop,
+            diff=targets[diff] if diff in targets else Path(diff),
+            tolerance=tolerance,
+            update_refs=update_refs,
+            report=report,
+            stop=stop,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    show(result, as_json)
+    raise typer.Exit(1 if result["differences"] else 0)
 
 
 def add(app: typer.Typer) -> None:
     """Add these commands to the main one."""
-    for command in (backtest, record):
+    for command in (backtest, record, replay):
         app.command(rich_help_panel="Looking back, trying out")(command)
