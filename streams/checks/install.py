@@ -4,7 +4,7 @@ import ctypes.util
 import platform
 import subprocess
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from packaging.specifiers import SpecifierSet
 from infra import jars
 from planner.reference import PRODUCT
 from planner.session import cuda_devices, cuda_usable, session_options
-from streams.checks.finding import Finding, Place
+from streams.checks.finding import Finding, Level, Place
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
-REPAIR = "make demo sets it up anew after `make clean`; or: python -m pip install rehearse"
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 JAVA_NEEDED = 17  # of Kafka 4's broker
 
 
@@ -54,7 +54,7 @@ def python(_: Place) -> Iterator[Finding]:
 def wrong_versions(needed: Sequence[Requirement]) -> Iterator[tuple[Requirement, str]]:
     """The requirements that hold here and are not met, with what is there instead."""
     for requirement in needed:
-        if requirement.marker and not requirement.marker.evaluate({"extra": "train"}):
+        if not _holds(requirement):
             continue
         try:
             version = metadata.version(requirement.name)
@@ -71,8 +71,7 @@ def packages(_: Place) -> Iterator[Finding]:
     wrong = list(wrong_versions(needed))
     for requirement, version in wrong:
         what = f"{requirement.name} is {version}; needed: {requirement.specifier or 'any version'}"
-        remedy = f"python -m pip install '{requirement.name}{requirement.specifier}'"
-        yield Finding("packages", "problem", what, remedy)
+        yield Finding("packages", "problem", what, install([requirement]))
     if not wrong:
         yield Finding("packages", "ok", f"{len(needed)} requirements met")
 
@@ -84,29 +83,35 @@ def torch(_: Place) -> Iterator[Finding]:
         what = f"torch {metadata.version('torch')}: models can be trained here"
         yield Finding("torch", "ok", what)
         return
-    absent = ", ".join(f"{r.name} {version}" for r, version in wrong)
-    remedy = "to train: python -m pip install 'rehearse[train]' (in a checkout: make test)"
-    level = "ok" if all(version == "absent" for _, version in wrong) else "warning"
-    yield Finding("torch", level, f"{absent}; only `rehearse train` needs it", remedy)  # type: ignore[arg-type]
+    what = ", ".join(f"{requirement.name} {version}" for requirement, version in wrong)
+    level: Level = "ok" if all(version == "absent" for _, version in wrong) else "warning"
+    remedy = f"to train: {install(requirement for requirement, _ in wrong)}"
+    yield Finding("torch", level, f"{what}; only `rehearse train` needs it", remedy)
+
+
+def install(wanted: Iterable[Requirement]) -> str:
+    """The command that installs these."""
+    names = " ".join(f"'{requirement.name}{requirement.specifier}'" for requirement in wanted)
+    return f"python -m pip install {names}"
 
 
 def onnxruntime(_: Place) -> Iterator[Finding]:
     """A session that really runs, and whether two packages overwrite each other."""
-    both = [n for n in ("onnxruntime", "onnxruntime-gpu") if _is_there(n)]
-    if len(both) == 2:
-        remedy = "python -m pip uninstall --yes onnxruntime onnxruntime-gpu, then " + REPAIR
-        what = "onnxruntime and onnxruntime-gpu are both installed: one overwrites the other"
-        yield Finding("onnxruntime", "problem", what, remedy)
+    needed = [r for r in requirements()[1] if r.name in RUNTIMES and _holds(r)]
+    repair = f"python -m pip uninstall --yes {' '.join(RUNTIMES)}; {install(needed)}"
+    if all(map(_is_there, RUNTIMES)):
+        what = f"{' and '.join(RUNTIMES)} are both installed: one overwrites the other"
+        yield Finding("onnxruntime", "problem", what, repair)
     try:
         error = product_error("CPUExecutionProvider")
     except Exception as failure:  # ONNX Runtime raises its own kinds, without a common base
-        yield Finding("onnxruntime", "problem", f"no session runs: {failure}", REPAIR)
+        yield Finding("onnxruntime", "problem", f"no session runs: {failure}", repair)
         return
     what = f"onnxruntime {ort.__version__} computes on the CPU (relative error {error:.0e})"
     if error < 1e-3:
         yield Finding("onnxruntime", "ok", what)
     else:
-        yield Finding("onnxruntime", "problem", what, REPAIR)
+        yield Finding("onnxruntime", "problem", what, repair)
 
 
 def product_error(provider: str) -> float:
@@ -170,6 +175,11 @@ def kafka_jars(_: Place) -> Iterator[Finding]:
     else:
         remedy = f"the first `rehearse broker start` fetches them from {jars.repository()}"
         yield Finding("jars", "ok", what, remedy)
+
+
+def _holds(requirement: Requirement) -> bool:
+    """Whether it is one of this platform."""
+    return requirement.marker is None or requirement.marker.evaluate({"extra": "train"})
 
 
 def _is_there(name: str) -> bool:

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import Result
+import yaml
 from typer.main import get_command
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
+from schemas.asyncapi import document
+from schemas.system import load_spec
 from streams.cli import app
 from streams.commands.options import plant_options
 
@@ -60,6 +62,8 @@ def test_the_commands_of_the_design_are_there() -> None:
         "broker status",
         "topics create",
         "topics check",
+        "topics describe",
+        "doctor",
         "bundle list",
         "bundle show",
         "bundle verify",
@@ -75,6 +79,12 @@ def test_a_spec_that_is_not_there_is_status_2_with_the_remedy(tmp_path: Path) ->
     result = run("backtest", str(tmp_path / "no.yaml"))
     assert result.exit_code == 2
     assert "give a YAML file, or one of the shipped systems" in result.output.replace("\n", " ")
+
+
+def test_topics_are_described_as_yaml_or_json_of_all_systems_or_one() -> None:
+    assert yaml.safe_load(run("topics", "describe").stdout) == document()
+    described = run("topics", "describe", "nav2d", "--json").stdout
+    assert json.loads(described) == document(load_spec("nav2d"))
 
 
 def test_a_backtest_prints_one_json_object() -> None:

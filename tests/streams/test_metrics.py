@@ -8,8 +8,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from infra.broker import Broker
 from schemas.system import SHIPPED, load_spec
 from streams import metrics
+from streams.sink import run_sink
+from tests.streams.specs import small_spec
 from tests.support import unique
 from tests.system.loop import make_topics
 
@@ -87,6 +91,24 @@ def test_every_metric_of_the_table_can_be_made() -> None:
     found = {name for name, *labels in samples(generate_latest(REGISTRY).decode())}
     suffixes = {"counter": "_total", "gauge": "", "histogram": "_bucket"}
     assert {name + suffixes[row.kind] for name, row in worker.items()} <= found
+
+
+@pytest.mark.broker
+def test_a_sink_shows_what_it_stores(broker: Broker, tmp_path: Path) -> None:
+    spec = small_spec(unique("metrics"))
+    make_topics(spec, {"bootstrap.servers": broker.bootstrap})
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run_sink, spec, broker.bootstrap, {}, stop, tmp_path)
+        shown: set[str] = set()
+        while not running.done() and not shown:
+            found = samples(generate_latest(REGISTRY).decode())
+            shown = {name for name, *labels in found if labels == [spec.system]}
+            time.sleep(0.05)
+        stop.set()
+    assert running.result()["frames"] == 0
+    wanted = {name for name in metrics.TABLE if "_sink_" in name}
+    assert {name.removesuffix("_total") for name in shown} == wanted
 
 
 @pytest.mark.broker

@@ -55,7 +55,16 @@ def test_wrong_packages_are_problems_with_a_command(monkeypatch: pytest.MonkeyPa
     (torch,) = install.torch(HERE)
     assert (python.level, package.level, torch.level) == ("problem", "problem", "ok")
     assert package.remedy == "python -m pip install 'numpy>=99'"
-    assert "rehearse[train]" in torch.remedy
+    assert torch.remedy == "to train: python -m pip install 'no-such-package-of-ours'"
+
+
+def test_two_runtimes_at_once_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "_is_there", lambda name: True)
+    found = list(install.onnxruntime(HERE))
+    assert [finding.level for finding in found] == ["problem", "ok"]
+    uninstall, again = found[0].remedy.split("; ")
+    assert all(name in uninstall for name in install.RUNTIMES)
+    assert again.count("onnxruntime") == 1  # that of this platform
 
 
 def test_the_session_computes_a_product() -> None:
