@@ -19,13 +19,12 @@ from rich.live import Live
 from infra.kafka import client_config, delete_topics, ensure_topics
 from infra.traces import Trace, generate_trace, read_trace
 from schemas.system import SystemSpec, load_spec, parse_spec, spec_path
-from schemas.topics import topics_of
+from schemas.topics import topics_of, worker_group
 from streams.baselines import Split, baselines, gap_closed, split
 from streams.bundles import Shelf
 from streams.comparison import compare_policies
 from streams.monitor import Monitor, Statistics, live_table
 from streams.supervise import Process, ProcessFailed, Supervisor
-from streams.worker_group import worker_group
 
 DATA_FILE: Final = "worldcup98_requests_per_minute.parquet"
 READY_S: Final = 60.0
@@ -165,7 +164,7 @@ class Stage:
 
     def wait_for_worker(self) -> None:
         """Until the worker has its partitions: a plant in real time waits for nobody."""
-        admin = AdminClient(client_config(self.bootstrap, self.extra))
+        admin = AdminClient({**client_config(self.bootstrap, self.extra)})
         group = worker_group(self.scene.spec)
         limit = time.monotonic() + READY_S
         while time.monotonic() < limit:

@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from planner.session import Provider
 from schemas.system import SystemSpec
+from schemas.topics import worker_group
 from streams.app import WorkerApp, make_app
 from streams.bundles import ReleaseWatch, Shelf
 from streams.decide import decide
@@ -66,7 +67,7 @@ def run_worker(
     """
     # Threads wait for the interpreter's lock for this long: 5 ms would be a third of a round trip.
     sys.setswitchinterval(0.0005)
-    group = group or f"rehearse-{spec.system}{'-shadow' if shadow else ''}"
+    group = group or worker_group(spec, shadow)
     options = Options(
         worker=worker_id,
         attempt=_next_attempt(data_dir),
