@@ -35,12 +35,12 @@ MOMENTUM = 0.1
 """Share of the old mean and spread that stays."""
 LEAST_SPREAD = 0.01
 """Spread that always remains, relative to the first one."""
-FINAL_ELITES = 1
-"""Elites among the finalists, besides the mean."""
-FINAL_GUESSES = 2
-"""Starting guesses among the finalists: the last ones."""
-FINAL_SEQUENCES = 2
-"""Noise sequences, of opposite sign, under which each member judges a finalist."""
+WIDE = 128
+"""Candidates from which on a tier is wide: its finals have one more guess, and noise.
+
+Narrow tiers serve many entities with little time: at the same cost, judging three finalists on the
+expected noise alone (zero) left more time for planning and gave better returns.
+"""
 
 
 class Noise(Protocol):
@@ -74,9 +74,10 @@ class Start:
 class Answer:
     """The best sequence found for each of E entities.
 
-    sequence [E,T,A];  returned [E] mean and quantiles [E,3] of its return;  disagreement [E] of the
-    members about it;  gain [E] predicted return above the best guess;  stakes [E] spread of the
-    returns of the last population, in reward units: what a good plan is worth here.
+    sequence [E,T,A];  returned [E] mean and quantiles [E,3] of its return, over members and, in
+    wide tiers, noise;  disagreement [E] of the members about it;  gain [E] predicted return above
+    the best of the last guesses;  stakes [E] spread of the returns of the last population, in
+    reward units: what a good plan is worth here.
     """
 
     sequence: F64
@@ -118,13 +119,18 @@ class Cem:
         self._iteration += 1
 
     def act_now(self) -> Answer:
-        """The best of mean, elites and guesses when all members judge them; ties: the first."""
+        """The best of mean, top elite and last guesses, judged by all members; ties: the first."""
         mean = executable(self._spec, self._start.applied, self._mean[:, None])
-        rivals = self._guesses[:, -FINAL_GUESSES:]
-        finalists = np.concatenate([mean, self._elites[:, :FINAL_ELITES], rivals], axis=1)
-        noise = self._noise.transitions()[:, :FINAL_SEQUENCES]
+        rivals = self._guesses[:, -2 if self._wide else -1 :]
+        finalists = np.concatenate([mean, self._elites[:, :1], rivals], axis=1)
+        noise = self._noise.transitions()
+        noise = noise[:, :2] if self._wide else np.zeros_like(noise[:, :1])
         verdict = self._imagination.under_all(self._start.rows, finalists, noise)
-        return self._answer(finalists, verdict)
+        return self._answer(finalists, rivals.shape[1], verdict)
+
+    @property
+    def _wide(self) -> bool:
+        return self._tier.candidates >= WIDE
 
     @property
     def work(self) -> int:
@@ -148,11 +154,11 @@ class Cem:
         samples[:, :fits] = front[:, :fits]
         return samples
 
-    def _answer(self, finalists: F64, verdict: Verdict) -> Answer:
+    def _answer(self, finalists: F64, rivals: int, verdict: Verdict) -> Answer:
         best = np.argmax(verdict.score, axis=1)
         every = np.arange(len(best))
         returned = verdict.samples.mean(axis=2)
-        guesses = returned[:, -FINAL_GUESSES:]
+        guesses = returned[:, -rivals:]
         return Answer(
             sequence=finalists[every, best],
             returned=returned[every, best],

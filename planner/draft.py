@@ -21,7 +21,7 @@ F64 = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 
-YOUNG = 0.5
+YOUNG = 0.75
 """A plan is followed for this share of its horizon."""
 
 
@@ -36,8 +36,8 @@ class Plan:
                    without a model
     returned       [E,4] float32 predicted return of the plan: mean, 10, 50, 90 %; NaN where not
                    planned at this tick
-    gain           [E] float32 the same minus the return of the best starting guess (the actor's,
-                   the fallback's, the last plan's); NaN where not planned
+    gain           [E] float32 the same minus the return of the best starting guess (the last
+                   plan's, the actor's, the fallback's); NaN where not planned
     uncertainty    [E] float32 disagreement of the members, see `planner.gate`; NaN without a model
     tier, group    [E] int8, int16: -1 where not planned;  iterations [E] uint16
     spent          what a `RecordedBudget` needs

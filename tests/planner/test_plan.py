@@ -152,13 +152,13 @@ def test_a_young_plan_is_followed_step_by_step_and_then_dropped(
     for model, after in ((bundle, Mode.ACTOR), (mute, Mode.FALLBACK)):
         memory = make(model).memory
         sequence = memory.sequence.copy()
-        for step in range(1, 6):  # half of the horizon of 10
+        for step in range(1, 8):  # three quarters of the horizon of 10
             made = make(model, tick=7 + step, memory=memory, budget=First(0))
             assert (made.mode == Mode.FOLLOW).all()
             np.testing.assert_array_equal(made.proposal, sequence[:, step])
             assert np.isnan(made.returned).all()
             memory = made.memory
-        assert (make(model, tick=13, memory=memory, budget=First(0)).mode == after).all()
+        assert (make(model, tick=15, memory=memory, budget=First(0)).mode == after).all()
 
 
 def test_a_surprise_ends_following(bundle: Bundle) -> None:
