@@ -13,10 +13,20 @@ from planner.imagine import QUANTILES, Imagination, quantiles
 from planner.objective import HARD_COST, SOFT_COST, Objective, Worth
 from planner.session import Bundle, Futures, Posterior
 from schemas.context import context_values
-from schemas.system import SystemSpec, load_spec
+from schemas.system import SystemSpec, load_spec, parse_spec
 from tests.planner.worlds import MEMBERS, World, double_integrator, edited, make_bundle
 
 NAV = load_spec("nav2d")
+CLOCK = """
+system: clock
+tick: 1 min
+sensors: {s: {every: 1 s, max_age: 1 s, channels: {x: {unit: m, range: [0, 1]}}}}
+context: [time_of_day]
+actions: {u: {unit: m, low: 0, high: 1}}
+reward: "time_of_day[0] + 0 * x + 0 * u"
+fallback: {kind: value}
+budget: {tiers: {only: {candidates: 5, horizon: 3, iterations: 1}}}
+"""
 REWARD_LINES = (
     "reward: >-\n"
     "  -sqrt((position[0] - goal[0]) * (position[0] - goal[0])\n"
@@ -193,16 +203,9 @@ def test_without_an_expression_the_learned_reward_counts(tmp_path: Path) -> None
 
 
 def test_context_of_future_ticks_is_known_and_not_predicted(tmp_path: Path) -> None:
-    spec = edited(
-        "autoscale",
-        (
-            'reward: "-0.0025 * (ready + starting) - 10 * late_share"',
-            'reward: "time_of_day[0] + 0 * replicas"',
-        ),
-        ('constraints:\n  enough: {holds: "requests <= 0.95 * 3 * ready", kind: soft}\n', ""),
-    )
+    spec = parse_spec(CLOCK)
     objective = objective_of(tmp_path, spec, tick=1234)
-    channels = np.full((3, 1, 1, 9), 99.0)
+    channels = np.full((3, 1, 1, 3), 99.0)
     worth = objective.worth(futures(channels), np.zeros((3, 1, 1, 1), np.float32))
     times = spec.epoch_us + (1234 + np.arange(1, 4)) * spec.period_us
     expected = context_values(spec.context, times)

@@ -17,21 +17,17 @@ from planner.plan import plan
 from planner.session import Bundle, Posterior
 from schemas.codes import Mode
 from schemas.frames import ControlView
+from schemas.spec_parts import Tier
 from schemas.system import SystemSpec, load_spec
-from tests.planner.worlds import double_integrator, edited, make_bundle, make_frame
+from tests.planner.worlds import double_integrator, make_bundle, make_frame, with_tiers
 
 NAV = load_spec("nav2d")
-TIERS = (
-    "    shallow: {candidates: 65, horizon: 12, iterations: 1}\n"
-    "    deep: {candidates: 255, horizon: 20, iterations: 3}\n"
+QUICK = with_tiers(
+    NAV,
+    shallow=Tier(candidates=200, horizon=6, iterations=2),
+    deep=Tier(candidates=300, horizon=10, iterations=3),
 )
-SHORT = (
-    "    shallow: {candidates: 200, horizon: 6, iterations: 2}\n"
-    "    deep: {candidates: 300, horizon: 10, iterations: 3}\n"
-)
-LONG = "    only: {candidates: 60, horizon: 25, iterations: 1}\n"
-QUICK = edited("nav2d", (TIERS, SHORT))
-PATIENT = edited("nav2d", (TIERS, LONG))
+PATIENT = with_tiers(NAV, only=Tier(candidates=60, horizon=25, iterations=1))
 GAINS = (0.9, 0.95, 1.0, 1.05, 1.1)
 SEED = 11
 

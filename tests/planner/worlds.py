@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from planner.manifest import seal
 from planner.session import Bundle, load_bundle
 from schemas.frames import ControlView, Frame, FrameHeader
+from schemas.spec_parts import Tier
 from schemas.system import SystemSpec, parse_spec, spec_path
 
 MEMBERS = 5
@@ -57,6 +58,11 @@ def edited(system: str, *changes: tuple[str, str]) -> SystemSpec:
         assert old in text, f"{old!r} is not in {system}.yaml"
         text = text.replace(old, new)
     return parse_spec(text, f"{system}.yaml")
+
+
+def with_tiers(spec: SystemSpec, **tiers: Tier) -> SystemSpec:
+    """The spec with other budget tiers, shallow to deep."""
+    return spec.model_copy(update={"budget": spec.budget.model_copy(update={"tiers": tiers})})
 
 
 def _node(kind: str, inputs: list[str], outputs: list[str], **attributes: Any) -> Any:
