@@ -20,6 +20,7 @@ from streams.publish import Publisher, Record
 # A partition that still holds unread records when a fetch is sent is left out of that fetch, so its
 # next record waits until the fetch returns: Faust's 1,500 ms would be the worst-case delay.
 FETCH_WAIT_MS = 10
+FULL_S = 0.005
 SESSION_S, HEARTBEAT_S, COMMIT_S = 8.0, 2.0, 0.5
 # Rows are few and small, and the newest of each is kept decoded in memory.
 ROCKSDB = {"block_cache_size": 8 << 20, "write_buffer_size": 8 << 20, "max_write_buffer_number": 2}
@@ -35,6 +36,14 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 class _Consumer(driver.Consumer):
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _wait_next_records(self, timeout: float) -> Any:
+        # Faust sleeps a second when all partitions wait for the stream's buffer to empty, which
+        # takes far less.
+        if self.flow_active and not self._get_active_partitions():
+            await self.sleep(FULL_S)
+            return {}, set()
+        return await super()._wait_next_records(timeout)
 
 
 class _Transport(driver.Transport):

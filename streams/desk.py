@@ -190,8 +190,6 @@ class Desk:
             sent = [self._publisher.send(actions)]  # before all else: somebody waits for these
             seconds = (time.monotonic_ns() - began_ns) / 1e9
             self.tally.decided(decisions, seconds)
-            row = replace(row, offset=event.message.offset)
-            packed = encode_row(row)
             log = self._trajectory(frame, decisions, packed, seconds)
             sent.append(self._publisher.send([log]))
         except BaseException:
