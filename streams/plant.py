@@ -1,5 +1,6 @@
 """Puts a simulated plant on topics: readings out on time, actions in, one tick after the other."""
 
+import gc
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import structlog
 
 from infra.plants.base import Floats, Plant, Sample
-from schemas.clock import tick_time
+from schemas.clock import tick_of, tick_time
 from schemas.messages import encode
 from schemas.system import SystemSpec
 from schemas.topics import topic
@@ -25,7 +26,7 @@ _POLL_S: Final = 0.05
 _FINE_NS: Final = 1_500_000  # below this, librdkafka's whole milliseconds are too coarse a wait
 _NEWEST: Final = 10_000  # actions whose latency Prometheus is shown
 _QUANTILES: Final = {"p50": "0.5", "p99": "0.99", "p999": "0.999", "max": "1"}
-_LEAD_TICKS: Final = 2  # how far ahead of now a plant under the wall clock begins
+_LEAD_US: Final = 1_500_000  # how far ahead of now a plant under the wall clock begins
 
 _log = structlog.get_logger("plant")
 
@@ -120,7 +121,8 @@ class _Run:
         self.tick = self.sample.tick + self.shift // spec.period_us
         self.started_ns = time.time_ns()
         self.begun_us = self._time(self.tick)
-        self.producer = make_producer(bootstrap, extra)
+        # Off lockstep many readings are due at once: fewer, larger requests spare the broker.
+        self.producer = make_producer(bootstrap, extra, linger_ms=0 if lockstep else 1)
         self.actuator = Actuator(
             spec,
             bootstrap,
@@ -145,8 +147,8 @@ class _Run:
         if not self.wall:
             return 0
         period = self.spec.period_us
-        now_tick = -((self.spec.epoch_us - wall_us()) // period)
-        return (now_tick + _LEAD_TICKS - self.sample.tick) * period
+        first = tick_of(wall_us() + _LEAD_US, self.spec.epoch_us, period)
+        return (first - self.sample.tick) * period
 
     def _places(self, bootstrap: str, extra: Mapping[str, str] | None) -> list[tuple[str, int]]:
         """Every partition that watermarks go to."""
@@ -154,6 +156,8 @@ class _Run:
         try:
             names = dict.fromkeys(sensor.topic for sensor in self.spec.sensors.values())
             names[topic(self.spec, "applied")] = None
+            for name in names:  # so that the first readings find their way at once
+                self.producer.list_topics(name, timeout=TIMEOUT_S)
             return [(name, number) for name in names for number in bounds(consumer, name)]
         finally:
             consumer.close()
@@ -180,6 +184,7 @@ class _Run:
 
     def go(self, ticks: int | None) -> None:
         """Tick after tick: send, wait for actions, step. The last tick is sent, not waited for."""
+        gc.freeze()  # what lives until the end is not looked through again and again
         begun = time.monotonic()
         self._send_tick()
         while not self.stop.is_set() and (ticks is None or self.steps < ticks):
@@ -188,6 +193,7 @@ class _Run:
             self._step()
             self._send_tick()
         self.spent_s = time.monotonic() - begun
+        gc.unfreeze()
 
     def _step(self) -> None:
         action = self.actuator.state.values

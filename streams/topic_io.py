@@ -28,7 +28,7 @@ CONSUMER: Final = {
     "fetch.error.backoff.ms": "20",
 }
 # Idempotent: a retry may not put a reading or a report behind the watermark that follows it.
-PRODUCER: Final = {"partitioner": "murmur2_random", "enable.idempotence": "true", "linger.ms": "0"}
+PRODUCER: Final = {"partitioner": "murmur2_random", "enable.idempotence": "true"}
 _UNSETTLED: Final = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -44,9 +44,12 @@ def make_consumer(
     return Consumer({**CONSUMER, **own, **client_config(bootstrap, extra)})
 
 
-def make_producer(bootstrap: str, extra: Mapping[str, str] | None = None) -> Producer:
-    """A producer keyed by entity as Kafka's Java client would: idempotent, without linger."""
-    return Producer({**PRODUCER, **client_config(bootstrap, extra)})
+def make_producer(
+    bootstrap: str, extra: Mapping[str, str] | None = None, linger_ms: float = 0
+) -> Producer:
+    """An idempotent producer; its keys lead to the same partitions as those of Java clients."""
+    linger = {"linger.ms": str(linger_ms)}
+    return Producer({**PRODUCER, **linger, **client_config(bootstrap, extra)})
 
 
 def partitions(consumer: Consumer, name: str) -> list[int]:
@@ -88,7 +91,8 @@ def _bounds(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
 
 def topic_id(bootstrap: str, extra: Mapping[str, str] | None, name: str) -> str:
     """The id of a topic, which no other topic ever has, one made later under its name included."""
-    admin = AdminClient(dict(client_config(bootstrap, extra)))  # kept until it has answered
+    # Kept until it has answered; silent, as its end is logged otherwise.
+    admin = AdminClient({"log_level": "0", **client_config(bootstrap, extra)})
     found = admin.describe_topics(TopicCollection([name]))
     return str(found[name].result(TIMEOUT_S).topic_id)
 
