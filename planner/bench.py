@@ -106,21 +106,28 @@ def _interleaved(
 
 
 def _iteration() -> Callable[[], object]:
-    """A first iteration as the loop does it: noise, sampling, rollout, reward, elites."""
+    """Iterations as the loop does them: noise, sampling, rollout, reward, elites."""
     spec, model = reference.reference_spec(), Reference()
     tier = next(iter(spec.budget.tiers.values()))
     state = np.ones((1, STATE), dtype=np.float32)
     nothing = np.zeros((1, STATE), dtype=np.float32)
     posterior = Posterior(state, nothing, nothing, state, nothing, np.zeros(1, dtype=np.float32))
     start = Start(np.array([0]), np.zeros((1, ACTION)), np.zeros((1, 3, HORIZON, ACTION)))
-    tick = 0
+    done = 0
+
+    def begin() -> Cem:
+        imagination = Imagination(spec, model, posterior, done)
+        draws = Draws((SEED, 0, done), 0, tier, ACTION, STATE)
+        return Cem(spec, imagination, tier, start, draws)
+
+    cem = begin()
 
     def run() -> None:
-        nonlocal tick
-        tick += 1  # new noise every time, none of it from a cache
-        imagination = Imagination(spec, model, posterior, tick)
-        draws = Draws((SEED, 0, tick), 0, tier, ACTION, STATE)
-        Cem(spec, imagination, tier, start, draws).improve()
+        nonlocal done, cem
+        if done % BURST == 0:  # a new plan on a new tick, with new noise
+            cem = begin()
+        done += 1
+        cem.improve()
 
     return run
 

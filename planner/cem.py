@@ -180,7 +180,9 @@ def executable(spec: SystemSpec, applied: F64, sequences: F64) -> F64:
         sequences: any finite values.
     """
     low, high, whole = spec.action_low, spec.action_high, spec.action_integer
-    out = np.clip(sequences, low, high)
+    entities, count, steps, actions = sequences.shape
+    flat = sequences.reshape(entities, count, steps * actions)  # long rows are clipped faster
+    out: F64 = np.clip(flat, np.tile(low, steps), np.tile(high, steps)).reshape(sequences.shape)
     if whole.any():
         out = np.where(whole, np.rint(out), out)
     if not (np.isfinite(spec.rate_up).any() or np.isfinite(spec.rate_down).any()):
@@ -188,7 +190,7 @@ def executable(spec: SystemSpec, applied: F64, sequences: F64) -> F64:
     up = np.where(whole, np.floor(spec.rate_up), spec.rate_up)
     down = np.where(whole, np.floor(spec.rate_down), spec.rate_down)
     before = _origin(spec, applied)[:, None]
-    for t in range(out.shape[2]):  # fmin and fmax pass over NaN: no limit
+    for t in range(steps):  # fmin and fmax pass over NaN: no limit
         before = np.fmin(np.fmax(out[:, :, t], before - down), before + up)
         out[:, :, t] = before
     return out
@@ -210,20 +212,32 @@ def fair(score: F64, members: int, sequences: int) -> F64:
     with the median of its companions there, else luck would be selected rather than actions: on a
     noisy test problem with asymmetric costs this cut the loss of a deep plan by a third.
     """
-    out = score.copy()
-    for stratum in _strata(score.shape[1], members, sequences):
-        middle = np.sort(out[:, stratum], axis=1)[:, len(stratum) // 2, None]
-        out[:, stratum] -= np.where(np.isfinite(middle), middle, 0.0)
+    out = score
+    for stratum, place in _strata(score.shape[1], members, sequences):
+        padded = np.concatenate([out, np.full((len(out), 1), np.inf)], axis=1)
+        ordered = np.sort(padded[:, stratum], axis=2)
+        count = (stratum < score.shape[1]).sum(axis=1)
+        middle = ordered[:, np.arange(len(stratum)), count // 2]
+        out = out - np.where(np.isfinite(middle), middle, 0.0)[:, place]
     return out
 
 
 @lru_cache(maxsize=32)
-def _strata(candidates: int, members: int, sequences: int) -> tuple[Index, ...]:
-    """Candidates by member, then by noise sequence, as `Imagination.returns` deals them out."""
+def _strata(candidates: int, members: int, sequences: int) -> tuple[tuple[Index, Index], ...]:
+    """Who shares a member, and who a noise sequence, as `Imagination.returns` deals them out.
+
+    Each is an index [groups, largest], short groups filled up with `candidates`, and the group
+    [candidates] of each candidate.
+    """
     every = np.arange(candidates)
-    groups = [every % members == m for m in range(members)]
-    groups += [every // members % sequences == d for d in range(sequences)]
-    return tuple(np.flatnonzero(group) for group in groups if group.any())
+    dealt = []
+    for place in (every % members, every // members % sequences):
+        groups = [np.flatnonzero(place == group) for group in range(place.max() + 1)]
+        stratum = np.full((len(groups), max(map(len, groups))), candidates)
+        for row, group in zip(stratum, groups, strict=True):
+            row[: len(group)] = group
+        dealt.append((stratum, place))
+    return tuple(dealt)
 
 
 def _spread_of(returned: F64, counts: npt.NDArray[np.bool_]) -> F64:
@@ -244,7 +258,7 @@ def coloured(white: F32) -> F32:
     """White noise [T,C,A] as [C,T,A] with power spectrum 1/f^COLOUR along T and variance 1."""
     steps, count, columns = white.shape
     smooth = _filter(steps) @ white.reshape(steps, count * columns)
-    return smooth.reshape(white.shape).transpose(1, 0, 2)
+    return np.ascontiguousarray(smooth.reshape(white.shape).transpose(1, 0, 2))
 
 
 @lru_cache(maxsize=16)

@@ -20,6 +20,7 @@ from schemas.system import SystemSpec
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating]
 
 SOFT_COST = 1.0
 """Reward units per tick and violated soft constraint."""
@@ -70,14 +71,14 @@ class Objective:
         """The worth of futures [T,M,N] under `actions` [T,M,N,A]: arrays [M,N]."""
         shape = actions.shape[:-1]
         columns = self._columns(futures.channels, actions)
-        reward: npt.NDArray[np.floating] = futures.reward
+        reward: Floats = futures.reward
         if self._spec.reward is not None:
             reward = np.broadcast_to(self._spec.reward.numpy(columns), shape)
-        hard = np.zeros(shape, dtype=np.float32)
+        hard: Floats | None = None
         for expression, kind in self._spec.constraints.values():
             broken = ~np.broadcast_to(expression.numpy(columns), shape)
             if kind == "hard":
-                hard = hard + broken
+                hard = broken.astype(np.float32) + (0.0 if hard is None else hard)
             else:
                 reward = reward - np.float32(SOFT_COST) * broken
         alive: F32 = futures.alive
@@ -86,12 +87,13 @@ class Objective:
             alive = np.where(ended, np.float32(0), np.float32(1))
         return self._add_up(reward, hard, alive, futures.value)
 
-    def _add_up(self, reward: npt.NDArray[np.floating], hard: F32, alive: F32, value: F32) -> Worth:
+    def _add_up(self, reward: Floats, hard: Floats | None, alive: F32, value: F32) -> Worth:
         going = np.ones(reward.shape[1:])  # weight of a step as seen from now
         returned, broken = np.zeros_like(going), np.zeros_like(going)
         for t in range(len(reward)):  # faster than cumprod, which strides over the steps
             returned += going * reward[t]
-            broken += going * hard[t]
+            if hard is not None:
+                broken += going * hard[t]
             going = going * alive[t] * self._discount
         if self._closes:
             returned += going * value
