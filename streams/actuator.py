@@ -106,7 +106,8 @@ class Actuator:
 
         Returns as soon as something arrived: call it again.
         """
-        reports = self.state.due(self.clock()) if self._silence else []
+        now = self.clock()
+        reports = self.state.due(now) if self._silence else self.state.obey(now)
         message = self._consumer.poll(0.0 if reports else max(timeout, 0.0))
         if message is not None:
             reports += self._take(message)
@@ -164,12 +165,19 @@ class Actuator:
                 action = self._decode_action(value)
                 report = self.state.offer(action, self.clock(), arrived_ns)
                 return [] if report is None else [report]
-            return self.state.control(self._decode_control(value), self.clock())
+            return self._obey(self._decode_control(value))
         except msgspec.DecodeError as error:
             if value:  # an empty value is a tombstone of the compacted control topic
                 self.state.counts["malformed"] += 1
                 _log.warning("unreadable", topic=message.topic(), detail=str(error))
             return []
+
+    def _obey(self, control: Control) -> list[Report]:
+        """At once, when its time has come on the run's clock or on an operator's watch."""
+        now = self.clock()
+        if control.time <= wall_us():
+            control = msgspec.structs.replace(control, time=min(control.time, now))
+        return self.state.control(control, now)
 
     def _publish(self, reports: list[Report]) -> list[Report]:
         assert self._producer is not None

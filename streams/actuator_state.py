@@ -164,7 +164,7 @@ class ActuatorState:
 
     def due(self, now_us: int) -> list[Report]:
         """The local fallbacks that are due: after `valid_until`, and then once a tick."""
-        reports = self._take_pending(now_us) if self._pending else []
+        reports = self.obey(now_us)
         if now_us < self._next_due:
             return reports
         ripe = np.flatnonzero(self._due[: len(self.entities)] <= now_us)
@@ -208,10 +208,13 @@ class ActuatorState:
         if control.kind not in ("hold", "resume"):
             return []
         self._pending.append(control)
-        return self._take_pending(now_us)
+        return self.obey(now_us)
 
-    def _take_pending(self, now_us: int) -> list[Report]:
+    def obey(self, now_us: int) -> list[Report]:
+        """Does what an operator said and whose time has come."""
         reports: list[Report] = []
+        if not self._pending:
+            return reports
         ripe = [control for control in self._pending if control.time <= now_us]
         self._pending = [control for control in self._pending if control.time > now_us]
         for control in ripe:

@@ -137,6 +137,18 @@ def test_stopping_needs_no_worker(spec: SystemSpec, kafka: Kafka) -> None:
         assert (later.state.held("a"), later.state.held("b")) == (True, False)
 
 
+def test_an_operators_hold_counts_at_once_in_a_simulation_of_the_past(
+    spec: SystemSpec, kafka: Kafka
+) -> None:
+    bootstrap, period = kafka["bootstrap.servers"], spec.period_us
+    with Actuator(spec, bootstrap, entities=["a"], clock=lambda: 100 * period) as actuator:
+        publish(spec, kafka, Control("hold", 10**18, "a"), Control("hold", wall_us()))
+        until(lambda: (actuator.poll(), "*" in actuator.state.holds)[1], "the hold of all")
+        assert actuator.state.holds == {"*"}, "the other one is for later"
+    held = [a for a in messages(spec, kafka, "applied", Applied) if a.entity == "a"]
+    assert [(a.tick, a.status) for a in held] == [(100, Status.LOCAL_FALLBACK)]
+
+
 def test_silence_is_answered_by_the_local_fallback(spec: SystemSpec, kafka: Kafka) -> None:
     now = 100 * spec.period_us  # a clock that stands still until it is moved
     bootstrap = kafka["bootstrap.servers"]
