@@ -197,7 +197,7 @@ class BudgetSpec(Part):
 
 
 class GateSpec(Part):
-    """Limits of the gate; `max_uncertainty` is relative to the return's scale."""
+    """Limits of the gate; `max_uncertainty` counts in usual spreads of channels: `planner.gate`."""
 
     max_uncertainty: float | None = Field(default=None, gt=0)
     stale_after_us: Duration | None = Field(default=None, alias="stale_after")

@@ -41,7 +41,7 @@ class Decisions:
     predicted     [E, O] float32 next observation expected under the action, NaN where none; and
     predicted_std [E, O] float32 its spread
     returned      [E, 1 + quantiles] float32: predicted return over the horizon: mean, 10, 50, 90 %
-    uncertainty   [E] float32: disagreement of the ensemble about the return, relative to its scale
+    uncertainty   [E] float32: disagreement of the ensemble about channels, in their usual spreads
     innovation    [E] float32: how far the observation was from the belief's prediction
     reward        [E] float32: realised reward of the transition that ends at this tick; NaN: none
     tier          [E] int8: index of the budget tier planned on at this tick, -1 where not planned
