@@ -1,12 +1,14 @@
 """One worker process: Faust around the loop, its start, its watchdog, and its end."""
 
 import asyncio
+import fcntl
 import gc
 import os
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,22 +70,37 @@ def run_worker(
     # Threads wait for the interpreter's lock for this long: 5 ms would be a third of a round trip.
     sys.setswitchinterval(0.0005)
     group = group or worker_group(spec, shadow)
-    options = Options(
-        worker=worker_id,
-        attempt=_next_attempt(data_dir),
-        clock=clock,
-        shadow=shadow,
-        max_deadline_us=max_deadline_us,
-        provenance=_provenance(provider, threads, shadow),
-    )
-    shelf = Shelf(spec, bundles, provider, threads)
-    watch = ReleaseWatch(spec, bootstrap, extra, shelf.preload)
-    try:
-        parts = (spec, bootstrap, extra, stop, shelf, options, data_dir, group)
-        return asyncio.run(_serve(*parts))
-    finally:
-        watch.close()
-        shelf.close()
+    with _alone_in(data_dir):
+        options = Options(
+            worker=worker_id,
+            attempt=_next_attempt(data_dir),
+            clock=clock,
+            shadow=shadow,
+            max_deadline_us=max_deadline_us,
+            provenance=_provenance(provider, threads, shadow),
+        )
+        shelf = Shelf(spec, bundles, provider, threads)
+        watch = ReleaseWatch(spec, bootstrap, extra, shelf.preload)
+        try:
+            parts = (spec, bootstrap, extra, stop, shelf, options, data_dir, group)
+            return asyncio.run(_serve(*parts))
+        finally:
+            watch.close()
+            shelf.close()
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Holds a worker's folder; the system lets go of it when the process ends, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise WorkerError(
+                f"{folder}: another worker uses this folder; give each worker its own id"
+            ) from error
+        yield
 
 
 async def _serve(
@@ -202,7 +219,6 @@ async def _end(worker: WorkerApp, desk: Desk, publisher: Publisher) -> None:
 
 def _next_attempt(data_dir: Path) -> int:
     """How often this worker was started before: tells its attempts at a tick apart."""
-    data_dir.mkdir(parents=True, exist_ok=True)
     file = data_dir / "attempt"
     attempt = int(file.read_text()) + 1 if file.exists() else 0
     fresh = file.with_suffix(".new")

@@ -339,6 +339,19 @@ def test_a_second_worker_joins_and_takes_over_from_the_first(world: World) -> No
     assert workers == {"one", "two"}
 
 
+def test_two_workers_of_one_id_do_not_share_a_folder(world: World) -> None:
+    world.start()
+    second = replace(world, process=None)
+    end = time.monotonic() + 60
+    while not (world.data_dir / "attempt").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    second.start()
+    assert second.process is not None
+    assert second.process.wait(60) == 2
+    world.stop()
+
+
 def test_a_shadow_logs_and_publishes_nothing(world: World) -> None:
     world.more = {"shadow": True}
     made = frames(world.spec, 5)
