@@ -96,7 +96,9 @@ class Sink:
         self.root.mkdir(parents=True, exist_ok=True)
         self._trajectories, self._applied = topic(spec, "trajectories"), topic(spec, "applied")
         self._index = _Index(spec, self.root, catalog_url)
-        self._consumer = make_consumer(bootstrap, extra)
+        # Nobody waits for the sink: it takes much at a time and leaves the broker to the loop.
+        slow = {"fetch_min_bytes": "200000", "fetch_wait_max_ms": "300"}
+        self._consumer = make_consumer(bootstrap, extra, **slow)
         self._topic_id = topic_id(bootstrap, extra, self._trajectories)
         self._reports = Reports()
         self._waiting: list[tuple[float, LoggedFrame]] = []  # in the order of arrival
