@@ -275,7 +275,8 @@ class Desk:
     ) -> Record:
         key_frame = packed if frame.tick % KEY_FRAME_EVERY == 0 else None
         took = {"step_ms": round(1e3 * seconds, 3)}
-        spent = {**decisions.spent, **self.options.provenance, **took}
+        who = {"worker": self.options.worker, "attempt": self.options.attempt}
+        spent = {**decisions.spent, **who, **self.options.provenance, **took}
         data = encode_trajectory(self.spec, frame, replace(decisions, spent=spent), key_frame)
         partition = partition_of(frame.cohort, self._partitions["trajectories"])
         key = str(frame.cohort).encode()
