@@ -59,7 +59,9 @@ class Shelf:
 
     def _first(self) -> str | None:
         for folder in folders_of(self._roots):
-            bundle = self._open(folder)
+            # Folders of other systems' bundles are no fault: they are not even opened.
+            fits = _field(folder, "interface_hash") == self._spec.interface_hash
+            bundle = self._open(folder) if fits else None
             if bundle is not None:
                 ready: Future[Bundle | None] = Future()
                 ready.set_result(bundle)
@@ -77,7 +79,9 @@ class Shelf:
         return self._open(folder)
 
     def _find(self, digest: str) -> Path | None:
-        return next((path for path in folders_of(self._roots) if _digest(path) == digest), None)
+        return next(
+            (path for path in folders_of(self._roots) if _field(path, "digest") == digest), None
+        )
 
     def _open(self, folder: Path) -> Bundle | None:
         try:
@@ -94,9 +98,10 @@ class Shelf:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _digest(folder: Path) -> str | None:
+def _field(folder: Path, name: str) -> str | None:
+    """A field of a manifest that may be damaged; None where it cannot be read."""
     try:
-        found = json.loads((folder / MANIFEST).read_bytes())["digest"]
+        found = json.loads((folder / MANIFEST).read_bytes())[name]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return str(found)
