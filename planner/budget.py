@@ -6,15 +6,20 @@ that a replay needs to spend exactly the same: `Spent` counts them.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 MARGIN = 1.3
 """An iteration is expected to cost this much more than the measured mean; p99 is 1.2 to 1.5."""
 FORGET = 0.1
 """Weight of a new measurement of the cost."""
+ALONE = 1.5
+"""Work this many times apart tells the fixed part of a cost from the part that grows with work."""
 
 
 class Budget(Protocol):
@@ -31,51 +36,77 @@ class Budget(Protocol):
         ...
 
 
+@runtime_checkable
+class Sizing(Protocol):
+    """A budget that also says how many entities may share the next session call."""
+
+    def size(self, group: int, each: float, most: int) -> int:
+        """At least 1 and at most `most`; all iterations of one entity take `each` of work."""
+        ...
+
+
 @dataclass(frozen=True)
 class Spent:
-    """What was planned on one frame: per group its tier and how many iterations it got."""
+    """What was planned on one frame: per group its tier, its entities, and its iterations."""
 
     tiers: tuple[int, ...] = ()
     iterations: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, for the trajectory."""
-        return {"tiers": list(self.tiers), "iterations": list(self.iterations)}
+        return {field.name: list(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Spent:
+    def from_dict(cls, content: Mapping[str, Any]) -> Spent:
         """The inverse of `as_dict`; what is absent was not spent."""
-        return cls(tuple(content.get("tiers", ())), tuple(content.get("iterations", ())))
+        return cls(**{field.name: tuple(content.get(field.name, ())) for field in fields(cls)})
 
 
-@dataclass
 class Cost:
-    """What one unit of work takes on this machine, learned over the frames of one worker.
+    """What planning takes on this machine: `fixed` per call and `slope` per unit of work, in ns.
 
-    Keep one per worker and give it to each frame's `WallBudget`.
+    Keep one per worker and give it to each frame's `WallBudget`. A line is fitted to what was
+    measured, by least squares with exponential forgetting; as long as all work was alike, the cost
+    is taken as proportional to it.
     """
 
-    ns_per_work: float | None = None
+    def __init__(self) -> None:
+        self._sums = np.zeros(5)  # of weights, w, t, w², w·t
+        self._scale = 1.0
 
-    def learn(self, elapsed_ns: int, work: float) -> None:
-        """Takes a measurement in; the mean moves by `FORGET`, upwards at once by half."""
-        if work <= 0:
-            return
-        measured = elapsed_ns / work
-        if self.ns_per_work is None:
-            self.ns_per_work = measured
-            return
-        weight = 0.5 if measured > self.ns_per_work else FORGET
-        self.ns_per_work += weight * (measured - self.ns_per_work)
+    def learn(self, elapsed_ns: float, work: float) -> None:
+        """Takes in that `work` took `elapsed_ns`."""
+        measured = (1.0, work, elapsed_ns, work * work, work * elapsed_ns)
+        self._sums = (1 - FORGET) * self._sums + FORGET * np.array(measured)
+        self._scale = 1.0
 
     def doubt(self) -> None:
         """Lowers the cost a little: what is believed too dear is never measured again."""
-        if self.ns_per_work is not None:
-            self.ns_per_work *= 1 - FORGET
+        self._scale *= 1 - FORGET
+
+    @property
+    def line(self) -> tuple[float, float]:
+        """Fixed nanoseconds per call, and nanoseconds per unit of work; zeros before the first."""
+        weight, w, t, ww, wt = self._sums
+        if weight == 0 or w == 0:
+            return 0.0, 0.0
+        mean, spread = w / weight, ww / weight - (w / weight) ** 2
+        slope = t / w
+        if spread > ((ALONE - 1) * mean / 4) ** 2:
+            fitted = (wt / weight - mean * t / weight) / spread
+            slope = min(max(fitted, 0.1 * slope), slope)
+        return self._scale * (t / weight - slope * mean), self._scale * slope
 
     def expect(self, work: float) -> float:
-        """Nanoseconds that `work` will take, with margin; 0 as long as nothing was measured."""
-        return MARGIN * (self.ns_per_work or 0.0) * work
+        """Nanoseconds that `work` will take, with margin; 0 before anything was measured."""
+        fixed, slope = self.line
+        return MARGIN * (fixed + slope * work)
+
+    def fits(self, room_ns: float) -> float:
+        """The work that is expected to take `room_ns`; infinite before anything was measured."""
+        fixed, slope = self.line
+        return (room_ns / MARGIN - fixed) / slope if slope > 0 else math.inf
 
 
 class WallBudget:
@@ -103,11 +134,8 @@ class WallBudget:
         self._granted: tuple[int, float] | None = None
 
     def more(self, group: int, iteration: int, work: float) -> bool:
-        """See `Budget`; between two calls the time is taken as the cost of the work granted."""
-        now = self._clock()
-        if self._granted is not None:
-            since, granted = self._granted
-            self._cost.learn(now - since, granted)
+        """See `Budget`; between two questions the time is taken as the cost of the work granted."""
+        now = self._look()
         early = now < self._ends
         fits = early and now + self._cost.expect(work) <= self._ends
         if early and not fits and group == iteration == 0:
@@ -115,16 +143,34 @@ class WallBudget:
         self._granted = (now, work) if fits else None
         return fits
 
+    def size(self, group: int, each: float, most: int) -> int:
+        """See `Sizing`: as many as fit in one call, a few as long as nothing was measured."""
+        fits = self._cost.fits(self._ends - self._look()) / each
+        return int(min(max(1.0, fits if math.isfinite(fits) else most // 4), most))
+
+    def _look(self) -> int:
+        """The time; what went by since the last grant is the cost of what was granted."""
+        now = self._clock()
+        if self._granted is not None:
+            since, granted = self._granted
+            self._cost.learn(now - since, granted)
+            self._granted = None
+        return now
+
 
 class RecordedBudget:
     """Gives back what was spent, so that a replay plans exactly as much."""
 
     def __init__(self, spent: Spent) -> None:
-        self._iterations: Sequence[int] = spent.iterations
+        self._iterations, self._sizes = spent.iterations, spent.sizes
 
     def more(self, group: int, iteration: int, work: float) -> bool:
         """See `Budget`."""
         return group < len(self._iterations) and iteration < self._iterations[group]
+
+    def size(self, group: int, each: float, most: int) -> int:
+        """See `Sizing`."""
+        return self._sizes[group] if group < len(self._sizes) else most
 
 
 class FreeBudget:

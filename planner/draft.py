@@ -80,8 +80,7 @@ class Draft:
         self.tier = np.full(entities, -1, dtype=np.int8)
         self.group = np.full(entities, -1, dtype=np.int16)
         self.iterations = np.zeros(entities, dtype=np.uint16)
-        self.tiers_spent: list[int] = []
-        self.iterations_spent: list[int] = []
+        self.spent = Spent()
 
     def guesses(self, rows: Index, horizon: int) -> F64:
         """[E,G,T,A] sequences to start from; the one the search is centred on is the last."""
@@ -118,9 +117,13 @@ class Draft:
         self.returned[rows, 0], self.returned[rows, 1:] = answer.returned, answer.quantiles
         self.gain[rows] = answer.gain
         self.tier[rows], self.iterations[rows] = tier, iterations
-        self.group[rows] = len(self.tiers_spent)
-        self.tiers_spent.append(tier)
-        self.iterations_spent.append(iterations)
+        spent = self.spent
+        self.group[rows] = len(spent.tiers)
+        self.spent = Spent(
+            (*spent.tiers, tier),
+            (*spent.iterations, iterations),
+            (*spent.sizes, len(rows)),
+        )
 
     def choose(self, believed: Mask, calm: Mask) -> None:
         """Proposal and mode of everyone: planned now, a young plan, the actor, the fallback."""
@@ -163,6 +166,6 @@ class Draft:
             tier=self.tier,
             group=self.group,
             iterations=self.iterations,
-            spent=Spent(tuple(self.tiers_spent), tuple(self.iterations_spent)),
+            spent=self.spent,
             memory=self.memory,
         )

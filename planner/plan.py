@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from planner import schedule
-from planner.budget import Budget
+from planner.budget import Budget, Sizing
 from planner.cem import Answer, Cem, Start
 from planner.draft import Draft, Plan
 from planner.draws import CLOSING, Draws, pairs
@@ -106,13 +106,25 @@ def _improve(
     order = schedule.ranked(urgency, schedule.plannable(frame, believed))
     for number, tier in enumerate(schedule.tiers(spec, frame.header.control.budget)):
         draws = Draws(key, number, tier, len(spec.action_columns), bundle.latent)
-        for rows in schedule.groups(order, tier):
+        taken = 0
+        while taken < len(order):
+            group = len(draft.spent.tiers)
+            rows = order[taken : taken + _size(budget, group, tier)]
             start = Start(rows, frame.applied[rows], draft.guesses(rows, tier.horizon))
             planner = Cem(spec, imagination, tier, start, draws)
-            iterations = _run(planner, tier, budget, len(draft.tiers_spent))
+            iterations = _run(planner, tier, budget, group)
             if not iterations:
                 return
             draft.take(rows, planner.act_now(), number, iterations)
+            taken += len(rows)
+
+
+def _size(budget: Budget, group: int, tier: Tier) -> int:
+    """Entities that share the next session call."""
+    most = schedule.most(tier)
+    if not isinstance(budget, Sizing):
+        return most
+    return budget.size(group, tier.candidates * tier.horizon * tier.iterations, most)
 
 
 def _run(planner: Planner, tier: Tier, budget: Budget, group: int) -> int:

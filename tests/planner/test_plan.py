@@ -24,10 +24,10 @@ from tests.planner.worlds import double_integrator, make_bundle, make_frame, wit
 NAV = load_spec("nav2d")
 QUICK = with_tiers(
     NAV,
-    shallow=Tier(candidates=200, horizon=6, iterations=2),
-    deep=Tier(candidates=300, horizon=10, iterations=3),
+    shallow=Tier(candidates=300, horizon=8, iterations=2),
+    deep=Tier(candidates=400, horizon=10, iterations=3),
 )
-PATIENT = with_tiers(NAV, only=Tier(candidates=60, horizon=25, iterations=1))
+PATIENT = with_tiers(NAV, only=Tier(candidates=160, horizon=25, iterations=1))
 GAINS = (0.9, 0.95, 1.0, 1.05, 1.1)
 SEED = 11
 
@@ -45,14 +45,16 @@ def mute(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 class First:
-    """A budget for the first `groups` groups, one iteration each."""
+    """A budget for the first `groups` groups of two, one iteration each."""
 
     def __init__(self, groups: int) -> None:
-        self.groups, self.asked = groups, 0
+        self.groups = groups
 
     def more(self, group: int, iteration: int, work: float) -> bool:
-        self.asked += 1
         return group < self.groups and iteration == 0
+
+    def size(self, group: int, each: float, most: int) -> int:
+        return min(2, most)
 
 
 def scene(count: int = 5, tick: int = 7, **frame: Any) -> tuple[Any, Posterior]:
@@ -109,9 +111,8 @@ def test_with_time_everyone_is_planned_at_every_tier(bundle: Bundle) -> None:
     assert (made.mode == Mode.PLAN).all()
     assert (made.tier == 1).all()
     assert (made.iterations == 3).all()
-    # 3000 // (200 × 6) = 2 and 3000 // (300 × 10) = 1 entities per call
-    assert made.spent.tiers == (0, 0, 0, 1, 1, 1, 1, 1)
-    assert made.spent.iterations == (2, 2, 2, 3, 3, 3, 3, 3)
+    # 8000 // (300 × 8) = 3 and 8000 // (400 × 10) = 2 entities per call
+    assert made.spent == Spent((0, 0, 1, 1, 1), (2, 2, 3, 3, 3), (3, 2, 2, 2, 1))
     assert (made.gain >= 0).all()
     assert made.gain.max() > 0.01
     assert made.sequence.shape == (5, 10, 2)

@@ -79,13 +79,9 @@ def test_operators_entities_are_not_planned() -> None:
     assert schedule.plannable(frame, believed).tolist() == [True, False, False, False]
 
 
-def test_groups_are_bounded_and_complete() -> None:
-    order = np.arange(20)[::-1]
-    cut = list(schedule.groups(order, Tier(candidates=65, horizon=6, iterations=1)))
-    assert [len(rows) for rows in cut] == [7, 7, 6]
-    assert np.concatenate(cut).tolist() == order.tolist()
-    wide = list(schedule.groups(order, Tier(candidates=5000, horizon=3, iterations=1)))
-    assert [len(rows) for rows in wide] == [1] * 20
+def test_a_call_is_bounded_and_holds_at_least_one() -> None:
+    assert schedule.most(Tier(candidates=100, horizon=16, iterations=1)) == 5
+    assert schedule.most(Tier(candidates=5000, horizon=3, iterations=1)) == 1
 
 
 def test_an_operator_may_name_the_deepest_tier() -> None:
