@@ -186,6 +186,8 @@ class _Run:
         """Tick after tick: send, wait for actions, step. The last tick is sent, not waited for."""
         gc.freeze()  # what lives until the end is not looked through again and again
         begun = time.monotonic()
+        if self.speed is not None:  # the first readings are due from now on
+            self.started_ns = time.time_ns() + int(self.spec.period_us * 1_000 / self.speed)
         self._send_tick()
         while not self.stop.is_set() and (ticks is None or self.steps < ticks):
             if not (self._await_lockstep() if self.lockstep else self._await_schedule()):

@@ -121,3 +121,20 @@ def test_a_stop_ends_a_plant_that_waits(spec: SystemSpec, kafka: Kafka) -> None:
     stop.set()
     summary = run_plant(spec, make_plant(spec, robots=2), kafka["bootstrap.servers"], kafka, stop)
     assert summary["ticks"] == 0
+
+
+def test_at_a_speed_event_time_runs_ahead_of_the_clock(spec: SystemSpec, kafka: Kafka) -> None:
+    plant, bootstrap = make_plant(spec, robots=3), kafka["bootstrap.servers"]
+    with constant_worker(spec, kafka, plant.entities, (0.5, 0.5)):
+        summary = run_plant(
+            spec, plant, bootstrap, kafka, threading.Event(), ticks=20, lockstep=False, speed=5.0
+        )
+    assert (summary["clock"], summary["ticks"]) == ("event", 20)
+    assert summary["seconds"] >= 20 * 0.1 / 5 * 0.9, "not before its time"
+    assert summary["statuses"]["applied"] > 0
+    assert summary["tick_to_action_ms"]["n"] == summary["latency_ms"]["n"] > 0
+    name = spec.sensors["odometry"].topic
+    found = [msgspec.json.decode(m.value() or b"") for m in read_to_end(bootstrap, kafka, name)]
+    marks = {m["watermark"] for m in found if "watermark" in m}
+    assert marks == {tick * spec.period_us for tick in range(21)}
+    assert {m["ts"] for m in found if "ts" in m} == {i * 50_000 for i in range(-1, 41)}
