@@ -18,8 +18,10 @@ MARGIN = 1.3
 """An iteration is expected to cost this much more than the measured mean; p99 is 1.2 to 1.5."""
 FORGET = 0.1
 """Weight of a new measurement of the cost."""
-ALONE = 1.5
-"""Work this many times apart tells the fixed part of a cost from the part that grows with work."""
+CALL = 3000.0
+"""Steps of imagination that cost as much as a call does before its first, until measured."""
+VARIED = 0.125
+"""Relative spread of work from which on the fixed part of the cost is measured."""
 
 
 class Budget(Protocol):
@@ -31,7 +33,7 @@ class Budget(Protocol):
         Args:
             group: groups of entities in the order in which they are planned, from 0.
             iteration: of this group, from 0.
-            work: what it will cost, in any unit that is proportional to time.
+            work: steps of imagination that it takes, over all entities and candidates.
         """
         ...
 
@@ -64,11 +66,11 @@ class Spent:
 
 
 class Cost:
-    """What planning takes on this machine: `fixed` per call and `slope` per unit of work, in ns.
+    """What planning takes on this machine, as a line: fixed per call, and per step of imagination.
 
-    Keep one per worker and give it to each frame's `WallBudget`. A line is fitted to what was
-    measured, by least squares with exponential forgetting; as long as all work was alike, the cost
-    is taken as proportional to it.
+    Keep one per worker and give it to each frame's `WallBudget`. The line is fitted by least
+    squares with exponential forgetting; as long as all work was alike, its fixed part is taken to
+    be as much as `CALL` steps.
     """
 
     def __init__(self) -> None:
@@ -87,16 +89,16 @@ class Cost:
 
     @property
     def line(self) -> tuple[float, float]:
-        """Fixed nanoseconds per call, and nanoseconds per unit of work; zeros before the first."""
-        weight, w, t, ww, wt = self._sums
-        if weight == 0 or w == 0:
+        """Nanoseconds per call, and nanoseconds per step; zeros before anything was measured."""
+        weight = self._sums[0]
+        if weight == 0:
             return 0.0, 0.0
-        mean, spread = w / weight, ww / weight - (w / weight) ** 2
-        slope = t / w
-        if spread > ((ALONE - 1) * mean / 4) ** 2:
-            fitted = (wt / weight - mean * t / weight) / spread
-            slope = min(max(fitted, 0.1 * slope), slope)
-        return self._scale * (t / weight - slope * mean), self._scale * slope
+        work, elapsed, squares, products = (float(x) for x in self._sums[1:] / weight)
+        slope, spread = elapsed / (work + CALL), squares - work * work
+        if spread > (VARIED * work) ** 2:
+            most = elapsed / work
+            slope = min(max((products - work * elapsed) / spread, 0.1 * most), most)
+        return self._scale * (elapsed - slope * work), self._scale * slope
 
     def expect(self, work: float) -> float:
         """Nanoseconds that `work` will take, with margin; 0 before anything was measured."""
