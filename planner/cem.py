@@ -132,11 +132,6 @@ class Cem:
     def _wide(self) -> bool:
         return self._tier.candidates >= WIDE
 
-    @property
-    def work(self) -> int:
-        """Steps of imagination in one iteration, all candidates of all entities."""
-        return len(self._start.rows) * self._tier.candidates * self._tier.horizon
-
     def _population(self) -> F64:
         """[E,C,T,A] candidates: guesses or kept elites first, then samples around the mean."""
         tier = self._tier

@@ -45,11 +45,6 @@ class Planner(Protocol):
         """The best plan so far; `improve` was called at least once."""
         ...
 
-    @property
-    def work(self) -> int:
-        """What one iteration costs, in steps of imagination."""
-        ...
-
 
 def plan(
     spec: SystemSpec,
@@ -110,12 +105,17 @@ def _improve(
         while taken < len(order):
             group = len(draft.spent.tiers)
             rows = order[taken : taken + _size(budget, group, tier)]
-            start = Start(rows, frame.applied[rows], draft.guesses(rows, tier.horizon))
-            planner = Cem(spec, imagination, tier, start, draws)
-            iterations = _run(planner, tier, budget, group)
-            if not iterations:
+            work = len(rows) * tier.candidates * tier.horizon
+            if not budget.more(group, 0, work):
                 return
-            draft.take(rows, planner.act_now(), number, iterations)
+            start = Start(rows, frame.applied[rows], draft.guesses(rows, tier.horizon))
+            planner: Planner = Cem(spec, imagination, tier, start, draws)
+            planner.improve()
+            done = 1
+            while done < tier.iterations and budget.more(group, done, work):
+                planner.improve()
+                done += 1
+            draft.take(rows, planner.act_now(), number, done)
             taken += len(rows)
 
 
@@ -125,12 +125,3 @@ def _size(budget: Budget, group: int, tier: Tier) -> int:
     if not isinstance(budget, Sizing):
         return most
     return budget.size(group, tier.candidates * tier.horizon * tier.iterations, most)
-
-
-def _run(planner: Planner, tier: Tier, budget: Budget, group: int) -> int:
-    """Iterations done before the tier or the budget was used up."""
-    done = 0
-    while done < tier.iterations and budget.more(group, done, planner.work):
-        planner.improve()
-        done += 1
-    return done

@@ -139,10 +139,6 @@ def test_fewer_candidates_than_guesses(bundle: Bundle) -> None:
     assert cem.act_now().sequence.shape == (1, 3, 2)
 
 
-def test_work_counts_steps_of_imagination(bundle: Bundle) -> None:
-    assert planner(bundle, STATES, [0, 1], TIER).work == 2 * 100 * 12
-
-
 @pytest.mark.parametrize("spec", [AUTOSCALE, UNEVEN], ids=["integer", "uneven"])
 @given(
     sequences=hnp.arrays(np.float64, (2, 3, 5, 1), elements=st.floats(-1e6, 1e6)),
