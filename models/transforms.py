@@ -116,13 +116,20 @@ class Scaler(nn.Module):
         """`[..., D]` normalised to raw, within the range of the spec."""
         y = normal.clamp(-FARTHEST, FARTHEST) * self.std + self.mean
         if self.any_log:
-            y = torch.where(self.is_log, self.unit * torch.sinh(y), y)
+            y = torch.where(self.is_log, self.unit * torch.sinh(self._logs(y)), y)
         return torch.minimum(torch.maximum(y, self.low), self.high)
+
+    def _logs(self, y: Tensor) -> Tensor:
+        """`y` where a column is logarithmic, else 0: the branch of `where` that is not taken would
+        overflow, and infinity times no gradient is NaN.
+        """
+        return torch.where(self.is_log, y, torch.zeros_like(y))
 
     def spread(self, normal: Tensor, std: Tensor) -> Tensor:
         """Raw standard deviation of a narrow normalised one around `normal` (delta method)."""
         slope = self.std.expand_as(std)
         if self.any_log:
             y = normal.clamp(-FARTHEST, FARTHEST) * self.std + self.mean
-            slope = torch.where(self.is_log, self.std * self.unit * torch.cosh(y), slope)
+            grown = self.std * self.unit * torch.cosh(self._logs(y))
+            slope = torch.where(self.is_log, grown, slope)
         return std * slope

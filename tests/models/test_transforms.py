@@ -63,3 +63,15 @@ def test_spread_is_the_slope_times_the_deviation() -> None:
     at = torch.tensor([[0.3]], requires_grad=True)
     (slope,) = torch.autograd.grad(scaler.inverse(at).sum(), at)
     assert scaler.spread(at, torch.tensor([[0.1]])).item() == pytest.approx(0.1 * slope.item())
+
+
+def test_large_linear_columns_beside_logarithmic_ones_keep_finite_gradients() -> None:
+    large = ColumnScale("requests", "linear", 0.0, 1e6, 400.0, 100.0)
+    queue = ColumnScale("queue", "log", 0.0, 1e7, 1.0, 1.5, unit=11.0)
+    normal = torch.tensor([[3.0, 2.0]], requires_grad=True)
+    Scaler([large, queue]).inverse(normal).sum().backward()
+    assert normal.grad is not None
+    assert torch.isfinite(normal.grad).all()
+    assert normal.grad[0, 0] == pytest.approx(100.0)
+    spread = Scaler([large, queue]).spread(normal.detach(), torch.ones(1, 2))
+    assert spread[0, 0] == pytest.approx(100.0)
