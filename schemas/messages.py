@@ -102,7 +102,8 @@ class Control(Message, frozen=True):
     """An operator's word, kept by key (`control_key`): the last record of a key is in force.
 
     hold / resume: entity or "*"; override: entity and `values`; release: `bundle` digest;
-    budget: `tier` name, the deepest one allowed. `time` is the event time from which it counts.
+    budget: `tier` name, the deepest one allowed. `time` is the event time from which it counts; 0:
+    from the next tick on, whatever the clock.
     """
 
     kind: ControlKind

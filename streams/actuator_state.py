@@ -207,6 +207,8 @@ class ActuatorState:
         """Obeys `hold` and `resume` from the time they name; other kinds are not for actuators."""
         if control.kind not in ("hold", "resume"):
             return []
+        # The last word of a key counts: what was said earlier for later is taken back.
+        self._pending = [before for before in self._pending if before.key != control.key]
         self._pending.append(control)
         return self.obey(now_us)
 

@@ -8,22 +8,30 @@ from schemas.messages import Control
 
 
 class ControlLog:
-    """Control records in the order of their time; equal times in the order of arrival."""
+    """Control records in the order of their time; equal times in the order of arrival.
+
+    Of one key the last word counts: a record never takes effect before an earlier one of its key,
+    so that a `resume` without a time lifts a hold that has one.
+    """
 
     def __init__(self) -> None:
         self._records: list[tuple[int, int, Control]] = []
         self._views: list[ControlView] = [ControlView()]
         self._number = count()
+        self._since: dict[str, int] = {}  # key → when its newest record takes effect
 
     def add(self, record: Control) -> None:
         """Takes a record; frames from its time on show it, as far as they are not closed yet."""
-        entry = (record.time, next(self._number), record)
+        since = max(record.time, self._since.get(record.key, record.time))
+        self._since[record.key] = since
+        entry = (since, next(self._number), record)
         insort(self._records, entry)
         del self._views[self._records.index(entry) + 1 :]
 
     def remove(self, key: str) -> None:
         """Takes back every record of `key` (a tombstone of the compacted topic)."""
         self._records = [entry for entry in self._records if entry[2].key != key]
+        self._since.pop(key, None)
         del self._views[1:]
 
     def at(self, time_us: int) -> ControlView:

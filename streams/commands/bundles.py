@@ -147,7 +147,7 @@ def rollback(
         catalog = Catalog(catalog_url())
         catalog.create()
         before = catalog.rollback(system.system, at_us=now_us(), by="operator")
-        control = Control("release", now_us(), bundle=before.digest, by="operator")
+        control = Control("release", 0, bundle=before.digest, by="operator")
         say(system, control, broker_of(bootstrap), extra_settings(extra))
     show({"released": before.digest, "system": system.system}, as_json)
 
@@ -179,7 +179,7 @@ def release(
     )
     catalog.put(row)
     catalog.promote(spec.system, manifest.digest, at_us=at_us, by="operator")
-    control = Control("release", at_us, bundle=manifest.digest, by="operator")
+    control = Control("release", 0, bundle=manifest.digest, by="operator")
     say(spec, control, bootstrap, extra)
 
 

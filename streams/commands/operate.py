@@ -17,12 +17,10 @@ from streams.commands.options import (
     show,
     spec_of,
 )
-from streams.control import now_us, say
+from streams.control import say
 
 Entity = Annotated[str, typer.Option(help="One entity; without it, all of them.")]
-At = Annotated[
-    int | None, typer.Option(metavar="US", help="Event time from which it counts; default: now.")
-]
+At = Annotated[int, typer.Option(metavar="US", help="Event time from which it counts; 0: at once.")]
 
 
 def _say(
@@ -35,7 +33,7 @@ def _say(
 def hold(
     spec: Spec,
     entity: Entity = ALL,
-    at: At = None,
+    at: At = 0,
     bootstrap: Bootstrap = None,
     extra: Extra = None,
     as_json: Json = False,
@@ -47,14 +45,14 @@ def hold(
     Example: rehearse hold autoscale --entity service-03
     """
     with errors():
-        control = Control("hold", now_us() if at is None else at, entity, by="operator")
+        control = Control("hold", at, entity, by="operator")
         _say(spec_of(spec), control, bootstrap, extra, as_json)
 
 
 def resume(
     spec: Spec,
     entity: Entity = ALL,
-    at: At = None,
+    at: At = 0,
     bootstrap: Bootstrap = None,
     extra: Extra = None,
     as_json: Json = False,
@@ -64,7 +62,7 @@ def resume(
     Example: rehearse resume autoscale --entity service-03
     """
     with errors():
-        control = Control("resume", now_us() if at is None else at, entity, by="operator")
+        control = Control("resume", at, entity, by="operator")
         _say(spec_of(spec), control, bootstrap, extra, as_json)
 
 
@@ -72,7 +70,7 @@ def override(
     spec: Spec,
     values: Annotated[list[str], typer.Argument(metavar="COLUMN=VALUE…")],
     entity: Entity = ALL,
-    at: At = None,
+    at: At = 0,
     bootstrap: Bootstrap = None,
     extra: Extra = None,
     as_json: Json = False,
@@ -85,7 +83,7 @@ def override(
         system = spec_of(spec)
         control = Control(
             "override",
-            now_us() if at is None else at,
+            at,
             entity,
             values=None if values == ["none"] else _values(system, values),
             by="operator",

@@ -123,6 +123,17 @@ def test_what_a_model_does_not_see_leaves_the_interface_alone(old: str, new: str
     assert spec.spec_hash != load_spec("autoscale").spec_hash
 
 
+def test_a_copy_with_another_field_derives_everything_anew() -> None:
+    spec = load_spec("autoscale")
+    assert spec.reward is not None
+    before = spec.spec_hash
+    other = spec.model_copy(update={"reward_text": "-ready", "period_us": 1})
+    assert other.spec_hash != before
+    assert str(other.reward and other.reward.source) == "-ready"
+    assert other.interface_hash != spec.interface_hash
+    assert spec.spec_hash == before
+
+
 def test_the_reward_of_the_shipped_spec() -> None:
     reward = load_spec("autoscale").reward
     assert reward is not None
