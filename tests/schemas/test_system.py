@@ -48,8 +48,8 @@ def test_names_fields_and_topics_are_filled() -> None:
     ("old", "new", "where", "words"),
     [
         ("every: 5 s", "every: 5", "every: 5", "load.every: write a duration with its unit"),
-        ("cohorts: 2", "cohort: 2", "cohort:", "cohort: there is no such field"),
-        ("cohorts: 2", "cohorts: 0", "cohorts:", "Input should be greater than or equal to 1"),
+        ("cohorts: 1", "cohort: 1", "cohort:", "cohort: there is no such field"),
+        ("cohorts: 1", "cohorts: 0", "cohorts:", "Input should be greater than or equal to 1"),
         ("align: mean}\n  pods", "align: meen}\n  pods", "requests:", "requests.align"),
         ("10 * late_share", "10 * late_shar", "reward:", "did you mean 'late_share'"),
         ("range: [0, 1.0e+6]", "range: [1, 1]", "requests:", "is empty"),
@@ -74,7 +74,7 @@ def test_a_mistake_is_told_with_line_and_field(old: str, new: str, where: str, w
 
 
 def test_every_mistake_is_told_at_once() -> None:
-    text = edited("every: 5 s", "every: 5").replace("cohorts: 2", "cohort: 2")
+    text = edited("every: 5 s", "every: 5").replace("cohorts: 1", "cohort: 1")
     with pytest.raises(SpecError) as caught:
         parse_spec(text)
     assert len(str(caught.value).splitlines()) == 2

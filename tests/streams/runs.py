@@ -13,21 +13,26 @@ from planner.budget import Budget
 from planner.session import Bundle
 from schemas.codes import Flag
 from schemas.frames import Frame, encode_frame
-from schemas.system import SystemSpec
+from schemas.system import SystemSpec, parse_spec
 from schemas.topics import topic
 from schemas.trajectories import KEY_FRAME_EVERY, Decisions, encode_trajectory
 from streams.belief import Row, encode_row
 from streams.decide import step
 from streams.record import raw_record
 from streams.recording import KINDS, SPEC, ChunkWriter, spec_text, write_manifest
-from tests.planner.worlds import double_integrator, edited, make_bundle, make_frame
+from tests.planner.worlds import double_integrator, make_bundle, make_frame
+from tests.support import shipped_text
 
-SMALL = (
-    ("cohorts: 4", "cohorts: 2"),
-    ("candidates: 65, horizon: 12, iterations: 1", "candidates: 10, horizon: 4, iterations: 1"),
-    ("candidates: 255, horizon: 20, iterations: 3", "candidates: 20, horizon: 4, iterations: 2"),
-)
-RUN_SPEC = edited("nav2d", *SMALL)
+SMALL: dict[str, Any] = {
+    "cohorts": 2,
+    "budget": {
+        "tiers": {
+            "shallow": {"candidates": 10, "horizon": 4, "iterations": 1},
+            "deep": {"candidates": 20, "horizon": 4, "iterations": 2},
+        }
+    },
+}
+RUN_SPEC = parse_spec(shipped_text("nav2d", **SMALL))
 Change = Callable[[int, int, Decisions], Decisions]
 
 

@@ -90,7 +90,7 @@ def test_nav2d_runs_at_its_own_pace(tmp_path: Path) -> None:
     plant = make_plant(spec, robots=20)
     done = backtest(spec, plant, policies(spec, None)["fallback"], ticks=30)
     assert done.score["reached"] < 0.2  # the fallback only brakes
-    assert done.frames == 30 * 4
+    assert done.frames == 30 * spec.cohorts
     assert done.speed > 0
 
 

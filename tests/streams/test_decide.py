@@ -10,17 +10,18 @@ from planner.budget import FreeBudget
 from planner.session import Bundle
 from schemas.codes import Flag, Mode, Reason
 from schemas.frames import ControlView, Frame, decode_frame, encode_frame
-from schemas.system import SystemSpec, load_spec
+from schemas.system import SystemSpec, load_spec, parse_spec
 from schemas.trajectories import Decisions, decode_trajectory, encode_trajectory
 from streams.belief import Row, decode_row, encode_row
 from streams.decide import is_repeated, realised_reward, recorded, step
 from tests.planner.worlds import double_integrator, edited, make_bundle, make_frame
+from tests.support import shipped_text
 
-SPEC = edited(
-    "nav2d",
-    ("candidates: 65, horizon: 12, iterations: 1", "candidates: 10, horizon: 4, iterations: 1"),
-    ("candidates: 255, horizon: 20, iterations: 3", "candidates: 20, horizon: 6, iterations: 2"),
-)
+TIERS = {
+    "shallow": {"candidates": 10, "horizon": 4, "iterations": 1},
+    "deep": {"candidates": 20, "horizon": 6, "iterations": 2},
+}
+SPEC = parse_spec(shipped_text("nav2d", budget={"tiers": TIERS}))
 N = 6
 
 

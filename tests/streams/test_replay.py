@@ -13,11 +13,13 @@ import pytest
 from planner.budget import FreeBudget
 from planner.session import Bundle
 from schemas.codes import Mode
+from schemas.system import parse_spec
 from streams.belief import Row
 from streams.recording import Recording, RecordingError
 from streams.replay import ReplayError, replay
 from tests.planner.worlds import edited
 from tests.streams.runs import RUN_SPEC, SMALL, decide_all, run_bundle, run_frames, write_recording
+from tests.support import shipped_text
 
 TICKS = range(100)
 
@@ -122,7 +124,7 @@ def test_re_inference_shows_what_more_time_would_have_changed(short: Path, bundl
 def test_re_inference_with_another_objective_and_the_refusal_of_another_interface(
     short: Path, bundle: Bundle
 ) -> None:
-    eager = edited("nav2d", *SMALL, ("-sqrt((position", "-10 * sqrt((position"))
+    eager = parse_spec(shipped_text("nav2d", **SMALL, reward=f"10 * ({RUN_SPEC.reward_text})"))
     assert eager.objective_hash != RUN_SPEC.objective_hash
     before = replay(short, "reinfer", bundles=[bundle.path])["largest"]
     result = replay(short, "reinfer", bundles=[bundle.path], spec=eager)

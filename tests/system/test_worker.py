@@ -29,25 +29,28 @@ from planner.session import load_bundle
 from schemas.codes import Flag
 from schemas.frames import ControlView, Frame, FrameHeader, encode_frame
 from schemas.messages import Action, Control, DeadLetter, action_id, decode, encode
-from schemas.system import SystemSpec, load_spec, spec_path
+from schemas.system import SystemSpec, load_spec
 from schemas.topics import cohort_of, cohort_partitions, partition_of, topic
 from schemas.trajectories import KEY_FRAME_EVERY, Trajectory, decode_trajectory
 from streams.belief import Row, decode_row
 from streams.decide import recorded, step
 from streams.topic_io import make_producer
 from tests.planner.worlds import double_integrator, write_bundle
-from tests.support import unique
+from tests.support import shipped_text, unique
 from tests.system.loop import make_topics, records
 
 pytestmark = [pytest.mark.broker, pytest.mark.system]
 FIRST = KEY_FRAME_EVERY - 10  # so that a short run meets a key frame
 ENTITIES = tuple(f"robot-{i}" for i in range(8))
-SMALL = {
-    "system: nav2d": "system: {name}",
-    "cohorts: 4": "cohorts: 2",
-    "candidates: 65, horizon: 12": "candidates: 10, horizon: 4",
-    "candidates: 255, horizon: 20": "candidates: 20, horizon: 4",
-    "deadline: 8 ms": "deadline: 30 ms",
+SMALL: dict[str, Any] = {
+    "cohorts": 2,
+    "budget": {
+        "deadline": "30 ms",
+        "tiers": {
+            "shallow": {"candidates": 10, "horizon": 4, "iterations": 1},
+            "deep": {"candidates": 20, "horizon": 4, "iterations": 3},
+        },
+    },
 }
 
 
@@ -136,11 +139,7 @@ class World:
 
 @pytest.fixture
 def world(kafka: Mapping[str, str], tmp_path: Path) -> Iterator[World]:
-    text = spec_path("nav2d").read_text()
-    name = unique("worker")
-    for old, new in SMALL.items():
-        assert old in text
-        text = text.replace(old, new.format(name=name))
+    text = shipped_text("nav2d", system=unique("worker"), **SMALL)
     (tmp_path / "spec.yaml").write_text(text)
     spec = load_spec(tmp_path / "spec.yaml")
     make_topics(spec, kafka)
