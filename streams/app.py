@@ -32,6 +32,21 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # read when the consumer starts
         return consumer
 
+    async def seek_to_committed(self) -> Any:
+        return await self.call_thread(self._rewind)
+
+    async def _rewind(self) -> Any:
+        # After a rebalance Faust empties its buffers and reads again from the committed offset.
+        # Without one, aiokafka stays where it is, and what was in the buffers would be lost.
+        consumer = self._ensure_consumer()
+        committed = await consumer.seek_to_committed()
+        changelogs = self.app.tables.changelog_topics
+        unread = [tp for tp, at in committed.items() if not at and tp.topic not in changelogs]
+        if unread:
+            for tp, first in (await consumer.beginning_offsets(unread)).items():
+                consumer.seek(tp, first)
+        return committed
+
 
 class _Consumer(driver.Consumer):
     def _new_consumer_thread(self) -> _ConsumerThread:
@@ -44,6 +59,18 @@ class _Consumer(driver.Consumer):
             await self.sleep(FULL_S)
             return {}, set()
         return await super()._wait_next_records(timeout)
+
+    async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
+        # At the end of a recovery Faust lets frames in, seeks, and then empties the buffers: what
+        # came in between would be lost. So frames wait until all of it is done. The set is copied,
+        # because Faust changes it while another thread reads it.
+        wanted = set(active_partitions or ())
+        if self.app.rebalancing:
+            wanted = {tp for tp in wanted if self._is_changelog_tp(tp)}
+        if not wanted:
+            await self.sleep(FULL_S)
+            return {}
+        return await super()._getmany(wanted, timeout)
 
 
 class _Transport(driver.Transport):
