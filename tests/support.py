@@ -15,7 +15,7 @@ def unique(prefix: str = "test") -> str:
     return f"{prefix}{uuid4().hex[:10]}"
 
 
-def shipped_text(system: str, **fields: Any) -> str:
+def shipped_text(system: str, /, **fields: Any) -> str:
     """The YAML of a shipped spec with some of its top fields replaced; nested ones are merged."""
     document = yaml.safe_load(spec_path(system).read_text())
     for name, value in fields.items():
