@@ -18,8 +18,12 @@ from models.actor import Behaviour
 from models.belief import WorldModel
 
 OPSET = 20
-TOLERANCE = 1e-4
-"""Largest difference between torch and ONNX allowed, relative to `1 + |torch|`."""
+TOLERANCE = 5e-4
+"""Largest difference between torch and ONNX allowed, relative to `1 + |torch|`.
+
+Precise sensors magnify the last bits of float32: an innovation is a squared error in units of a
+small variance, and 1.4e-4 was seen for a model whose other outputs agree to 1e-5.
+"""
 
 
 class ParityError(RuntimeError):
