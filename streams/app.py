@@ -21,6 +21,7 @@ from streams.publish import Publisher, Record
 # next record waits until the fetch returns: Faust's 1,500 ms would be the worst-case delay.
 FETCH_WAIT_MS = 10
 FULL_S = 0.005
+RECOVERY_WAIT_S = 0.05
 SESSION_S, HEARTBEAT_S, COMMIT_S = 8.0, 2.0, 0.5
 # Rows are few and small, and the newest of each is kept decoded in memory.
 ROCKSDB = {"block_cache_size": 8 << 20, "write_buffer_size": 8 << 20, "max_write_buffer_number": 2}
@@ -67,6 +68,7 @@ class _Consumer(driver.Consumer):
         wanted = set(active_partitions or ())
         if self.app.rebalancing:
             wanted = {tp for tp in wanted if self._is_changelog_tp(tp)}
+            timeout = RECOVERY_WAIT_S  # of which the frames wait for the last
         if not wanted:
             await self.sleep(FULL_S)
             return {}

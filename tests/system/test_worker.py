@@ -63,6 +63,7 @@ class World:
     folder: Path
     bundles: list[Path]
     worker: str = "one"
+    sluggish: bool = False
     more: dict[str, Any] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
@@ -78,6 +79,7 @@ class World:
             "data_dir": str(self.data_dir),
             "worker": self.worker,
             "summary": str(self.folder / f"summary-{self.worker}.json"),
+            "sluggish": self.sluggish,
             "more": self.more,
         }
         file = self.folder / f"config-{self.worker}.json"
@@ -377,6 +379,23 @@ def test_a_row_of_another_version_is_anchored_anew(world: World) -> None:
         time.sleep(0.2)
     summary = world.stop()
     assert summary["rows_unreadable"] == 1
+    _check_outputs(world, made)
+
+
+def test_frames_that_come_while_the_tables_recover_are_decided(world: World) -> None:
+    """Faust empties its buffers at the end of a recovery, and has no offset yet to go back to."""
+    producer = make_producer(world.kafka["bootstrap.servers"], world.kafka)
+    producer.produce(topic(world.spec, "beliefs"), b"\x00 not a row", b"0", 0)
+    producer.flush()
+    made = frames(world.spec, 3)
+    world.send(made)
+    world.sluggish = True
+    world.start()
+    end = time.monotonic() + 30
+    while len(world.trajectories()) < len(made):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    assert world.stop()["gaps"] == 0
     _check_outputs(world, made)
 
 

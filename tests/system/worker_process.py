@@ -1,5 +1,6 @@
 """A worker as a process of its own, so that a test can kill it: `python -m … CONFIG.json`."""
 
+import asyncio
 import json
 import signal
 import sys
@@ -7,14 +8,39 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from faust.transport.consumer import Consumer
+
 from schemas.system import load_spec
+from streams import decide as decide_module
+from streams import worker
 from streams.worker import WorkerError, run_worker
+
+
+def make_sluggish() -> None:
+    """Widens the moment at the end of a recovery in which Faust empties its buffers.
+
+    The seek before that moment takes long, and the loop begins to read long after it.
+    """
+    seek, decide = Consumer.perform_seek, decide_module.decide
+
+    async def slow_seek(self: Any) -> None:
+        await seek(self)
+        await asyncio.sleep(1.5)  # a fetch that waits in vain takes a second
+
+    async def late(stream: Any, desk: Any) -> None:
+        await asyncio.sleep(3.0)
+        await decide(stream, desk)
+
+    setattr(Consumer, "perform_seek", slow_seek)  # noqa: B010
+    setattr(worker, "decide", late)  # noqa: B010
 
 
 def main(config: dict[str, Any]) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    if config.get("sluggish"):
+        make_sluggish()
     try:
         summary = run_worker(
             load_spec(config["spec"]),
