@@ -53,6 +53,11 @@ class Aligner:
         """Readings by what became of them, since the beginning of the stream."""
         return self._store.counters
 
+    @property
+    def entities(self) -> int:
+        """How many entities have been named so far."""
+        return len(self._store.entities)
+
     # what comes in
 
     def intern(self, names: Sequence[str]) -> Ints:
@@ -165,14 +170,20 @@ class Aligner:
         tick = tick_of(time_us, self.spec.epoch_us, self.spec.period_us)
         self._store.reset_tick[entity] = np.minimum(self._store.reset_tick[entity], tick)
 
-    def lagging(self, topic: str, partition: int, behind: bool) -> None:
-        """Says whether a source has unread records: no tick closes that it has not reached."""
+    def lagging(self, behind: Mapping[tuple[str, int], bool]) -> None:
+        """Says which sources have unread records: no tick closes that one has not reached."""
         sources = self._store.sources
-        source = sources.index(topic, partition)
-        if bool(sources.lagging[source]) != behind:
-            sources.lagging[source] = behind
-            if not behind:
-                self._advance()
+        before = sources.hold
+        for (topic, partition), lags in behind.items():
+            sources.lagging[sources.index(topic, partition)] = lags
+        progress = self._store.progress
+        newest = max(progress.newest, progress.now)
+        if before < min(sources.hold, newest):
+            self._advance()
+
+    def count(self, name: str, number: int) -> None:
+        """Adds to a counter: what was rejected before it could be given to the aligner."""
+        self._store.count(name, number)
 
     def consumed(self, topic: str, partition: int, offset: int) -> None:
         """Says that everything before `offset` has been read, also what was no reading."""
