@@ -175,7 +175,8 @@ class Aligner:
         sources = self._store.sources
         before = sources.hold
         for (topic, partition), lags in behind.items():
-            sources.lagging[sources.index(topic, partition)] = lags
+            source = sources.index(topic, partition)  # makes room for a new one
+            sources.lagging[source] = lags
         progress = self._store.progress
         newest = max(progress.newest, progress.now)
         if before < min(sources.hold, newest):

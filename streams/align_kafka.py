@@ -167,18 +167,17 @@ class _Run:
             messages = consume(1, self._patience_s())
             if messages:
                 messages += consume(_MOST, _FILL_S if count > _BUSY else 0.0)
-            count = len(messages)
-            if count:
-                self._take(messages)
+            count = self._take(messages) if messages else 0
             self._send(self.aligner.close(_now_us() if self.clock == "wall" else None))
             if on_batch is not None:
                 on_batch(count)
 
-    def _take(self, messages: list[Message]) -> None:
+    def _take(self, messages: list[Message]) -> int:
         events = [m for m in messages if m.error() is not None]
         if events:
             messages = [m for m in messages if m.error() is None]
         self.feed.take(messages, _ends(events))
+        return len(messages)
 
     def _patience_s(self) -> float:
         """How long nothing can happen without a new record."""

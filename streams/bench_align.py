@@ -1,0 +1,190 @@
+"""Readings per second through the aligner's own process, beside what librdkafka alone takes in."""
+
+import resource
+import threading
+import time
+from collections.abc import Mapping
+from statistics import median
+from typing import Any, Final, NamedTuple
+from uuid import uuid4
+
+import msgspec
+import numpy as np
+from confluent_kafka import TopicPartition
+
+from infra.kafka import KafkaSetupError, client_config, delete_topics, ensure_topics
+from schemas.system import SystemSpec, parse_spec
+from schemas.topics import topics_of
+from streams.align_kafka import run_align
+from streams.topic_io import bounds, make_consumer, make_producer, send
+
+_SPEC: Final = """
+system: {system}
+entity: device
+tick: 100 ms
+lateness: 1 s
+cohorts: {cohorts}
+sensors:
+  state:
+    topic: {topic}
+    time: {{field: ts, unit: us}}
+    every: 100 ms
+    max_age: 1 s
+    channels:
+      temperature: {{unit: K, range: [0, 1000]}}
+      pressure: {{unit: Pa, range: [0, 1e6]}}
+      speed: {{unit: m/s, range: [-100, 100]}}
+      load: {{unit: "1", range: [0, 1]}}
+actions:
+  setting: {{unit: "1", low: 0, high: 1}}
+fallback: {{kind: value}}
+budget: {{tiers: {{one: {{candidates: 5, horizon: 1, iterations: 1}}}}}}
+"""
+_BEGIN_US: Final = 1_700_000_000_000_000
+_TAILS: Final = 4_096  # different readings, but for their times
+_WAIT_S: Final = 60.0
+
+
+class Spent(NamedTuple):
+    """What one run came to."""
+
+    per_s: float
+    cpu_s_per_million: float
+
+
+def bench_align(
+    bootstrap: str,
+    readings: int = 2_000_000,
+    keys: int = 200,
+    partitions: int = 4,
+    repeat: int = 3,
+    extra: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Medians over `repeat` interleaved runs; topics of its own, deleted afterwards.
+
+    Every key sends one JSON reading per tick of 100 ms, a time and four channels: one reading per
+    window, so that the most has to be written. Aligned means consumed, decoded, validated, aligned,
+    and every frame confirmed by the broker, in one process and by the code of `run_align`.
+
+    Gives `readings_per_s`, `cpu_s_per_million` (CPU seconds of the process, librdkafka's threads
+    included), `limit_per_s` and `limit_cpu_s_per_million` (raw consumption of the same topic),
+    `share_of_limit`, and the `runs` behind the medians.
+    """
+    name = f"bench{uuid4().hex[:10]}"
+    config = client_config(bootstrap, extra)
+    source = f"{name}.readings"
+    specs = [_spec(f"{name}-{run}", source, partitions) for run in range(repeat)]
+    wanted = {t.name: (t.name, t.partitions, t.config) for s in specs for t in topics_of(s)}
+    wanted[source] = (source, partitions, {})
+    try:
+        ensure_topics(config, wanted.values())
+        _fill(config, source, readings, keys, partitions)
+        limits, runs, frames = [], [], 0
+        for spec in specs:
+            limits.append(_limit(config, source, readings))
+            spent, summary = _align(config, spec, readings)
+            runs.append(spent)
+            frames = summary["frames"]
+    finally:
+        delete_topics(config, wanted)
+    rate, limit = median(run.per_s for run in runs), median(run.per_s for run in limits)
+    return {
+        "readings": readings,
+        "keys": keys,
+        "partitions": partitions,
+        "frames": frames,
+        "readings_per_s": round(rate),
+        "limit_per_s": round(limit),
+        "share_of_limit": round(rate / limit, 4),
+        "cpu_s_per_million": round(median(run.cpu_s_per_million for run in runs), 3),
+        "limit_cpu_s_per_million": round(median(run.cpu_s_per_million for run in limits), 3),
+        "runs": [round(run.per_s) for run in runs],
+        "limits": [round(run.per_s) for run in limits],
+    }
+
+
+def _spec(system: str, source: str, cohorts: int) -> SystemSpec:
+    return parse_spec(_SPEC.format(system=system, topic=source, cohorts=cohorts), "bench.yaml")
+
+
+class Meter:
+    """Counts records as they come in; stops the run at the last, and times it from the first batch.
+
+    What the first batch holds is not counted, as its own fetch and work came before the clock.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.stop = threading.Event()
+        self._left, self._first = total, 0
+        self._began, self._cpu = 0.0, 0.0
+        self._limit = time.monotonic() + _WAIT_S
+
+    def __call__(self, count: int) -> None:
+        """Takes the number of records that came in."""
+        self._left -= count
+        if count and not self._began:
+            self._first, self._began, self._cpu = count, time.perf_counter(), _cpu_s()
+        if count:
+            self._limit = time.monotonic() + _WAIT_S
+        elif time.monotonic() > self._limit:
+            raise KafkaSetupError(f"the broker sent nothing for {_WAIT_S:g} s; see its log")
+        if self._left <= 0:
+            self.stop.set()
+
+    def spent(self, total: int) -> Spent:
+        """Per reading after the first batch, until now."""
+        counted = total - self._first
+        if not counted:
+            raise ValueError(f"{total} readings came in one batch: ask for more of them")
+        seconds, cpu_s = time.perf_counter() - self._began, _cpu_s() - self._cpu
+        return Spent(counted / seconds, cpu_s / counted * 1e6)
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _limit(config: Mapping[str, str], source: str, total: int) -> Spent:
+    """What librdkafka's batches alone take in, with the settings of the aligner's consumer."""
+    consumer = make_consumer(config["bootstrap.servers"], config)
+    meter = Meter(total)
+    try:
+        places = bounds(consumer, source).items()
+        consumer.assign([TopicPartition(source, number, low) for number, (low, _) in places])
+        while not meter.stop.is_set():
+            meter(len(consumer.consume(10_000, 0.05)))
+        return meter.spent(total)
+    finally:
+        consumer.close()
+
+
+def _align(config: Mapping[str, str], spec: SystemSpec, total: int) -> tuple[Spent, dict[str, Any]]:
+    meter = Meter(total)
+    summary = run_align(
+        spec, config["bootstrap.servers"], config, meter.stop, clock="event", on_batch=meter
+    )
+    return meter.spent(total), summary
+
+
+def _fill(config: Mapping[str, str], source: str, total: int, keys: int, partitions: int) -> None:
+    """Sends `total` readings: every key once per tick, one after the other."""
+    producer = make_producer(config["bootstrap.servers"], config, linger_ms=20)
+    rng = np.random.default_rng(0)
+    rows = rng.random((_TAILS, 4)) * [100, 1e5, 50, 1] + [250, 5e4, 0, 0]
+    tails = [_tail(*row) for row in rows.round(4).tolist()]
+    names = [f"device-{number:05d}" for number in range(keys)]
+    for i in range(total):
+        tick, key = divmod(i, keys)
+        time_us = tick * 100_000 + 1 + key * 99_999 // keys
+        value = b'{"ts":%d,%b' % (_BEGIN_US + time_us, tails[(i * 7919) % _TAILS])
+        send(producer, source, value, names[key], key % partitions)
+        if i % 10_000 == 0:
+            producer.poll(0)
+    if producer.flush(_WAIT_S):
+        raise KafkaSetupError(f"the broker did not take the readings within {_WAIT_S:g} s")
+
+
+def _tail(temperature: float, pressure: float, speed: float, load: float) -> bytes:
+    fields = {"temperature": temperature, "pressure": pressure, "speed": speed, "load": load}
+    return msgspec.json.encode(fields)[1:]
