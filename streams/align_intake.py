@@ -22,16 +22,16 @@ def take_readings(
         return
     everything = batch
     store.count("readings", len(batch.time))
-    batch = _in_range(store, state, _not_future(store, state, batch, ahead_us))
-    if len(batch.time):
-        clock = _clock_before(store, batch)
-        batch, clock = _not_late(store, state, batch, clock)
-    if len(batch.time):
-        blind = _blind(batch)
-        cuts = store.progress.cuts(state, batch, blind, clock)
-        if store.resume is not None:
-            cuts = np.union1d(cuts, store.resume.cuts(batch))
-        _by_segment(store, state, batch, clock, cuts, advance)
+    rest = _in_range(store, state, _not_future(store, state, batch, ahead_us))
+    while len(rest.time):
+        clock = _clock_before(store, rest)
+        rest, clock = _refuse(store, state, rest, clock, _late(store, rest, clock[:1]))
+        # Where lateness runs out within the batch, what comes after that meets another state.
+        expiring = np.flatnonzero(_late(store, rest, clock))
+        end = int(expiring[0]) if len(expiring) else len(rest.time)
+        if end:
+            _by_segment(store, state, rest.take(slice(0, end)), clock[:end], advance)
+        rest = rest.take(slice(end, None))
     np.maximum.at(store.sources.position, everything.source, everything.offset + 1)
     if store.resume is not None:
         advance()
@@ -120,20 +120,29 @@ def _clock_before(store: Store, batch: Readings) -> Ints:
     return clock
 
 
-def _not_late(
-    store: Store, state: SensorState, batch: Readings, clock: Ints
-) -> tuple[Readings, Ints]:
-    """Takes out what is of closed ticks; what had been read before a restart is passed over."""
+def _late(store: Store, batch: Readings, clock: Ints) -> Bools:
+    """[n] readings whose tick has closed, or whose lateness had run out at `clock` ([n] or [1]).
+
+    What had been read before a restart came in time, unless a frame already has it.
+    """
     cohort = store.entities.cohort[batch.entity]
-    closed = batch.tick <= store.progress.closed[cohort]
-    late = closed | store.progress.expired_ticks(batch.tick, clock)
+    late = store.progress.expired_ticks(batch.tick, clock)
+    if store.resume is not None:
+        late &= ~store.resume.read_before(cohort, batch.source, batch.offset)
+    return np.asarray(late | (batch.tick <= store.progress.closed[cohort]))
+
+
+def _refuse(
+    store: Store, state: SensorState, batch: Readings, clock: Ints, late: Bools
+) -> tuple[Readings, Ints]:
+    """Takes out the late ones; those that had been read before a restart are passed over."""
     if not late.any():
         return batch, clock
     refused = late
     if store.resume is not None:
+        cohort = store.entities.cohort[batch.entity]
         known = store.resume.read_before(cohort, batch.source, batch.offset)
-        _recall(state, batch, np.flatnonzero(closed & known))
-        late = late & (closed | ~known)
+        _recall(state, batch, np.flatnonzero(late & known))
         refused = late & ~known
     rows = np.flatnonzero(refused)
     again = batch.time[rows] == state.last_seen()[batch.entity[rows]]
@@ -155,18 +164,17 @@ def _recall(state: SensorState, batch: Readings, rows: Ints) -> None:
 
 
 def _by_segment(
-    store: Store,
-    state: SensorState,
-    batch: Readings,
-    clock: Ints,
-    cuts: Ints,
-    advance: Callable[[], None],
+    store: Store, state: SensorState, batch: Readings, clock: Ints, advance: Callable[[], None]
 ) -> None:
+    """Takes readings none of which is late yet; closes what can be closed before each cut."""
+    cuts = store.progress.cuts(state, batch, _blind(batch), clock)
+    if store.resume is not None:
+        cuts = np.union1d(cuts, store.resume.cuts(batch))
     begin, position = 0, store.sources.position
     for cut in [*cuts.tolist(), len(batch.time)]:
         if cut > begin:
             part = batch.take(slice(begin, cut)) if cut - begin < len(batch.time) else batch
-            _append(store, state, part, clock[begin:cut], again=begin > 0)
+            _append(store, state, part, clock[begin:cut])
         if cut < len(batch.time):
             source = batch.source[cut]
             position[source] = max(int(position[source]), int(batch.offset[cut]))
@@ -174,17 +182,17 @@ def _by_segment(
         begin = cut
 
 
-def _append(store: Store, state: SensorState, batch: Readings, clock: Ints, again: bool) -> None:
+def _append(store: Store, state: SensorState, batch: Readings, clock: Ints) -> None:
     sources, progress = store.sources, store.progress
     np.maximum.at(sources.progress, batch.source, batch.time)
     np.maximum.at(sources.position, batch.source, batch.offset + 1)
     progress.newest = max(progress.newest, int(batch.time.max()))
-    if again:  # ticks may have closed since the batch came
-        batch, _ = _not_late(store, state, batch, clock)
+    batch, _ = _refuse(store, state, batch, clock, _late(store, batch, clock))
+    if not len(batch.time):
+        return
     blind = _blind(batch)
     store.count("blind", int(blind.sum()))
     said = ~blind if blind.any() else slice(None)
     np.maximum.at(progress.passed[state.number], batch.entity, batch.time)
     np.maximum.at(progress.seen[state.number], batch.entity[said], batch.time[said])
-    if len(batch.time):
-        state.keep(batch)
+    state.keep(batch)

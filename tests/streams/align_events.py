@@ -1,4 +1,4 @@
-"""Random event streams for the aligner's tests: disorder, gaps, repetitions, NaN, watermarks, reports."""
+"""Random streams for the aligner's tests: disorder, gaps, repetitions, NaN, watermarks, reports."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -103,12 +103,12 @@ def events_of(steps: Sequence[Step], jitter: int = 0) -> list[Event]:
             now += 40_000 * (earlier - 50)
         elif what <= 13:
             sensor = "slow" if what < 4 else "fast"
-            content = (sensor, NAMES[who], now - back, _values(sensor, mask, value))
-            add("reading", SPEC.sensors[sensor].topic, who % PARTITIONS, content)
+            reading = (sensor, NAMES[who], now - back, _values(sensor, mask, value))
+            add("reading", SPEC.sensors[sensor].topic, who % PARTITIONS, reading)
         elif what == 14:
             action = (value / 40, -value / 40, value / 80)
-            content = (NAMES[who], tick - earlier % 3, 1 + mask % 5, action)
-            add("applied", topic(SPEC, "applied"), who % PARTITIONS, content)
+            report = (NAMES[who], tick - earlier % 3, 1 + mask % 5, action)
+            add("applied", topic(SPEC, "applied"), who % PARTITIONS, report)
         elif what == 15:
             action = (value / 50, -value / 50, value / 90)
             add("issued", topic(SPEC, "actions"), 0, (NAMES[who], tick - earlier % 2, action))

@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,8 +118,11 @@ class Reference:
     # closing
 
     def advance(self) -> None:
-        while any([self.close_next(cohort) for cohort in range(self.spec.cohorts)]):
-            pass
+        closed = True
+        while closed:
+            closed = False
+            for cohort in range(self.spec.cohorts):
+                closed |= self.close_next(cohort)
 
     def first(self, cohort: int) -> int | None:
         if self.members[cohort]:
@@ -232,7 +236,7 @@ class Reference:
     def method(
         self, channel: Any, readings: list[Reading], past: list[Reading], tick: int, max_age: int
     ) -> Vector:
-        due, newest, name = self.due(tick), past[-1], channel.name
+        due, newest, name = self.due(tick), past[-1], str(channel.name)
         if channel.align == "latest":
             return newest.values[name]
         if channel.align == "linear":
@@ -242,17 +246,12 @@ class Reference:
             share = (due - newest.time) / (later[0].time - newest.time)
             pairs = zip(newest.values[name], later[0].values[name], strict=True)
             return tuple(a + (b - a) * share for a, b in pairs)
+        size: int = channel.size
         window = [r for r in past if self.tick_of(r.time) == self.tick_of(newest.time)]
         if channel.align in ("sum", "count") and self.tick_of(newest.time) != tick:
-            return (0.0,) * channel.size
+            return (0.0,) * size
         columns = list(zip(*(r.values[name] for r in window), strict=True))
-        made = {
-            "mean": lambda column: math.fsum(column) / len(column),
-            "sum": math.fsum,
-            "max": max,
-            "count": len,
-        }[channel.align]
-        return tuple(float(made(column)) for column in columns)
+        return tuple(_of_window(channel.align, column) for column in columns)
 
     def action(self, name: str, tick: int) -> tuple[int, Vector]:
         width = len(self.spec.action_columns)
@@ -277,3 +276,12 @@ class Reference:
             "holds": tuple(sorted(r.entity for r in latest.values() if r.kind == "hold")),
             "overrides": {r.entity: r.values for r in latest.values() if r.kind == "override"},
         }
+
+
+def _of_window(align: str, values: Sequence[float]) -> float:
+    if align == "max":
+        return max(values)
+    if align == "count":
+        return float(len(values))
+    total = math.fsum(values)
+    return total / len(values) if align == "mean" else total

@@ -36,7 +36,7 @@ def assert_agrees(frame: Frame, row: Row) -> None:
     assert frame.entities == tuple(row["rows"])
     expected = list(row["rows"].values())
     np.testing.assert_allclose(frame.values, [r["values"] for r in expected], 1e-9, 1e-9)
-    np.testing.assert_allclose(frame.ages, np.float32([r["ages"] for r in expected]), 1e-6)
+    np.testing.assert_allclose(frame.ages, np.array([r["ages"] for r in expected]), 1e-6)
     np.testing.assert_array_equal(frame.applied, [r["action"] for r in expected])
     np.testing.assert_array_equal(frame.status, [r["status"] for r in expected])
     np.testing.assert_array_equal(frame.flags, [r["flags"] for r in expected])
