@@ -1,10 +1,10 @@
 """Frames: one cohort at one tick, as an Arrow record batch derived from the spec."""
 
-import json
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -99,7 +99,14 @@ def applied_columns(spec: SystemSpec) -> tuple[str, ...]:
     return tuple(f"applied:{name}" for name in spec.action_columns)
 
 
-@lru_cache(maxsize=64)
+_schemas: dict[str, pa.Schema] = {}
+
+
+@lru_cache(maxsize=256)
+def _names(entities: tuple[str, ...]) -> pa.Array:
+    return pa.array(entities, type=pa.string())
+
+
 def _schema(layout: tuple[tuple[str, ...], ...]) -> pa.Schema:
     values, ages, applied = layout
     fields = [("entity", pa.string())]
@@ -111,13 +118,18 @@ def _schema(layout: tuple[tuple[str, ...], ...]) -> pa.Schema:
 
 def frame_schema(spec: SystemSpec) -> pa.Schema:
     """The Arrow schema of a system's frames."""
-    return _schema((spec.columns, age_columns(spec), applied_columns(spec)))
+    # Asked for with every frame; the hash covers all that the names are made of.
+    found = _schemas.get(spec.interface_hash)
+    if found is None:
+        layout = (spec.columns, age_columns(spec), applied_columns(spec))
+        found = _schemas[spec.interface_hash] = _schema(layout)
+    return found
 
 
 def frame_arrays(frame: Frame) -> list[pa.Array]:
     """The columns of a frame in the order of `frame_schema`."""
     return [
-        pa.array(frame.entities, type=pa.string()),
+        _names(frame.entities),
         *arrow_io.columns(frame.values, pa.float64()),
         *arrow_io.columns(frame.ages, pa.float32()),
         *arrow_io.columns(frame.applied, pa.float64()),
@@ -128,7 +140,7 @@ def frame_arrays(frame: Frame) -> list[pa.Array]:
 
 def encode_frame(spec: SystemSpec, frame: Frame) -> bytes:
     """The bytes of a frame on `S.frames`."""
-    header = json.dumps(header_to_json(frame.header), separators=(",", ":")).encode()
+    header = msgspec.json.encode(frame.header)
     return arrow_io.write_batch(
         frame_schema(spec), frame_arrays(frame), {arrow_io.HEADER_KEY: header}
     )
