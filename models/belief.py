@@ -79,6 +79,9 @@ class WorldModel(nn.Module):
     H the size of `h` (see `Hidden`).
     """
 
+    least: Tensor
+    most: Tensor
+
     def __init__(
         self, columns: Sequence[ColumnScale], actions: Sequence[ColumnScale], config: ModelConfig
     ) -> None:
@@ -92,6 +95,10 @@ class WorldModel(nn.Module):
         self.scaler = Scaler(columns)
         self.direct_scaler = self.scaler.pick(self.direct)
         self.action_scaler = Scaler(actions)
+        free = torch.full((config.free,), FARTHEST)
+        least, most = self.direct_scaler.reach()
+        self.register_buffer("least", torch.cat([least, -free]), persistent=False)
+        self.register_buffer("most", torch.cat([most, free]), persistent=False)
         inputs = self.latent + self.actions
         step = self.direct_scaler.steps()
         self.memory = Memory(inputs, config.memory)
@@ -182,19 +189,37 @@ class WorldModel(nn.Module):
         return torch.cat(parts, -1) if len(parts) > 1 else parts[0]
 
     def decode(self, memory: Tensor, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Channels in raw units `[N, O]`, probability of going on `[N]`, learned reward `[N]`."""
+        """Channels in raw units `[N, O]`, probability of going on `[N]`, learned reward `[N]`.
+
+        `latent` `[N, Z]` is as sensors show it.
+        """
         shares, alive, reward = self.heads(memory, latent)
         direct = self.direct_scaler.inverse(latent[..., : len(self.direct)])
         return self.arrange(direct, torch.sigmoid(shares)), torch.sigmoid(alive), reward
 
     def imagine(
         self, memory: Tensor, latent: Tensor, action: Tensor, noise: Tensor, clone: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """One imagined tick of rows `[M * N, ·]` ordered by member (TS∞): memory and latent."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One imagined tick of rows `[M * N, ·]` ordered by member (TS∞).
+
+        Returns:
+            memory and latent of the next tick, and the latent as sensors would show it: with their
+            noise added. One draw serves both, which leaves the distribution of each as it should
+            be; the noise of a count, such as requests, is real to whoever has to serve it.
+        """
         memory = self.memory(memory, torch.cat([latent, action], -1))
         inputs = torch.cat([memory, latent, action], -1)
         mean, std = self.ensemble.by_member(inputs, latent, clone)
-        return memory, (mean + std * noise).clamp(-FARTHEST, FARTHEST)
+        shown = torch.sqrt(std.square() + self.sensor_variance())
+        return memory, self.within(mean + std * noise), self.within(mean + shown * noise)
+
+    def sensor_variance(self) -> Tensor:
+        """`[Z]` variance that the sensors add to each latent; 0 for the free ones."""
+        return torch.cat([self.noise().square(), self.least.new_zeros(self.config.free)])
+
+    def within(self, latent: Tensor) -> Tensor:
+        """`latent` within the reach of the data."""
+        return torch.minimum(torch.maximum(latent, self.least), self.most)
 
     def believe(
         self, h: Tensor, z: Tensor, action: Tensor, obs: Tensor, mask: Tensor

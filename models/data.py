@@ -12,7 +12,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from models.transforms import ColumnScale, fit_column, fit_step
+from models.transforms import ColumnScale, fit_column, fit_step, kind_of
 from schemas.codes import Flag
 from schemas.frames import applied_columns
 from schemas.system import SystemSpec
@@ -200,6 +200,10 @@ def _sequences(spec: SystemSpec, frame: pl.DataFrame) -> Sequences:
     )
 
 
+def _present(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return values[np.isfinite(values)]
+
+
 def _scales(spec: SystemSpec, train: Sequences) -> tuple[tuple[ColumnScale, ...], ...]:
     kinds = {c: (ch.unit, *ch.range) for ch in spec.channels for c in ch.columns}
     kinds |= {name: ("context", -1.0, 1.0) for name in spec.columns if name not in kinds}
@@ -210,6 +214,8 @@ def _scales(spec: SystemSpec, train: Sequences) -> tuple[tuple[ColumnScale, ...]
         _, low, high = kinds[name]
         # Columns of one unit and range share a scale: their differences then mean something.
         alike = [j for j, other in enumerate(spec.columns) if kinds[other] == kinds[name]]
+        if any(kind_of(_present(values[:, j]), low) == "log" for j in alike):
+            alike = [i]
         pooled = values[:, alike].ravel()
         scale = fit_column(name, pooled, low, high, share=(low, high) == (0.0, 1.0))
         columns.append(fit_step(scale, values[inner, i], values[inner + 1, i]))

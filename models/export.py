@@ -63,8 +63,8 @@ class Imagine(nn.Module):
         action = model.action_scaler(actions).flatten(1, 2)
 
         def step(carry: tuple[Tensor, Tensor], now: tuple[Tensor, Tensor]) -> Any:
-            deterministic, latent = model.imagine(*carry, *now, clone=True)
-            channels, alive, reward = model.decode(deterministic, latent)
+            deterministic, latent, shown = model.imagine(*carry, *now, clone=True)
+            channels, alive, reward = model.decode(deterministic, shown)
             learned = torch.zeros_like(reward) if self.behaviour.spec.reward else reward
             seen = torch.cat([channels, alive[:, None], learned[:, None]], -1)
             return (deterministic, latent), seen

@@ -145,7 +145,10 @@ def filtering_losses(
     )
     here = known[:, None] * boot
     losses["kl"] = (kl.sum(-1, keepdim=True) * here).sum() / here.sum().clamp(min=1.0)
-    sample = posterior + posterior_std * noise
+    # The heads see what the sensors showed, and where they showed nothing, what they might have.
+    shown = posterior + torch.sqrt(posterior_std.square() + model.sensor_variance()) * noise
+    direct = torch.where(seen[..., model.direct] > 0, y[..., model.direct], shown[..., :count])
+    sample = torch.cat([direct, shown[..., free]], -1)
     losses |= _head_losses(model, batch, trace.memory(), sample, weights)
     return losses
 
@@ -212,9 +215,9 @@ def imagination_losses(
     latent = latent + std * noise[0]
     direct, shares = [], []
     for k in range(horizon):
-        memory, latent = model.imagine(memory, latent, action[:, k], noise[k + 1])
-        direct.append(latent[:, : len(model.direct)])
-        shares.append(torch.sigmoid(model.heads(memory, latent)[0]))
+        memory, latent, shown = model.imagine(memory, latent, action[:, k], noise[k + 1])
+        direct.append(shown[:, : len(model.direct)])
+        shares.append(torch.sigmoid(model.heads(memory, shown)[0]))
     return _score(model, direct, shares, y, seen, boot, weights, samples)
 
 

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 Kind = Literal["linear", "log", "share"]
 Floats = npt.NDArray[np.float64]
 DECADE = 10.0
-"""A column whose 99th percentile is more than this multiple of its median is compressed."""
+"""A column whose 99th percentile is above this multiple of its positive median is compressed."""
+MARGIN = 1.0
+"""How far beyond the extremes of the data imagination may go, in standard deviations."""
 SMALLEST_STEP = 1e-3
 """Columns that never change are still predicted with some spread."""
 FARTHEST = 12.0
@@ -29,7 +31,8 @@ class ColumnScale:
     share: kept as it is in [0, 1]; it is predicted as a mean, not sampled.
 
     `step` is the standard deviation of the change from one tick to the next, normalised: the unit
-    in which the dynamics predict changes, so that slow columns are as easy as fast ones.
+    in which the dynamics predict changes, so that slow columns are as easy as fast ones. `least`
+    and `most` are the normalised extremes of the data, beyond which nothing is imagined by far.
     """
 
     name: str
@@ -40,6 +43,8 @@ class ColumnScale:
     std: float
     unit: float = 1.0
     step: float = 1.0
+    least: float = -FARTHEST
+    most: float = FARTHEST
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest."""
@@ -55,14 +60,22 @@ def fit_column(
         return ColumnScale(name, "share", low, high, 0.0, 1.0)
     if present.size == 0:
         return ColumnScale(name, "linear", low, high, 0.0, 1.0)
-    kind: Kind = "linear"
+    kind = kind_of(present, low)
     unit = 1.0
-    if low >= 0 and np.quantile(present, 0.99) > DECADE * max(np.median(present), 1e-12):
-        positive = present[present > 0]
-        kind, unit = "log", float(np.median(positive)) if positive.size else 1.0
+    if kind == "log":
+        unit = float(np.median(present[present > 0]))
         present = np.arcsinh(present / unit)
-    std = float(present.std())
-    return ColumnScale(name, kind, low, high, float(present.mean()), max(std, 1e-3), unit)
+    mean, std = float(present.mean()), max(float(present.std()), 1e-3)
+    least, most = (float((x - mean) / std) for x in (present.min(), present.max()))
+    return ColumnScale(name, kind, low, high, mean, std, unit, least=least, most=most)
+
+
+def kind_of(present: Floats, low: float) -> Kind:
+    """`log` for non-negative values whose positive part spans decades, else `linear`."""
+    positive = present[present > 0]
+    if low < 0 or positive.size == 0:
+        return "linear"
+    return "log" if np.quantile(present, 0.99) > DECADE * np.median(positive) else "linear"
 
 
 def fit_step(scale: ColumnScale, before: Floats, after: Floats) -> ColumnScale:
@@ -100,6 +113,12 @@ class Scaler(nn.Module):
     def steps(self) -> Tensor:
         """`[D]` typical change per tick, normalised."""
         return torch.tensor([c.step for c in self.columns], dtype=torch.float32)
+
+    def reach(self) -> tuple[Tensor, Tensor]:
+        """`[D]` least and greatest normalised value that may be imagined: the data's and some."""
+        least = torch.tensor([c.least - MARGIN for c in self.columns], dtype=torch.float32)
+        most = torch.tensor([c.most + MARGIN for c in self.columns], dtype=torch.float32)
+        return least.clamp(min=-FARTHEST), most.clamp(max=FARTHEST)
 
     def pick(self, columns: Sequence[int]) -> Self:
         """The scaler of some of the columns."""

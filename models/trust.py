@@ -60,8 +60,8 @@ def trial(
                 action = model.action_scaler(behaviour.actor.limit(target, last))
             elif who == "logged":
                 action = logged[:, k].repeat(members, 1)
-            memory, latent = model.imagine(memory, latent, action, noise[k])
-            channels, _, learned = model.decode(memory, latent)
+            memory, latent, shown = model.imagine(memory, latent, action, noise[k])
+            channels, _, learned = model.decode(memory, shown)
             raw = model.action_scaler.inverse(action)
             total += behaviour.reward(channels, raw, learned)
         return total.view(members, rows)

@@ -131,7 +131,7 @@ def test_imagination_keeps_every_candidate_under_its_own_member(trained: Trained
     memory = torch.zeros(members * rows, model.config.memory)
     latent, action = torch.zeros(len(memory), model.latent), torch.zeros(len(memory), 1)
     with torch.no_grad():
-        _, out = model.imagine(memory, latent, action, torch.zeros_like(latent))
+        _, out, _ = model.imagine(memory, latent, action, torch.zeros_like(latent))
         inputs = torch.cat(
             [model.memory(memory, torch.cat([latent, action], -1)), latent, action], -1
         )

@@ -35,10 +35,6 @@ def test_train_then_evaluate(spec_file: Path, run_folder: Path, tmp_path: Path) 
     summary = json.loads(done.stdout)
     assert summary["bytes"] == sum(p.stat().st_size for p in out.glob("*.onnx"))
     assert (tmp_path / ".bundle.training" / "training.html").stat().st_size > 1000
-    again = runner.invoke(
-        app, [*common, "--steps", "12", "--actor-steps", "2", "--resume", "--json"]
-    )
-    assert json.loads(again.stdout)["held_out"] == summary["held_out"]
     judged = runner.invoke(
         app,
         ["evaluate", str(out), "--data", str(run_folder), "--spec", str(spec_file), "--json"],

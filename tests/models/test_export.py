@@ -120,7 +120,7 @@ def test_it_beats_persistence_and_its_spread_is_honest(
     result = evaluate(bundle, trained.spec, trained.dataset.validation, windows=200)
     for k in range(3):
         ratios = result.rmse[k] / result.persistence[k]
-        assert (ratios[:2] < (0.4 if k else 0.75)).all(), (result.horizons[k], ratios)
+        assert (ratios[:2] < (0.55 if k else 0.75)).all(), (result.horizons[k], ratios)
         assert ratios[2] < (0.8 if k else 1.0), (result.horizons[k], ratios)  # the alarm's mean
     assert (result.coverage[:, :2] > 0.55).all()
     assert (result.coverage[:, :2] < 0.995).all()

@@ -69,7 +69,7 @@ def test_large_linear_columns_beside_logarithmic_ones_keep_finite_gradients() ->
     large = ColumnScale("requests", "linear", 0.0, 1e6, 400.0, 100.0)
     queue = ColumnScale("queue", "log", 0.0, 1e7, 1.0, 1.5, unit=11.0)
     normal = torch.tensor([[3.0, 2.0]], requires_grad=True)
-    Scaler([large, queue]).inverse(normal).sum().backward()
+    Scaler([large, queue]).inverse(normal).sum().backward()  # type: ignore[no-untyped-call]
     assert normal.grad is not None
     assert torch.isfinite(normal.grad).all()
     assert normal.grad[0, 0] == pytest.approx(100.0)
