@@ -267,5 +267,6 @@ class Aligner:
             store.progress.passed[state.number, rows] = seen
             store.progress.seen[state.number, rows] = seen
         store.members[rows] = True
-        store.progress.has_members[frame.cohort] = True
+        present = store.progress.has_members | (np.arange(self.spec.cohorts) == frame.cohort)
+        store.progress.set_members(present)
         assert (store.progress.seen[:, rows] > NEVER).any()

@@ -65,9 +65,9 @@ def _arrive(store: Store) -> None:
 def _earliest(store: Store) -> Ints:
     """[cohorts] the first tick of what waits, for cohorts without members; FAR for the others."""
     earliest = np.full(store.spec.cohorts, FAR, dtype=np.int64)
-    cohort = store.entities.cohort
-    if not np.any(~store.progress.has_members[cohort]):
+    if store.populated <= store.progress.member_cohorts:
         return earliest
+    cohort = store.entities.cohort
     for state in store.sensors.values():
         for part in state.parts:
             rows = ~store.progress.has_members[cohort[part.entity]]
@@ -232,7 +232,7 @@ def _keep(store: Store, sensed: _Sensed, alive: Bools, last: Ints, first: int) -
     progress.closed = np.where(
         some.any(axis=0), first + len(some) - 1 - np.argmax(some[::-1], axis=0), progress.closed
     )
-    progress.has_members = (store.members.astype(np.float32) @ store.in_cohort) > 0
+    progress.set_members((store.members.astype(np.float32) @ store.in_cohort) > 0)
 
 
 def _time(store: Store, tick: Ints) -> Ints:

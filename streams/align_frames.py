@@ -62,7 +62,7 @@ class _Cohort(NamedTuple):
 
 
 def _cohort(grid: Grid, entities: Entities, cohort: int, ticks: slice) -> _Cohort:
-    rows = entities.of_cohort(cohort)
+    rows, names = entities.of_cohort(cohort)
     alive, before = grid.alive[ticks, rows], grid.before[ticks, rows]
     newest = grid.newest[:, ticks, rows].transpose(1, 2, 0)
     never = newest == NEVER
@@ -79,7 +79,6 @@ def _cohort(grid: Grid, entities: Entities, cohort: int, ticks: slice) -> _Cohor
         grid.action.status[ticks, rows],
         flags,
     )
-    names = np.array([entities.names[row] for row in rows], dtype=object)
     late = grid.blocked[ticks, cohort]
     return _Cohort(names, alive, before & ~alive, late, newest, rough, columns)
 

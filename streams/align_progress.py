@@ -62,11 +62,16 @@ class Progress:
         self.seen: Ints = np.zeros((len(silent), 0), dtype=np.int64)
         closed = NEVER if start_tick is None else start_tick - 1
         self.closed: Ints = np.full(spec.cohorts, closed, dtype=np.int64)
-        self.has_members: Bools = np.zeros(spec.cohorts, dtype=np.bool_)
+        self.set_members(np.zeros(spec.cohorts, dtype=np.bool_))
         self.marks: Ints = np.full(len(silent), NEVER, dtype=np.int64)
         self.applied_mark = NEVER
         self.newest = NEVER  # event time: the newest reading or watermark
         self.now = NEVER  # wall time of the last `close`
+
+    def set_members(self, has_members: Bools) -> None:
+        """Says which cohorts have members."""
+        self.has_members = has_members
+        self.member_cohorts = int(np.count_nonzero(has_members))
 
     def grow(self, size: int) -> None:
         """Makes room for `size` entities."""
@@ -93,14 +98,16 @@ class Progress:
         reached = self.floor_tick(min(max(self.newest, self.now), self.sources.hold))
         last = np.full(self.spec.cohorts, reached, dtype=np.int64)
         blocking, tick = self._blocking(expired)
-        cohort = np.broadcast_to(self.entities.cohort, blocking.shape)
-        np.minimum.at(last, cohort[blocking], tick[blocking] - 1)
+        sensor, entity = np.nonzero(blocking)
+        np.minimum.at(last, self.entities.cohort[entity], tick[sensor, entity] - 1)
         if self.applied_mark != NEVER:
             np.minimum(last, self._before_applied(expired), out=last)
         known = max(expired, self.floor_tick(int(self.marks.min())))
-        first = np.where(self.has_members, self.closed + 1, np.maximum(earliest, self.closed + 1))
-        alone = ~self.has_members
-        last[alone] = np.minimum(last[alone], known)
+        first = self.closed + 1
+        if self.member_cohorts < len(first):
+            alone = ~self.has_members
+            first[alone] = np.maximum(earliest[alone], first[alone])
+            last[alone] = np.minimum(last[alone], known)
         return Closable(first, last)
 
     def _blocking(self, expired: int) -> tuple[Bools, Ints]:

@@ -45,7 +45,7 @@ class Entities:
         self.names: list[str] = []
         self.cohort: Ints = np.zeros(0, dtype=np.int64)
         self._row: dict[str, int] = {}
-        self._sorted: dict[int, Ints] = {}
+        self._sorted: dict[int, tuple[Ints, npt.NDArray[np.object_]]] = {}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -67,14 +67,15 @@ class Entities:
                 self._sorted.pop(cohort, None)
         return rows
 
-    def of_cohort(self, cohort: int) -> Ints:
-        """The rows of a cohort's entities, sorted by name."""
-        rows = self._sorted.get(cohort)
-        if rows is None:
+    def of_cohort(self, cohort: int) -> tuple[Ints, npt.NDArray[np.object_]]:
+        """The rows and the names of a cohort's entities, sorted by name."""
+        known = self._sorted.get(cohort)
+        if known is None:
             found = np.flatnonzero(self.cohort == cohort)
             rows = np.array(sorted(found, key=lambda row: self.names[row]), dtype=np.int64)
-            self._sorted[cohort] = rows
-        return rows
+            names = np.array([self.names[row] for row in rows], dtype=object)
+            known = self._sorted[cohort] = (rows, names)
+        return known
 
 
 class Sources:

@@ -54,6 +54,7 @@ class Store:
         self.members: Bools = np.zeros(0, dtype=np.bool_)
         self.reset_tick: Ints = np.zeros(0, dtype=np.int64)
         self.in_cohort: npt.NDArray[np.float32] = np.zeros((0, spec.cohorts), dtype=np.float32)
+        self.populated = 0  # cohorts that have entities, whether or not they are members
         self.resume: Resume | None = None
         self.counters: dict[str, int] = {}
         self.rejected: list[Rejected] = []
@@ -73,6 +74,7 @@ class Store:
                 state.grow(size)
             one = np.arange(self.spec.cohorts) == self.entities.cohort[:, None]
             self.in_cohort = one.astype(np.float32)
+            self.populated = int(one.any(axis=0).sum())
         return rows
 
     def count(self, name: str, number: int) -> None:
