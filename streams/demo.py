@@ -133,6 +133,7 @@ class Stage:
         self.scene, self.options = scene, options
         self.bootstrap, self.extra = bootstrap, dict(extra)
         self.topics = topics_of(scene.spec)
+        self.clock = "event"
         self.supervisor = Supervisor(scene.folder)
 
     def __enter__(self) -> "Stage":
@@ -152,7 +153,8 @@ class Stage:
         return ["--bootstrap-servers", self.bootstrap, *pairs]
 
     def start_loop(self, clock: str, bundles: tuple[Path, ...], *worker: str) -> None:
-        """Sink, worker and aligner."""
+        """Sink, worker and aligner, under the clock `event` or `wall`."""
+        self.clock = clock
         spec, connection = str(self.scene.spec_file), self.connection()
         folder = self.scene.folder
         chosen = [part for path in bundles for part in ("--bundle", str(path))]
@@ -216,8 +218,11 @@ class Show:
 
     def until_dry(self, plant: Process) -> None:
         """Watch until the plant has ended and nothing that it caused is still on its way."""
+        self.until(lambda _: plant.poll() is not None)
+        if self.stage.clock == "wall":  # ticks go on without a plant, and would be counted as its
+            self.stage.supervisor.stop("align")
         quiet = QuietTime(QUIET_S)
-        self.until(lambda seen: plant.poll() is not None and quiet.since(seen.frames))
+        self.until(lambda seen: quiet.since(seen.frames))
 
     def finish(self) -> Take:
         """Stop the loop in the order in which data flows, and gather what each part says."""
