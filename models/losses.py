@@ -12,6 +12,8 @@ from models.data import Batch
 
 BALANCE = 0.8
 """Share of the KL that moves the prior to the posterior (Hafner et al. 2021: KL balancing)."""
+RARE = 1e-3
+"""Share below which all shares count alike."""
 FREE_BITS = 0.05
 """Nats per free latent below which the posterior is not pulled towards the prior."""
 
@@ -94,10 +96,20 @@ def crps(samples: Tensor, truth: Tensor) -> Tensor:
     return near - 0.5 * pairs
 
 
+def share_score(logit: Tensor, truth: Tensor) -> Tensor:
+    """How badly a predicted share fits `truth` in [0, 1]: cross-entropy weighted by 1 / √p.
+
+    The plain score hardly tells 0.004 from 0.0002 beside a few overloads, but a policy that lives
+    where shares are small does. The weight carries no gradient: least in expectation at the mean.
+    """
+    weight = torch.rsqrt(torch.sigmoid(logit).detach() + RARE)
+    return weight * F.binary_cross_entropy_with_logits(logit, truth, reduction="none")
+
+
 class Weights(NamedTuple):
     """Scales that make every term of the loss about 1 for a model that knows nothing."""
 
-    share: Tensor  # [S] one over the entropy of the mean share: rare events count as others do
+    share: Tensor  # [S] one over the score of the mean share: rare events count as others do
     change: Tensor  # [direct] one over the typical change within the horizon, normalised units
 
 
@@ -110,8 +122,8 @@ def loss_weights(model: WorldModel, batch: Batch, horizon: int) -> Weights:
     change = ((y[:, k:] - y[:, :-k]).abs() * both).sum((0, 1)) / both.sum((0, 1)).clamp(min=1)
     mean = (y * mask).sum((0, 1)) / mask.sum((0, 1)).clamp(min=1)
     p = mean[model.shares].clamp(1e-4, 1 - 1e-4)
-    entropy = -(p * p.log() + (1 - p) * (1 - p).log())
-    return Weights(1.0 / entropy, 1.0 / change[model.direct].clamp(min=0.02))
+    score = share_score(torch.logit(p), p)
+    return Weights(1.0 / score, 1.0 / change[model.direct].clamp(min=0.02))
 
 
 def filtering_losses(
@@ -167,7 +179,7 @@ def _head_losses(
         y = batch.obs[..., model.shares].transpose(0, 1)
         seen = batch.mask[..., model.shares].transpose(0, 1)
         logits = logits.view(length, rows, -1)
-        share = cross(logits, y.clamp(0, 1), reduction="none") * weights.share
+        share = share_score(logits, y.clamp(0, 1)) * weights.share
         p = torch.sigmoid(logits).detach()
         spread = gaussian_nll(y - p, model.share_std(p).square())
         total = seen.sum().clamp(min=1.0)
@@ -261,8 +273,7 @@ def _score(
     if model.shares:
         # The mean over the futures is the forecast of a share: scored as a probability.
         p = _futures(shares, samples).mean(1).clamp(1e-6, 1 - 1e-6)
-        truth = y[..., model.shares].clamp(0, 1)
-        cross = -(truth * p.log() + (1 - truth) * (1 - p).log()) * weights.share
+        cross = share_score(torch.logit(p), y[..., model.shares].clamp(0, 1)) * weights.share
         target = seen[..., model.shares] * boot[:, None, None]
         losses["imagine_share"] = (cross * target).sum() / target.sum().clamp(min=1.0)
     return losses

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
-from models.losses import FREE_BITS, balanced_kl, crps, gaussian_kl, gaussian_nll, hide
+from models.losses import (
+    FREE_BITS,
+    balanced_kl,
+    crps,
+    gaussian_kl,
+    gaussian_nll,
+    hide,
+    share_score,
+)
 
 NUMBER = st.floats(-3, 3)
 POSITIVE = st.floats(0.05, 3)
@@ -46,6 +54,22 @@ def test_crps_is_proper_it_prefers_the_true_spread() -> None:
         s: crps(s * torch.randn(2, 20_000, generator=g), truth).mean().item() for s in (0.4, 1, 2)
     }
     assert min(scores, key=scores.__getitem__) == 1
+
+
+def test_the_score_of_a_share_pulls_towards_the_mean_and_heeds_small_ones() -> None:
+    truth = (torch.rand(200_000, generator=torch.Generator().manual_seed(0)) < 0.02).float()
+
+    def pull(p: float) -> float:
+        logit = torch.logit(torch.full_like(truth, p)).requires_grad_()
+        (slope,) = torch.autograd.grad(share_score(logit, truth).mean(), logit)
+        return slope.sum().item()
+
+    assert pull(0.01) < 0 < pull(0.04)
+    assert abs(pull(truth.mean().item())) < 0.02 * pull(0.04)
+    none = torch.zeros(1)
+    small, large = (torch.logit(torch.tensor([p])).requires_grad_() for p in (0.004, 0.4))
+    slopes = [torch.autograd.grad(share_score(x, none).sum(), x)[0] for x in (small, large)]
+    assert slopes[0] / slopes[1] > 5 * 0.004 / 0.4  # of the plain score: exactly 0.01
 
 
 def test_hiding_only_takes_away() -> None:
