@@ -23,6 +23,7 @@ def take_readings(
     everything = batch
     store.count("readings", len(batch.time))
     rest = _in_range(store, state, _not_future(store, state, batch, ahead_us))
+    newest = int(rest.time.max(initial=NEVER))
     while len(rest.time):
         clock = _clock_before(store, rest)
         rest, clock = _refuse(store, state, rest, clock, _late(store, rest, clock[:1]))
@@ -34,6 +35,7 @@ def take_readings(
         rest = rest.take(slice(end, None))
     np.maximum.at(store.sources.position, everything.source, everything.offset + 1)
     if store.resume is not None:
+        store.progress.newest = max(store.progress.newest, newest)
         advance()
 
 
@@ -176,6 +178,8 @@ def _by_segment(
             part = batch.take(slice(begin, cut)) if cut - begin < len(batch.time) else batch
             _append(store, state, part, clock[begin:cut])
         if cut < len(batch.time):
+            if store.progress.clock == "event":
+                store.progress.newest = max(store.progress.newest, int(clock[cut]))
             source = batch.source[cut]
             position[source] = max(int(position[source]), int(batch.offset[cut]))
         advance()
@@ -186,6 +190,8 @@ def _append(store: Store, state: SensorState, batch: Readings, clock: Ints) -> N
     sources, progress = store.sources, store.progress
     np.maximum.at(sources.progress, batch.source, batch.time)
     np.maximum.at(sources.position, batch.source, batch.offset + 1)
+    if progress.clock == "event":  # also what was passed over after a restart moved it
+        progress.newest = max(progress.newest, int(clock.max()))
     progress.newest = max(progress.newest, int(batch.time.max()))
     batch, _ = _refuse(store, state, batch, clock, _late(store, batch, clock))
     if not len(batch.time):
