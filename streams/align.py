@@ -109,6 +109,7 @@ class Aligner:
         store, sources, progress = self._store, self._store.sources, self._store.progress
         source = sources.index(topic, partition)
         place = int(sources.position[source]) if offset is None else offset
+        before = (progress.newest, sources.hold, sources.topic_watermark(topic))
         sources.watermark[source] = max(time_us, int(sources.watermark[source]))
         sources.progress[source] = max(time_us, int(sources.progress[source]))
         sources.watermark_offset[source] = place
@@ -120,7 +121,9 @@ class Aligner:
                 progress.marks[state.number] = mark
         if topic == store.applied_topic:
             progress.applied_mark = mark
-        self._advance()
+        # Of the partitions of a topic only the last one to promise changes something.
+        if store.resume is not None or before != (progress.newest, sources.hold, mark):
+            self._advance()
 
     def applied(
         self,
