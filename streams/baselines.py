@@ -22,7 +22,7 @@ from schemas.system import SystemSpec
 SLO: Final = 0.9995
 HPA_TARGETS: Final = tuple(round(0.40 + 0.025 * i, 3) for i in range(23))  # busy share per replica
 MARGINS: Final = tuple(round(0.25 * i, 2) for i in range(25))  # standard deviations of the load
-TUNING_DAYS, TUNING_SERVICES = 4, 2
+TUNING_DAYS, TUNING_SERVICES = 2, 3
 Progress = Callable[[str], None]
 
 

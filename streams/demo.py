@@ -283,7 +283,16 @@ def run_demo(
     from streams.demo_report import write_report
 
     report = write_report(scene, take, result, home / "reports")
-    return {**result, "report": str(report)}
+    return {**_without_courses(result), "report": str(report)}
+
+
+def _without_courses(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The result without the baselines' course over the day, which only the report shows."""
+    others = {
+        name: {key: value for key, value in score.items() if not isinstance(value, list)}
+        for name, score in result.get("baselines", {}).items()
+    }
+    return {**result, **({"baselines": others} if others else {})}
 
 
 def _ticks(scene: Scene) -> int:
