@@ -1,0 +1,167 @@
+"""When ticks close: passed, silent, late, promised, held back; under both clocks."""
+
+import numpy as np
+import pytest
+
+from streams.align import Aligner
+from tests.streams.align_line import MS, TWO, mark, read, spec_of
+
+
+def ticks(aligner: Aligner, now_ms: float | None = None) -> list[int]:
+    now = None if now_ms is None else round(now_ms * MS)
+    return [frame.tick for frame in aligner.close(now)]
+
+
+def started(spec_text: str = "", every: str = "10 ms") -> Aligner:
+    """An aligner whose first tick is closed, with entity `ant`."""
+    aligner = Aligner(spec_of(more=spec_text, every=every))
+    read(aligner, [(10, 1.0)])
+    if spec_text:
+        read(aligner, [(10, 1.0)], "two")
+    mark(aligner, 10, "one", *(["two"] if spec_text else []))
+    assert ticks(aligner) == [1]
+    return aligner
+
+
+def test_a_tick_closes_when_every_sensor_has_passed_it() -> None:
+    aligner = started(TWO)
+    read(aligner, [(19, 2.0), (20, 3.0)])
+    assert ticks(aligner) == []
+    read(aligner, [(21, 5.0)], "two")
+    (frame,) = aligner.close()
+    assert (frame.tick, frame.header.closed_by) == (2, "passed")
+    np.testing.assert_array_equal(frame.values[0, :2], [3.0, 1.0])
+
+
+def test_a_blind_reading_passes_its_tick() -> None:
+    aligner = started()
+    read(aligner, [(20, np.nan)])
+    assert ticks(aligner) == [2]
+
+
+def test_lateness_closes_what_nobody_passed_and_refuses_what_comes_then() -> None:
+    aligner = started(TWO)
+    read(aligner, [(20, 3.0), (30, 4.0), (39.999, 5.0)])
+    assert ticks(aligner) == []
+    read(aligner, [(40, 6.0)])
+    (frame,) = aligner.close()
+    assert (frame.tick, frame.header.closed_by) == (2, "lateness")
+    read(aligner, [(20, 9.0), (25, 8.0)], "two")
+    letters = aligner.dead_letters()
+    assert [(x.reason, x.offset, x.entity, x.time_us) for x in letters] == [
+        ("late", 2, "ant", 20 * MS)  # the other is of tick 3, which is open; the watermark was 1
+    ]
+
+
+def test_a_silent_sensor_holds_up_nothing() -> None:
+    aligner = started(TWO)  # both silent after three ticks
+    for ms in range(20, 80, 10):
+        read(aligner, [(ms, 1.0)])
+    closed = aligner.close()
+    reasons = [(frame.tick, frame.header.closed_by) for frame in closed]
+    # `two` was last heard at tick 1: it blocks 2, 3 and 4, which go by lateness, and no more.
+    assert reasons == [(2, "lateness"), (3, "lateness"), (4, "lateness")] + [
+        (tick, "passed") for tick in (5, 6, 7)
+    ]
+
+
+def test_a_sensor_faster_than_the_ticks_is_silent_after_three_ticks() -> None:
+    aligner = started(TWO, every="1 ms")
+    read(aligner, [(20, 1.0)], "two")
+    assert ticks(aligner) == []  # 10 of its periods, but one tick
+    read(aligner, [(20, 1.0)])
+    assert ticks(aligner) == [2]
+
+
+def test_the_first_tick_of_a_cohort_waits_for_who_else_may_come() -> None:
+    aligner = Aligner(spec_of())
+    read(aligner, [(10, 1.0), (29, 1.0)])
+    assert ticks(aligner) == []
+    read(aligner, [(10, 2.0)], entity="bee")
+    read(aligner, [(30, 1.0)])
+    (frame,) = aligner.close()
+    assert (frame.tick, frame.entities) == (1, ("ant", "bee"))
+
+
+def test_a_watermark_counts_when_every_partition_has_one() -> None:
+    spec = spec_of()
+    aligner = Aligner(spec, partitions={"line.sensors.one": 2})
+    read(aligner, [(10, 1.0)])
+    aligner.watermark("line.sensors.one", 10 * MS, partition=0)
+    assert ticks(aligner) == []
+    aligner.watermark("line.sensors.one", 10 * MS, partition=1)
+    assert ticks(aligner) == [1]
+
+
+def test_reports_are_waited_for_once_their_topic_has_watermarks() -> None:
+    aligner = Aligner(spec_of())
+    read(aligner, [(10, 1.0)])
+    aligner.watermark("line.applied", 10 * MS)
+    mark(aligner, 10)
+    assert ticks(aligner) == [1]
+    read(aligner, [(20, 1.0)])
+    assert ticks(aligner) == []
+    aligner.watermark("line.applied", 20 * MS)
+    assert ticks(aligner) == [2]
+
+
+def test_a_lagging_source_holds_back_what_it_has_not_reached() -> None:
+    aligner = started()
+    aligner.lagging({("line.sensors.one", 1): True})
+    read(aligner, [(20, 1.0), (90, 1.0)])
+    assert ticks(aligner) == []
+    rows = aligner.intern(["bee"])
+    aligner.readings("one", rows, np.array([25 * MS]), np.array([[1.0]]), 1, np.array([0]))
+    assert ticks(aligner) == [2]
+    aligner.lagging({("line.sensors.one", 1): False})
+    assert ticks(aligner) == [3, 4, 5, 6, 7, 8, 9]
+    assert "late" not in aligner.counters
+
+
+def test_under_the_wall_clock_lateness_is_real_time() -> None:
+    aligner = Aligner(spec_of(), clock="wall")
+    read(aligner, [(10, 1.0), (95, 1.0)])
+    assert ticks(aligner, 29.9) == []
+    assert ticks(aligner, 30) == [1, 2, 3, 4, 5, 6, 7, 8, 9]  # then it is passed up to 95 ms
+    assert ticks(aligner, 119.9) == []
+    assert ticks(aligner, 120) == [10]
+
+
+def test_the_event_clock_can_be_told_the_end() -> None:
+    aligner = started()
+    read(aligner, [(15, 1.0)])
+    assert ticks(aligner) == []
+    assert ticks(aligner, 40) == [2]
+
+
+def test_ticks_before_the_start_are_late() -> None:
+    aligner = Aligner(spec_of(), start_tick=3)
+    read(aligner, [(15, 1.0), (25, 2.0)])
+    mark(aligner, 30)
+    assert [(frame.tick, frame.values[0, 0]) for frame in aligner.close()] == [(3, 2.0)]
+    assert [letter.reason for letter in aligner.dead_letters()] == ["late"]
+
+
+@pytest.mark.parametrize("ahead", [None, 1_000 * MS])
+def test_times_out_of_this_world_are_refused(ahead: int | None) -> None:
+    aligner = Aligner(spec_of(), ahead_us=ahead)
+    read(aligner, [(10, 1.0)])
+    read(aligner, [(1e13, 1.0), (2_000, 1.0)])
+    reasons = [letter.reason for letter in aligner.dead_letters()]
+    assert reasons == (["future"] if ahead is None else ["future", "future"])
+
+
+def test_frames_come_by_tick_and_cohort() -> None:
+    aligner = Aligner(spec_of(cohorts=4))
+    names = [f"animal-{i}" for i in range(12)]
+    for ms in range(10, 60, 10):
+        for name in reversed(names):
+            read(aligner, [(ms, 1.0)], entity=name)
+    mark(aligner, 50)
+    frames = aligner.close()
+    places = [(frame.tick, frame.cohort) for frame in frames]
+    assert places == sorted(places)
+    assert len(places) == 5 * len({frame.cohort for frame in frames})
+    assert sorted(name for frame in frames if frame.tick == 3 for name in frame.entities) == sorted(
+        names
+    )
