@@ -10,7 +10,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from infra.kafka import KafkaSetupError
-from schemas.frames import Frame, Offsets, decode_frame, encode_frame
+from schemas.frames import Frame, FrameError, Offsets, decode_frame, encode_frame
 from schemas.messages import EPOCH_HEADER, encode
 from schemas.system import SystemSpec
 from schemas.topics import cohort_partitions, partition_of, topic
@@ -147,7 +147,8 @@ class _Run:
         spec = self.spec
         old = max(_OLD_US, spec.lateness_us, *(s.max_age_us for s in spec.sensors.values()))
         since_ms = time.time_ns() // 1_000_000 - old // 1_000
-        asked = [TopicPartition(*p, since_ms) for p in self.bounds if p[0] in self.feed.timed]
+        control = topic(spec, "control")
+        asked = [TopicPartition(*p, since_ms) for p in self.bounds if p[0] != control]
         found = self.consumer.offsets_for_times(asked, timeout=TIMEOUT_S)
         places = {(part.topic, part.partition): part.offset for part in found}
         return {p: self.bounds[p][1] if first < 0 else first for p, first in places.items()}
@@ -255,8 +256,15 @@ def last_frames(spec: SystemSpec, bootstrap: str, extra: Mapping[str, str] | Non
     # Cohorts of a partition move together but for what lateness lets one fall behind.
     shared = -(-spec.cohorts // cohort_partitions(spec))
     behind = 2 + spec.lateness_us // spec.period_us
-    found = read_to_end(bootstrap, extra, topic(spec, "frames"), newest=shared * behind)
-    return [decode_frame(spec, message.value() or b"") for message in found]
+    name = topic(spec, "frames")
+    found = read_to_end(bootstrap, extra, name, newest=shared * behind)
+    try:
+        return [decode_frame(spec, message.value() or b"") for message in found]
+    except FrameError as error:
+        raise KafkaSetupError(
+            f"{name} does not say where to go on: {error}. Give the system another name, or delete "
+            "its topics."
+        ) from error
 
 
 def _positions(frames: Sequence[Frame]) -> Offsets:
