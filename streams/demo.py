@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
-from confluent_kafka import ConsumerGroupState
+from confluent_kafka import ConsumerGroupState, KafkaException
 from confluent_kafka.admin import AdminClient
 from rich.console import Console
 from rich.live import Live
@@ -171,8 +171,7 @@ class Stage:
         limit = time.monotonic() + READY_S
         while time.monotonic() < limit:
             self.supervisor.check()
-            found = admin.describe_consumer_groups([group])[group]
-            if found.result(READY_S).state == ConsumerGroupState.STABLE:
+            if _is_stable(admin, group):
                 return
             time.sleep(0.1)
         raise ProcessFailed(f"the worker has no partitions after {READY_S:g} s; see its log")
@@ -187,6 +186,16 @@ class Stage:
         for name, value in scene.plant.items():
             arguments += ["--option", f"{name}={value}"]
         return self.supervisor.start("plant", *arguments, *self.connection())
+
+
+def _is_stable(admin: AdminClient, group: str) -> bool:
+    """Whether a consumer group has its partitions; a new broker may not know of groups yet."""
+    found = admin.describe_consumer_groups([group], request_timeout=1.0)[group]
+    try:
+        state = found.result(2.0).state
+    except (KafkaException, TimeoutError):
+        return False
+    return bool(state == ConsumerGroupState.STABLE)
 
 
 class Show:

@@ -110,7 +110,8 @@ def errors() -> Iterator[None]:
     try:
         yield
     except (SpecError, BrokerError, KafkaSetupError, OSError, ValueError, RuntimeError) as error:
-        console.print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True)
+        text = str(error) or type(error).__name__
+        console.print(f"[bold red]error[/] {text}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
 
 
