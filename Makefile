@@ -12,7 +12,7 @@ LOCK  = $(BIN)/uv pip compile pyproject.toml requirements/build.in --universal \
         --custom-compile-command 'make lock' --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test check bench bundles lock clean
 
 help: ## say what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -31,6 +31,9 @@ check: $(VENV)/dev.stamp ## lint, format, types, and the direction of imports
 
 bench: $(VENV)/run.stamp ## the figures of this machine
 	@for name in $(BENCH); do $(BIN)/rehearse bench $$name $(ARGS) || exit $$?; done
+
+bundles: $(VENV)/dev.stamp ## train the shipped models again (TRACE=load.parquet OUT=folder; half an hour)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh models/exploration/bundles.sh $(TRACE) $(OUT)
 
 lock: $(VENV)/dev.stamp ## pin the newest versions that fit (LOCK_ARGS=--upgrade) with their hashes
 	$(LOCK) --extra train --extra dev $(LOCK_ARGS) -o requirements/dev.txt
