@@ -34,6 +34,7 @@ class Aligner:
         partitions: how many partitions each topic has, for its watermark (one where not named).
         ahead_us: a reading this far ahead of the clock is refused as `future`; None: only what lies
             beyond the year 2200, which has the wrong unit.
+        patient: lateness under the event clock runs out only as far as `settle` says.
     """
 
     def __init__(
@@ -44,9 +45,17 @@ class Aligner:
         start_tick: int | None = None,
         partitions: Mapping[str, int] | None = None,
         ahead_us: int | None = None,
+        patient: bool = False,
     ) -> None:
         self.spec, self.epoch, self.ahead_us = spec, epoch, ahead_us
         self._store = Store(spec, clock, start_tick, dict(partitions or {}))
+        if patient:
+            self._store.progress.settled = NEVER
+
+    @property
+    def newest_us(self) -> int:
+        """The newest event time that was read; far in the past before there is one."""
+        return self._store.progress.newest
 
     @property
     def counters(self) -> dict[str, int]:
@@ -183,6 +192,18 @@ class Aligner:
         progress = self._store.progress
         newest = max(progress.newest, progress.now)
         if before < min(sources.hold, newest):
+            self._advance()
+
+    def settle(self, time_us: int) -> None:
+        """Lateness may run out up to `time_us`, or as far as every sensor's partition was read.
+
+        One of two partitions that were written at once is read first. By the readings' own times it
+        may be far ahead then, and what the other one holds is not late for that.
+        """
+        progress, sensors = self._store.progress, self._store.sensors.values()
+        reached = self._store.sources.reached(state.spec.topic for state in sensors)
+        if max(time_us, reached) > progress.settled:
+            progress.settled = max(time_us, reached)
             self._advance()
 
     def count(self, name: str, number: int) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal, Protocol
@@ -16,6 +17,7 @@ from schemas.system import SystemSpec
 from schemas.topics import cohort_partitions, partition_of, topic
 from streams.align import Aligner
 from streams.align_feed import Feed, Place, topics_read
+from streams.align_state import NEVER
 from streams.metrics import Values, exposed
 from streams.topic_io import (
     TIMEOUT_S,
@@ -32,6 +34,7 @@ _MOST: Final = 10_000  # records taken at once
 _BUSY: Final = 500  # records at once from which on a batch may take its time to fill
 _FILL_S: Final = 0.005
 _IDLE_S: Final = 0.05
+_PATIENCE_S: Final = 0.5  # by which a partition may be read later than another that is as old
 _AHEAD_US: Final = 60_000_000  # by how much a device's clock may lead, under the wall clock
 _OLD_US: Final = 10_000_000  # a first start under the wall clock reads at least so much of the past
 _GAPLESS: Final = {
@@ -108,7 +111,8 @@ class _Run:
         }
         counts = {name: sum(place[0] == name for place in self.bounds) for name in names}
         ahead = max(_AHEAD_US, spec.lateness_us) if clock == "wall" else None
-        self.aligner = Aligner(spec, clock, partitions=counts, ahead_us=ahead)
+        self.aligner = Aligner(spec, clock, partitions=counts, ahead_us=ahead, patient=True)
+        self.newest: deque[tuple[float, int]] = deque()
         seek = self.aligner.restore(last)
         self.feed = Feed(spec, self.aligner, self._high, _positions(last))
         begin = self._begin(seek)
@@ -169,6 +173,7 @@ class _Run:
             if messages:
                 messages += consume(_MOST, _FILL_S if count > _BUSY else 0.0)
             count = self._take(messages) if messages else 0
+            self._settle()
             self._send(self.aligner.close(_now_us() if self.clock == "wall" else None))
             if on_batch is not None:
                 on_batch(count)
@@ -179,6 +184,15 @@ class _Run:
             messages = [m for m in messages if m.error() is None]
         self.feed.take(messages, _ends(events))
         return len(messages)
+
+    def _settle(self) -> None:
+        """Lets lateness run out as far as was read a while ago: by now every partition was asked."""
+        now, settled = time.monotonic(), NEVER
+        if not self.newest or self.aligner.newest_us > self.newest[-1][1]:
+            self.newest.append((now, self.aligner.newest_us))
+        while self.newest and self.newest[0][0] <= now - _PATIENCE_S:
+            settled = self.newest.popleft()[1]
+        self.aligner.settle(settled)
 
     def _patience_s(self) -> float:
         """How long nothing can happen without a new record."""

@@ -67,6 +67,7 @@ class Progress:
         self.applied_mark = NEVER
         self.newest = NEVER  # event time: the newest reading or watermark
         self.now = NEVER  # wall time of the last `close`
+        self.settled = FAR  # under the event clock, lateness runs out no further than this
 
     def set_members(self, has_members: Bools) -> None:
         """Says which cohorts have members."""
@@ -85,7 +86,8 @@ class Progress:
     @property
     def clock_us(self) -> int:
         """The time by which lateness runs out; never beyond what lagging sources have reached."""
-        return min(self.newest if self.clock == "event" else self.now, self.sources.hold)
+        newest = min(self.newest, self.settled) if self.clock == "event" else self.now
+        return min(newest, self.sources.hold)
 
     @property
     def expired(self) -> int:
@@ -160,7 +162,10 @@ class Progress:
     def expired_ticks(self, tick: Ints, clock: Ints) -> Bools:
         """Whether the lateness of `tick` had run out at `clock`."""
         due = self.spec.epoch_us + tick * self.spec.period_us
-        return np.asarray(due + self.spec.lateness_us <= clock)
+        return np.asarray(due + self.spec.lateness_us <= self._settled(clock))
+
+    def _settled(self, clock: Ints) -> Ints:
+        return np.minimum(clock, self.settled) if self.clock == "event" else clock
 
     def cuts(self, sensor: SensorState, readings: Readings, blind: Bools, clock: Ints) -> Ints:
         """Rows before which a tick may have closed that they matter to; usually none.
@@ -184,7 +189,7 @@ class Progress:
         due = spec.epoch_us + tick * spec.period_us
         cut = readings.tick[order] < tick
         cut |= due > seen + self.silent_us[number, 0]
-        cut |= clock[order] >= due + spec.lateness_us
+        cut |= self._settled(clock)[order] >= due + spec.lateness_us
         if sensor.linear:
             cut |= time < passed
         for channel in sensor.linear:  # its later neighbour may come when the tick was passed

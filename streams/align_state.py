@@ -1,6 +1,6 @@
 """What the aligner remembers: entities, sources, and the readings that wait for their tick."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -119,6 +119,14 @@ class Sources:
         if len(marks) < self.expected.get(topic, 1):
             return NEVER
         return min(marks, default=NEVER)
+
+    def reached(self, topics: Iterable[str]) -> int:
+        """The event time that every partition of `topics` has reached; NEVER before all have one."""
+        wanted = set(topics)
+        found = [int(self.progress[i]) for i, place in enumerate(self.places) if place[0] in wanted]
+        if len(found) < sum(self.expected.get(name, 1) for name in wanted):
+            return NEVER
+        return min(found, default=NEVER)
 
     @property
     def hold(self) -> int:

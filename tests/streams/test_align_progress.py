@@ -118,6 +118,32 @@ def test_a_lagging_source_holds_back_what_it_has_not_reached() -> None:
     assert "late" not in aligner.counters
 
 
+def test_lateness_waits_until_every_partition_of_a_sensor_was_asked() -> None:
+    names = {"line.sensors.one": 2}
+    aligner = Aligner(spec_of(), partitions=names, patient=True, start_tick=1)
+
+    def say(name: str, times: list[int], partition: int, offset: int) -> None:
+        rows = aligner.intern([name] * len(times))
+        places = np.arange(offset, offset + len(times))
+        values = np.ones((len(times), 1))
+        aligner.readings("one", rows, np.array(times) * MS, values, partition, places)
+
+    say("ant", list(range(10, 100, 10)), 0, 0)
+    aligner.settle(0)
+    assert ticks(aligner) == []  # nine ticks ahead, and the other partition was not read
+    say("bee", [9, 19, 28], 1, 0)
+    aligner.settle(0)
+    assert ticks(aligner) == []
+    say("bee", [40], 1, 3)
+    aligner.settle(0)
+    assert ticks(aligner) == [1, 2, 3, 4]  # both were read up to 40 ms
+    assert "late" not in aligner.counters
+    aligner.settle(90 * MS)  # and now it is said that nothing else was there
+    assert ticks(aligner) == [5, 6, 7, 8, 9]
+    say("bee", [50], 1, 4)
+    assert aligner.counters["late"] == 1
+
+
 def test_under_the_wall_clock_lateness_is_real_time() -> None:
     aligner = Aligner(spec_of(), clock="wall")
     read(aligner, [(10, 1.0), (95, 1.0)])
