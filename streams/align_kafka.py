@@ -186,7 +186,7 @@ class _Run:
         return len(messages)
 
     def _settle(self) -> None:
-        """Lets lateness run out as far as was read a while ago: by now every partition was asked."""
+        """Lets lateness run out as far as was read a while ago: every partition was asked since."""
         now, settled = time.monotonic(), NEVER
         if not self.newest or self.aligner.newest_us > self.newest[-1][1]:
             self.newest.append((now, self.aligner.newest_us))

@@ -121,7 +121,7 @@ class Sources:
         return min(marks, default=NEVER)
 
     def reached(self, topics: Iterable[str]) -> int:
-        """The event time that every partition of `topics` has reached; NEVER before all have one."""
+        """The event time that every partition of `topics` reached; NEVER before all have one."""
         wanted = set(topics)
         found = [int(self.progress[i]) for i, place in enumerate(self.places) if place[0] in wanted]
         if len(found) < sum(self.expected.get(name, 1) for name in wanted):
