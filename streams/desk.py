@@ -24,7 +24,7 @@ from streams.tally import Tally
 _log = structlog.get_logger(__name__)
 Clock = Literal["event", "wall"]
 VALID_TICKS = 2  # one lost frame does not send an actuator to its local fallback
-CONFIRM_S = 20.0  # after which the broker is given up
+CONFIRM_S = 120.0  # after which the broker is given up; a restart of it takes far less
 RESERVE_US = 1_500  # for gate, encoding and sending, after planning
 MAX_IN_FLIGHT = 64  # frames decided but not yet acknowledged
 # Kafka takes records of 1 MB, and a key frame holds the row and about as much again.

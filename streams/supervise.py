@@ -14,6 +14,11 @@ from typing import Any
 
 STOP_SECONDS = 15.0  # after which a process that does not heed SIGTERM is killed
 CRASHES = 5  # restarts of one process before the whole run is given up
+STATUS_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: what happened may not happen again
+
+
+class TryAgain(RuntimeError):
+    """Ends a process with status 75: nothing is lost or misconfigured, start it again."""
 
 
 class ProcessFailed(RuntimeError):
@@ -121,7 +126,8 @@ class Supervisor:
             if status in (None, 0):
                 continue
             process.restarts += 1
-            if process.restarts > CRASHES or status == 2:
+            # Status 2 is for people to mend, but a broker that is away looks like that as well.
+            if process.restarts > CRASHES or (status == 2 and process.restarts == 1):
                 raise ProcessFailed(
                     f"{process.name} ended with status {status}; the end of {process.log}:\n"
                     f"{process.tail()}"

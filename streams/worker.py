@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from streams.bundles import ReleaseWatch, Shelf
 from streams.decide import decide
 from streams.desk import Clock, Desk, Options
 from streams.publish import Publisher
+from streams.supervise import TryAgain
 
 _log = structlog.get_logger(__name__)
 WATCHDOG_S = 15.0
@@ -34,7 +35,11 @@ STOP_S = 10.0
 
 
 class WorkerError(RuntimeError):
-    """The worker had to stop: what happened, and what helps. The process ends with status 2."""
+    """The worker had to stop: what happened, and what helps."""
+
+
+class WorkerStalled(WorkerError, TryAgain):
+    """The worker cannot go on, but a new start would: it goes on from its beliefs."""
 
 
 def run_worker(
@@ -65,7 +70,8 @@ def run_worker(
         max_deadline_us: plans for less than the spec's deadline.
 
     Raises:
-        WorkerError: Kafka did not confirm, Faust crashed, or commits stopped; says what helps.
+        WorkerStalled: Kafka did not confirm, Faust crashed, or commits stopped.
+        WorkerError: no broker answers, the folder or the id is taken; says what helps.
     """
     # Threads wait for the interpreter's lock for this long: 5 ms would be a third of a round trip.
     sys.setswitchinterval(0.0005)
@@ -154,46 +160,54 @@ async def _until(worker: WorkerApp, desk: Desk, stop: threading.Event) -> None:
     while not stop.is_set():
         await asyncio.sleep(CHECK_S)
         if desk.failure is not None:
-            raise WorkerError(
+            raise WorkerStalled(
                 f"{desk.failure}: the frames in flight are not acknowledged and will be read "
                 "again; check the broker, then start the worker again"
             ) from desk.failure
         if worker.app.crashed:
-            raise WorkerError(_crash(worker.app)) from worker.app._crash_reason
+            raise _crash(worker.app) from worker.app._crash_reason
         dog.look(desk.tally.frames, _committed(worker.app))
 
 
-def _crash(app: Any) -> str:
+def _crash(app: Any) -> WorkerError:
     reason = app._crash_reason
     if isinstance(reason, faust.exceptions.ConsistencyError):
-        return (
+        return WorkerError(
             f"{app.conf.datadir} holds beliefs that the broker's changelog does not know: it was "
             "made with another broker, or the topic was deleted. Remove that folder; what the "
             "changelog holds is recovered from it"
         )
-    return f"Faust stopped: {reason!r}; start the worker again"
+    return WorkerStalled(f"Faust stopped: {reason!r}; start the worker again")
 
 
 class Watchdog:
     """Committed offsets must advance while frames are acknowledged.
 
     After a rebalance Faust may hold a gap in its acknowledgements, and then never commits again.
+    Only time in which frames are acknowledged counts: while the broker is away, nothing can be.
     """
 
-    def __init__(self, patience_s: float = WATCHDOG_S) -> None:
-        self._patience_s = patience_s
-        self._seen: tuple[int, int] = (0, 0)
-        self._since = time.monotonic()
+    def __init__(
+        self, patience_s: float = WATCHDOG_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._patience_s, self._clock = patience_s, clock
+        self._frames = self._committed = self._before = 0
+        self._looked = clock()
+        self.stalled_s = 0.0
 
     def look(self, frames: int, committed: int) -> None:
-        """Raises `WorkerError` when frames went by for long, and nothing was committed."""
-        before, at = self._seen
-        if committed != at or frames == before:
-            self._seen, self._since = (frames, committed), time.monotonic()
-        elif time.monotonic() - self._since > self._patience_s:
-            raise WorkerError(
-                f"{frames - before} frames were acknowledged in {self._patience_s:g} s, but no "
-                "offset was committed; start the worker again, it goes on from its beliefs"
+        """Raises `WorkerStalled` when frames went by for long, and nothing was committed."""
+        now = self._clock()
+        passed, self._looked = min(now - self._looked, 1.0), now
+        if committed != self._committed:
+            self._committed, self._before, self.stalled_s = committed, frames, 0.0
+        elif frames != self._frames:
+            self.stalled_s += passed
+        self._frames = frames
+        if self.stalled_s > self._patience_s:
+            raise WorkerStalled(
+                f"{frames - self._before} frames were acknowledged in {self._patience_s:g} s, but "
+                "no offset was committed; start the worker again, it goes on from its beliefs"
             )
 
 

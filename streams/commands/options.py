@@ -11,11 +11,14 @@ from typing import Annotated, Any
 
 import structlog
 import typer
+from confluent_kafka import KafkaException
 from rich.console import Console
+from rich.text import Text
 
-from infra.broker import Broker, BrokerError, home_folder, start
-from infra.kafka import KafkaSetupError, parse_extra
-from schemas.system import SpecError, SystemSpec, load_spec
+from infra.broker import Broker, home_folder, start
+from infra.kafka import parse_extra
+from schemas.system import SystemSpec, load_spec
+from streams.supervise import STATUS_AGAIN, TryAgain
 
 console = Console(stderr=True)
 
@@ -106,13 +109,21 @@ def _plain(value: Any) -> Any:
 
 @contextlib.contextmanager
 def errors() -> Iterator[None]:
-    """Turn the errors that a user can mend into one message and exit status 2."""
+    """Turn the errors that a user can mend into one message and exit status 2.
+
+    What a new start mends ends with status 75 instead, which a supervisor may act upon.
+    """
     try:
         yield
-    except (SpecError, BrokerError, KafkaSetupError, OSError, ValueError, RuntimeError) as error:
-        text = str(error) or type(error).__name__
-        console.print(f"[bold red]error[/] {text}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
+    except (OSError, ValueError, RuntimeError, KafkaException) as error:
+        console.print(Text.assemble(("error ", "bold red"), _plainly(error)), soft_wrap=True)
+        raise typer.Exit(STATUS_AGAIN if isinstance(error, TryAgain) else 2) from error
+
+
+def _plainly(error: Exception) -> str:
+    if isinstance(error, KafkaException) and error.args and hasattr(error.args[0], "str"):
+        return f"Kafka: {error.args[0].str()}. Is the broker up? Try again when it is."
+    return str(error) or type(error).__name__
 
 
 @contextlib.contextmanager

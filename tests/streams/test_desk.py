@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from streams.bundles import Shelf
 from streams.decide import step
 from streams.desk import CohortError, Desk, Options, Turns
 from streams.publish import DeliveryError, Record
+from streams.supervise import TryAgain
 from streams.tally import Tally, percentiles
 from streams.worker import Watchdog, WorkerError
 from tests.planner.worlds import make_frame
@@ -200,16 +202,41 @@ def test_percentiles_of_nothing_and_of_a_hundred() -> None:
     assert percentiles(list(range(101)), 2.0)["p99"] == 198.0
 
 
+class Clock:
+    """Seconds, as a test sets them."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def stalled(looks: Sequence[tuple[float, int, int]]) -> float:
+    """What a watchdog of 15 s patience, shown (seconds, frames, committed), has counted at last."""
+    clock = Clock()
+    dog = Watchdog(15.0, clock)
+    for clock.now, frames, committed in looks:
+        dog.look(frames, committed)
+    return dog.stalled_s
+
+
 def test_the_watchdog_barks_when_frames_go_by_and_nothing_is_committed() -> None:
-    dog = Watchdog(patience_s=0.0)
-    dog.look(0, 0)
-    time.sleep(0.001)
-    with pytest.raises(WorkerError, match="5 frames were acknowledged"):
-        dog.look(5, 0)
+    flow = [(0.1 * i, i, 7) for i in range(400)]
+    assert stalled(flow[:100]) == pytest.approx(9.9)
+    with pytest.raises(WorkerError, match="frames were acknowledged") as caught:
+        stalled(flow)
+    assert isinstance(caught.value, TryAgain), "a new start mends it"
 
 
 def test_the_watchdog_is_calm_while_commits_advance_or_nothing_happens() -> None:
-    dog = Watchdog(patience_s=0.0)
-    for frames, committed in ((0, 0), (5, 5), (9, 7), (9, 9), (9, 9), (9, 9)):
-        dog.look(frames, committed)
-        time.sleep(0.001)
+    assert stalled([(0.1 * i, i, i // 20) for i in range(400)]) <= 2.0
+    assert stalled([(0.0, 5, 5), *((float(i), 6, 5) for i in range(100))]) <= 1.0
+
+
+def test_the_watchdog_lets_a_broker_be_away() -> None:
+    before = [(0.1 * i, i, i) for i in range(50)]
+    away = [(5.0 + 0.1 * i, 51, 49) for i in range(300)]  # two were confirmed, not committed
+    back = [(35.0 + 0.1 * i, 52 + i, 49) for i in range(20)]
+    assert 0.0 < stalled([*before, *away, *back]) < 5.0
+    assert stalled([*before, *away, *back, (38.0, 80, 80)]) == 0.0

@@ -34,6 +34,17 @@ def test_a_process_that_refuses_its_arguments_is_an_error_with_its_log(tmp_path:
             supervisor.check()
 
 
+def test_what_failed_in_its_second_life_is_tried_again(tmp_path: Path) -> None:
+    # It had worked: so the broker is away, rather than an argument wrong.
+    with Supervisor(tmp_path) as supervisor:
+        process = supervisor.start("sink", "sink", str(tmp_path / "no.yaml"))
+        process.restarts = 1
+        assert process.wait(60) == 2
+        supervisor.check()
+        assert process.poll() is None
+        assert process.restarts == 2
+
+
 def test_what_was_killed_is_started_again_and_stopped_at_the_end(tmp_path: Path) -> None:
     with Supervisor(tmp_path) as supervisor:
         process = supervisor.start("broker", "broker", "status", "--help")
