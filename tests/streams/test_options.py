@@ -1,0 +1,31 @@
+"""How errors end a command: a plain line, and a status that people and supervisors can tell."""
+
+import pytest
+import typer
+from confluent_kafka import KafkaError, KafkaException
+
+from streams.commands.options import errors
+from streams.supervise import TryAgain
+
+
+def end_of(error: Exception) -> int:
+    with pytest.raises(typer.Exit) as caught, errors():
+        raise error
+    return caught.value.exit_code
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (ValueError("spec.yaml:3: field [actions]: unknown"), 2, "field [actions]: unknown"),
+        (TryAgain("the broker went away"), 75, "the broker went away"),
+        (KafkaException(KafkaError(KafkaError._TRANSPORT)), 2, "Is the broker up?"),
+    ],
+)
+def test_an_error_is_one_line_and_a_status(
+    error: Exception, status: int, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert end_of(error) == status
+    said = capsys.readouterr().err
+    assert text in said
+    assert said.count("\n") == 1
