@@ -63,11 +63,13 @@ class Start:
     applied  [E,A] value in force, NaN where unknown
     guesses  [E,G,T,A] sequences to begin with; the last guess is where the search is centred,
              the ones before are its rivals: the actor's, the fallback's, …
+    issued   [E,A] where the first action is decided already: every sequence begins with it
     """
 
     rows: Index
     applied: F64
     guesses: F64
+    issued: F64 | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Cem:
         self._spec, self._imagination, self._tier = spec, imagination, tier
         self._start, self._noise = start, noise
         self._iteration = 0
-        self._guesses = executable(spec, start.applied, start.guesses)
+        self._guesses = self._executable(start.guesses)
         self._mean = self._guesses[:, -1]
         self._first = first_spread(spec, start.applied, tier.horizon)
         self._spread = self._first
@@ -120,13 +122,19 @@ class Cem:
 
     def act_now(self) -> Answer:
         """The best of mean, top elite and last guesses, judged by all members; ties: the first."""
-        mean = executable(self._spec, self._start.applied, self._mean[:, None])
+        mean = self._executable(self._mean[:, None])
         rivals = self._guesses[:, -2 if self._wide else -1 :]
         finalists = np.concatenate([mean, self._elites[:, :1], rivals], axis=1)
         noise = self._noise.transitions()
         noise = noise[:, :2] if self._wide else np.zeros_like(noise[:, :1])
         verdict = self._imagination.under_all(self._start.rows, finalists, noise)
         return self._answer(finalists, rivals.shape[1], verdict)
+
+    def _executable(self, sequences: F64) -> F64:
+        if self._start.issued is not None:
+            sequences = sequences.copy()
+            sequences[:, :, 0] = self._start.issued[:, None]
+        return executable(self._spec, self._start.applied, sequences)
 
     @property
     def _wide(self) -> bool:
@@ -144,7 +152,7 @@ class Cem:
         else:
             front = self._elites[:, : max(1, int(KEPT * tier.elite_count))]
         samples += self._mean[:, None]
-        samples = executable(self._spec, self._start.applied, samples)
+        samples = self._executable(samples)
         fits = min(front.shape[1], tier.candidates)
         samples[:, :fits] = front[:, :fits]
         return samples

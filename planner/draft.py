@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.budget import Spent
-from planner.cem import Answer
+from planner.cem import Answer, Start
 from planner.fallback import fallback
 from planner.imagine import QUANTILES, Imagination
 from planner.memory import PlannerMemory
@@ -61,14 +61,17 @@ class Plan:
 
 
 class Draft:
-    """The arrays of `Plan`, filled in as answers come; it starts with the fallback's."""
+    """The arrays of `Plan`, filled in as answers come; it starts with the fallback's.
 
-    def __init__(self, spec: SystemSpec, frame: Frame, memory: PlannerMemory) -> None:
+    issued   [E,A] the actions of this tick, where they are out already: what is planned begins
+             with them, for the ticks after.
+    """
+
+    def __init__(self, spec: SystemSpec, frame: Frame, memory: PlannerMemory, action: F64) -> None:
         entities, columns = len(frame.entities), len(spec.columns)
-        self.spec, self.frame = spec, frame
-        action, state = fallback(spec, frame, memory.fallback)
-        self.fallback: F64 = action
-        self.memory = replace(memory, fallback=state)
+        self.spec, self.frame, self.memory = spec, frame, memory
+        self.fallback = action
+        self.issued: F64 | None = None
         self.proposal = action.copy()
         self.mode = np.full(entities, Mode.FALLBACK, dtype=np.uint8)
         self.actor: F64 | None = None
@@ -82,7 +85,18 @@ class Draft:
         self.iterations = np.zeros(entities, dtype=np.uint16)
         self.spent = Spent()
 
-    def guesses(self, rows: Index, horizon: int) -> F64:
+    @classmethod
+    def begin(cls, spec: SystemSpec, frame: Frame, memory: PlannerMemory) -> Draft:
+        """The draft of a frame that nothing is decided about."""
+        action, state = fallback(spec, frame, memory.fallback)
+        return cls(spec, frame, replace(memory, fallback=state), action)
+
+    def start(self, rows: Index, horizon: int) -> Start:
+        """What the search for `rows` starts from."""
+        issued = None if self.issued is None else self.issued[rows]
+        return Start(rows, self.frame.applied[rows], self._guesses(rows, horizon), issued)
+
+    def _guesses(self, rows: Index, horizon: int) -> F64:
         """[E,G,T,A] sequences to start from; the one the search is centred on is the last."""
         applied = np.where(np.isnan(self.frame.applied), self.fallback, self.frame.applied)
         held = [applied, self.fallback] + ([] if self.actor is None else [self.actor])

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from planner import schedule
-from planner.budget import Budget, Sizing
-from planner.cem import Answer, Cem, Start
+from planner.budget import Budget, Sizing, Spent
+from planner.cem import Answer, Cem
 from planner.draft import Draft, Plan
 from planner.draws import CLOSING, Draws, pairs
 from planner.imagine import Imagination
@@ -32,6 +32,10 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
+
+
+AHEAD = 128
+"""Added to the numbers of tiers in the noise streams of planning ahead."""
 
 
 class Planner(Protocol):
@@ -69,11 +73,10 @@ def plan(
         seed: of the noise, with the frame's cohort and tick.
         believed: [E] False where a belief was rebuilt at this tick and is not planned on.
     """
-    draft = Draft(spec, frame, memory)
+    draft = Draft.begin(spec, frame, memory)
     if bundle is None or posterior is None or not len(frame.entities):
         return draft.plan()
-    sound = np.isfinite(posterior.h).all(axis=1) & np.isfinite(posterior.mean).all(axis=1)
-    trusted = np.asarray(sound if believed is None else sound & believed)
+    trusted = _trusted(posterior, believed)
     draft.memory = draft.memory.forget_plans(~trusted)
     draft.actor = actor(spec, bundle, posterior)
     imagination = Imagination(spec, bundle, posterior, frame.tick)
@@ -84,6 +87,41 @@ def plan(
     draft.choose(trusted, calm)
     draft.expect(imagination, pairs(key, CLOSING, (2, 2, bundle.latent)))
     return draft.plan()
+
+
+def plan_ahead(
+    spec: SystemSpec,
+    bundle: Bundle,
+    posterior: Posterior,
+    frame: Frame,
+    made: Plan,
+    issued: F64,
+    budget: Budget,
+    seed: int,
+    *,
+    believed: Mask | None = None,
+) -> tuple[PlannerMemory, Spent]:
+    """Plans for the ticks after this one, when its actions `issued` [E,A] are out.
+
+    Nobody waits for it: the next frame finds young plans to follow, and answers at once (as the
+    preparation phase of Diehl et al. 2005, the real-time iteration scheme). Other arguments as for
+    `plan`; `made` is its answer, with the gate's verdict in the memory. Entities that were given
+    no finite action are left out.
+    """
+    draft = Draft(spec, frame, made.memory, made.fallback)
+    draft.issued = issued
+    draft.actor = actor(spec, bundle, posterior)
+    imagination = Imagination(spec, bundle, posterior, frame.tick)
+    trusted = _trusted(posterior, believed) & np.isfinite(issued).all(axis=1)
+    key = (seed, frame.cohort, frame.tick)
+    innovation = posterior.innovation.astype(np.float64)
+    _improve(draft, imagination, bundle, innovation, trusted, budget, key)
+    return draft.memory, draft.spent
+
+
+def _trusted(posterior: Posterior, believed: Mask | None) -> Mask:
+    sound = np.isfinite(posterior.h).all(axis=1) & np.isfinite(posterior.mean).all(axis=1)
+    return np.asarray(sound if believed is None else sound & believed)
 
 
 def _improve(
@@ -100,7 +138,8 @@ def _improve(
     urgency = schedule.need(spec, draft.memory, innovation, bundle.innovation_band, frame.tick)
     order = schedule.ranked(urgency, schedule.plannable(frame, believed))
     for number, tier in enumerate(schedule.tiers(spec, frame.header.control.budget)):
-        draws = Draws(key, number, tier, len(spec.action_columns), bundle.latent)
+        stream = number + (0 if draft.issued is None else AHEAD)
+        draws = Draws(key, stream, tier, len(spec.action_columns), bundle.latent)
         taken = 0
         while taken < len(order):
             group = len(draft.spent.tiers)
@@ -108,7 +147,7 @@ def _improve(
             work = len(rows) * tier.candidates * tier.horizon
             if not budget.more(group, 0, work):
                 return
-            start = Start(rows, frame.applied[rows], draft.guesses(rows, tier.horizon))
+            start = draft.start(rows, tier.horizon)
             planner: Planner = Cem(spec, imagination, tier, start, draws)
             planner.improve()
             done = 1

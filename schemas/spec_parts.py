@@ -190,9 +190,14 @@ class Tier(Part):
 
 
 class BudgetSpec(Part):
-    """The deadline of a frame and the tiers to spend it on, shallow to deep."""
+    """The deadline of a frame and the tiers to spend it on, shallow to deep.
+
+    `ahead`: how long to go on planning when a frame's actions are out and nobody waits, for the
+    ticks to come; less than a tick.
+    """
 
     deadline_us: Duration = Field(default=20_000, alias="deadline", validate_default=False)
+    ahead_us: Duration | None = Field(default=None, alias="ahead")
     tiers: dict[Name, Tier] = Field(min_length=1)
 
 

@@ -28,6 +28,7 @@ from streams.topic_io import (
     read_to_end,
     send,
 )
+from streams.warm import warm_frames
 
 Clock = Literal["event", "wall"]
 _MOST: Final = 10_000  # records taken at once
@@ -102,6 +103,8 @@ class _Run:
         )
         # Gapless: where a frame cannot be delivered, none after it is, so a restart makes it anew.
         self.producer = make_producer(bootstrap, {**_GAPLESS, **(extra or {})})
+        self.producer.list_topics(self.frames_topic, timeout=TIMEOUT_S)
+        warm_frames(spec)  # the first tick is not kept waiting
         last = last_frames(spec, bootstrap, extra)
         names = topics_read(spec)
         self.bounds = {

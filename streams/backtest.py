@@ -28,7 +28,7 @@ from schemas.topics import topic
 from schemas.trajectories import Decisions, log_table
 from streams.align import Aligner
 from streams.belief import Row
-from streams.decide import step
+from streams.decide import prepare, respond
 from streams.plant_log import RewardMeter, TickTable
 
 F64 = npt.NDArray[np.float64]
@@ -39,25 +39,31 @@ FLUSH_ROWS: Final = 200_000  # of the trajectory log, kept in memory before a fi
 
 @dataclass(frozen=True)
 class Policy:
-    """Who decides in a backtest: a spec (perhaps with exploration), a bundle or none, a budget."""
+    """Who decides in a backtest: a spec (perhaps with exploration), a bundle or none, budgets."""
 
     spec: SystemSpec
     bundle: Bundle | None
     budget: MakeBudget
+    ahead: MakeBudget | None = None
 
 
 def policies(spec: SystemSpec, bundle: Bundle | None) -> dict[str, Policy]:
-    """planner (as live, under the spec's deadline), actor alone, fallback alone."""
+    """planner (as live, in the spec's time), actor alone, fallback alone."""
     cost = Cost()
 
-    def live() -> Budget:
-        return WallBudget(spec.deadline_us, time.monotonic_ns(), cost)
+    def live(allowed_us: int) -> Budget:
+        return WallBudget(allowed_us, time.monotonic_ns(), cost)
 
     nothing = partial(FreeBudget, 0)
     found = {"fallback": Policy(spec, None, nothing)}
     if bundle is not None:
         found = {
-            "planner": Policy(spec, bundle, live),
+            "planner": Policy(
+                spec,
+                bundle,
+                partial(live, spec.deadline_us),
+                partial(live, spec.budget.ahead_us) if spec.budget.ahead_us else None,
+            ),
             "actor": Policy(spec, bundle, nothing),
         } | found
     return found
@@ -180,9 +186,10 @@ class _Loop:
 
     def _decide(self, frame: Frame) -> None:
         policy = self.policy
-        row, decided = step(
-            policy.spec, policy.bundle, self.rows.get(frame.cohort), frame, policy.budget()
-        )
+        row = self.rows.get(frame.cohort)
+        answer = respond(policy.spec, policy.bundle, row, frame, policy.budget())
+        ahead = None if policy.ahead is None else policy.ahead()
+        row, decided = prepare(policy.spec, frame, answer, ahead)
         self.rows[frame.cohort] = row
         self.frames += 1
         self.decisions += len(frame.entities)

@@ -78,6 +78,13 @@ class Row:
             content.update(np.ascontiguousarray(array).data)
         return content.hexdigest()
 
+    @property
+    def nbytes(self) -> int:
+        """About as many bytes as `encode_row` makes of it."""
+        floats = (self.hidden, self.mean, self.std, self.innovation)
+        parts = sum(array.nbytes for array in (*floats, *self.memory.values()))
+        return parts + sum(map(len, self.entities)) + 5 * len(self.entities)
+
     def carry(self, entities: tuple[str, ...]) -> tuple["Row", npt.NDArray[np.bool_]]:
         """The row for other `entities`, in their order, and which of them [E] it knows.
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ from planner.draft import Plan
 from planner.explore import explore
 from planner.gate import Gated, gate
 from planner.memory import PlannerMemory
-from planner.plan import plan
-from planner.session import Bundle
+from planner.plan import plan, plan_ahead
+from planner.session import Bundle, Posterior
 from schemas.codes import Flag, Reason
 from schemas.frames import Frame
 from schemas.system import SystemSpec
@@ -27,11 +27,27 @@ _NO_VERDICT = np.uint32(~(Reason.LATE | Reason.ROUNDED) & 0xFFFFFFFF)
 _OUT_OF_TIME = FreeBudget(0)
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What is decided about a frame, and what planning ahead goes on from.
+
+    row: the belief after the frame, with the planner's memory as of now;  posterior: None without a
+    model;  believed [E]: whose belief is planned on;  made: the plan, with the gate's verdict.
+    """
+
+    row: Row
+    decisions: Decisions
+    bundle: Bundle | None
+    posterior: Posterior | None
+    believed: npt.NDArray[np.bool_]
+    made: Plan
+
+
 async def decide(stream: Any, desk: Desk) -> None:
     """Decides every frame of a Faust stream, in order, whatever happens to one of them.
 
-    What leaves here is on its way only: `desk.publish` has actions, trajectory and belief row
-    confirmed one after the other before it acknowledges the frame, while the next one is decided.
+    What leaves here is on its way only: `desk` has actions, trajectory and belief row confirmed one
+    after the other before it acknowledges the frame, while the next one is decided.
     """
     async for event in stream.noack().events():
         began_ns = time.monotonic_ns()
@@ -43,11 +59,13 @@ async def decide(stream: Any, desk: Desk) -> None:
                 continue
             bundle, budget = desk.bundle(frame), desk.budget(frame)
             try:
-                row, decisions = step(desk.spec, bundle, row, frame, budget)
+                answer = respond(desk.spec, bundle, row, frame, budget)
             except Exception as error:  # a model that fails leaves nobody without an answer
                 await desk.report(event, error)
-                row, decisions = step(desk.spec, None, row, frame, budget)
-            await desk.publish(event, frame, row, decisions, began_ns)
+                answer = respond(desk.spec, None, row, frame, budget)
+            acted = await desk.act(frame, answer.row, answer.decisions, began_ns)
+            row, decisions = prepare(desk.spec, frame, answer, desk.ahead(frame))
+            await desk.publish(event, frame, row, decisions, acted)
         except Exception as error:  # Faust would acknowledge the event and restart the agent
             await desk.reject(event, error)
 
@@ -58,7 +76,12 @@ def is_repeated(row: Row | None, frame: Frame) -> bool:
 
 
 def step(
-    spec: SystemSpec, bundle: Bundle | None, row: Row | None, frame: Frame, budget: Budget | None
+    spec: SystemSpec,
+    bundle: Bundle | None,
+    row: Row | None,
+    frame: Frame,
+    budget: Budget | None,
+    ahead: Budget | None = None,
 ) -> tuple[Row, Decisions]:
     """What is believed after `frame`, and what is done about it. Pure: no Kafka, clock, or state.
 
@@ -68,7 +91,15 @@ def step(
         row: the cohort's row after its last frame; None for the first.
         frame: one cohort at one tick.
         budget: what planning may cost; None: the frame is too late to be planned on.
+        ahead: what planning for the ticks after this one may cost; None: it is not done.
     """
+    return prepare(spec, frame, respond(spec, bundle, row, frame, budget), ahead)
+
+
+def respond(
+    spec: SystemSpec, bundle: Bundle | None, row: Row | None, frame: Frame, budget: Budget | None
+) -> Answer:
+    """The first half of `step`, which somebody waits for: all that is decided about `frame`."""
     if bundle is not None and not (frame.entities and _fits(spec, bundle)):
         bundle = None
     count, late = len(frame.entities), budget is None
@@ -93,9 +124,34 @@ def step(
         model=bundle is not None,
         late=late,
     )
-    memory = made.memory.after_gate((gated.reasons & _NO_VERDICT) != 0)
-    after = replace(after, memory=memory.arrays())
-    return after, _decisions(spec, frame, after, made, gated, late)
+    made = replace(made, memory=made.memory.after_gate((gated.reasons & _NO_VERDICT) != 0))
+    after = replace(after, memory=made.memory.arrays())
+    decisions = _decisions(spec, frame, after, made, gated, late)
+    return Answer(after, decisions, bundle, posterior, believed, made)
+
+
+def prepare(
+    spec: SystemSpec, frame: Frame, answer: Answer, budget: Budget | None
+) -> tuple[Row, Decisions]:
+    """The second half of `step`: plans for the ticks to come, into the row's planner memory."""
+    bundle, posterior, decisions = answer.bundle, answer.posterior, answer.decisions
+    if bundle is None or posterior is None or budget is None:
+        return answer.row, decisions
+    memory, spent = plan_ahead(
+        spec,
+        bundle,
+        posterior,
+        frame,
+        answer.made,
+        decisions.action,
+        budget,
+        seed_of(bundle),
+        believed=answer.believed,
+    )
+    if not spent.sizes:
+        return answer.row, decisions
+    decisions = replace(decisions, spent={**decisions.spent, "ahead": spent.as_dict()})
+    return replace(answer.row, memory=memory.arrays()), decisions
 
 
 def seed_of(bundle: Bundle | None) -> int:
@@ -103,9 +159,11 @@ def seed_of(bundle: Bundle | None) -> int:
     return 0 if bundle is None else int(bundle.digest[:15], 16)
 
 
-def recorded(spent: Mapping[str, Any]) -> Budget | None:
-    """The budget for a pinned replay of a frame whose decisions hold `spent`; see `step`."""
-    return None if spent.get("late") else RecordedBudget(Spent.from_dict(dict(spent)))
+def recorded(spent: Mapping[str, Any]) -> tuple[Budget | None, Budget | None]:
+    """`budget` and `ahead` for a pinned replay of a frame whose decisions hold `spent`."""
+    now = None if spent.get("late") else RecordedBudget(Spent.from_dict(spent))
+    ahead = spent.get("ahead")
+    return now, None if ahead is None else RecordedBudget(Spent.from_dict(ahead))
 
 
 def _fits(spec: SystemSpec, bundle: Bundle) -> bool:

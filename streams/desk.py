@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import structlog
 
@@ -79,6 +79,17 @@ class Turns:
         self._done += 1
         return max(0, share)
 
+    def all_taken(self, cohorts: int) -> bool:
+        """Whether each of `cohorts` has had its turn at this tick."""
+        return self._done >= cohorts
+
+
+class Acted(NamedTuple):
+    """A frame's actions, on their way: when the broker has them, and how long they took."""
+
+    confirmed: "asyncio.Future[int]"
+    seconds: float
+
 
 class Desk:
     """One worker's surroundings. All methods run in the event loop; none blocks but `bundle`.
@@ -106,6 +117,11 @@ class Desk:
         self.failure: BaseException | None = None
         self._partitions = {t.kind: t.partitions for t in topics_of(spec)}
 
+    def rehearse(self, frame: Frame, row: Row, decisions: Decisions) -> None:
+        """Does all that sending a frame's decisions takes, but for sending them."""
+        self._actions(frame, decisions)
+        self._trajectory(frame, decisions, encode_row(row), 0.0)
+
     # in
 
     def open(self, event: Any) -> Frame:
@@ -132,6 +148,10 @@ class Desk:
     def bundle(self, frame: Frame) -> Bundle | None:
         """The released bundle as of the frame's tick; waits for one that is not loaded yet."""
         return self._shelf.get(frame.header.control.bundle)
+
+    def trial_budget(self) -> Budget:
+        """All the time that the spec allows, for a frame that nobody waits for."""
+        return WallBudget(self.spec.deadline_us, time.monotonic_ns(), self._cost)
 
     def budget(self, frame: Frame) -> Budget | None:
         """The time to plan `frame`; None where it is too old to be planned on."""
@@ -170,28 +190,49 @@ class Desk:
 
     # out
 
-    async def publish(
-        self, event: Any, frame: Frame, row: Row, decisions: Decisions, began_ns: int
-    ) -> None:
-        """Sends actions and trajectory, and leaves the rest of the frame's way to a task.
+    async def act(self, frame: Frame, row: Row, decisions: Decisions, began_ns: int) -> Acted:
+        """Sends the actions, before all else: somebody waits for these.
 
         Raises `CohortError` where the belief row is more than Kafka would take.
         """
-        row = replace(row, offset=event.message.offset)
-        packed = encode_row(row)
-        if len(packed) > ROW_BYTES:
+        if row.nbytes > ROW_BYTES:
             raise CohortError(
                 f"cohort {frame.cohort}: the beliefs of {len(row.entities)} entities take "
-                f"{len(packed)} bytes, more than {ROW_BYTES}: raise `cohorts` in the spec"
+                f"{row.nbytes} bytes, more than {ROW_BYTES}: raise `cohorts` in the spec"
             )
         await self._slots.acquire()
         try:
             actions = [] if self.options.shadow else self._actions(frame, decisions)
-            sent = [self._publisher.send(actions)]  # before all else: somebody waits for these
-            seconds = (time.monotonic_ns() - began_ns) / 1e9
-            self.tally.decided(decisions, seconds)
-            log = self._trajectory(frame, decisions, packed, seconds)
-            sent.append(self._publisher.send([log]))
+            confirmed = self._publisher.send(actions)
+        except BaseException:
+            self._slots.release()
+            raise
+        seconds = (time.monotonic_ns() - began_ns) / 1e9
+        self.tally.decided(decisions, seconds)
+        return Acted(confirmed, seconds)
+
+    def ahead(self, frame: Frame) -> Budget | None:
+        """The time to plan for the ticks after `frame`, once every cohort has its answer.
+
+        What is planned for the last cohort of a tick would keep the others waiting.
+        """
+        allowed = self.spec.budget.ahead_us or 0
+        if self.options.clock == "wall":  # the next frame is not kept waiting either
+            next_us = frame.header.time_us + self.spec.period_us
+            allowed = min(allowed, next_us - time.time_ns() // 1_000)
+        if allowed <= 0 or not self._turns.all_taken(len(self._rows)):
+            return None
+        return WallBudget(allowed, time.monotonic_ns(), self._cost)
+
+    async def publish(
+        self, event: Any, frame: Frame, row: Row, decisions: Decisions, acted: Acted
+    ) -> None:
+        """Sends the trajectory, and leaves the rest of the frame's way to a task."""
+        row = replace(row, offset=event.message.offset)
+        packed = encode_row(row)
+        try:
+            log = self._trajectory(frame, decisions, packed, acted.seconds)
+            sent = [acted.confirmed, self._publisher.send([log])]
         except BaseException:
             self._slots.release()
             raise

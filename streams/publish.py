@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -119,6 +119,11 @@ class Publisher:
                 future.set_exception(DeliveryError(f"{topic}: {error}"))
                 break
         return future
+
+    def connect(self, topics: Iterable[str]) -> None:
+        """Learns where `topics` are, so that the first records find their way at once."""
+        for topic in topics:
+            self._producer.list_topics(topic, timeout=FLUSH_SECONDS)
 
     def close(self) -> int:
         """Waits until everything is delivered; gives the number of records that were not."""

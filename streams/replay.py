@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from planner.budget import Budget, FreeBudget, RecordedBudget, Spent
+from planner.budget import Budget, FreeBudget
 from planner.session import Bundle, Provider, load_bundle
 from schemas.codes import Flag, Mode
 from schemas.frames import Frame, decode_frame
@@ -20,7 +20,7 @@ from schemas.system import SystemSpec
 from schemas.trajectories import Decisions, Trajectory, decode_trajectory, encode_trajectory
 from streams.belief import Row, decode_row
 from streams.bundles import Shelf
-from streams.decide import is_repeated, step
+from streams.decide import is_repeated, recorded, step
 from streams.plant import Stop
 from streams.record import OnProgress, Span
 from streams.recording import Recording
@@ -162,6 +162,7 @@ class _Replay:
                 f"the spec's interface {spec.interface_hash} is not the recording's "
                 f"{source.spec.interface_hash}: what is seen and done must be the same"
             )
+        self.free = (FreeBudget(), FreeBudget() if spec.budget.ahead_us else None)
         self.references: dict[tuple[int, int], bytes] | None = None
         self.kept: list[tuple[int, int, bytes]] = []
         self.counts: Counter[str] = Counter()
@@ -208,8 +209,8 @@ class _Replay:
         if cohort not in self.rows and not self._begin(frame, logged):
             self.counts["lead"] += 1
             return
-        bundle, budget = self._means(frame, logged)
-        row, decisions = step(self.spec, bundle, self.rows[cohort], frame, budget)
+        bundle, budget, ahead = self._means(frame, logged)
+        row, decisions = step(self.spec, bundle, self.rows[cohort], frame, budget, ahead)
         self.rows[cohort] = row
         if self.span.first is None or frame.tick >= self.span.first:
             self._judge(frame, logged, decisions)
@@ -242,19 +243,18 @@ class _Replay:
 
     def _means(
         self, frame: Frame, logged: Trajectory | None
-    ) -> tuple[Bundle | None, Budget | None]:
-        """The bundle and the budget to decide `frame` with."""
+    ) -> tuple[Bundle | None, Budget | None, Budget | None]:
+        """The bundle to decide `frame` with, and the budgets for now and for planning ahead."""
         if self.mode == "pinned":
             assert logged is not None
-            spent = logged.decisions.spent
-            budget = None if spent.get("late") else RecordedBudget(Spent.from_dict(spent))
-            return self._recorded_bundle(logged.decisions.bundle), budget
+            bundle = self._recorded_bundle(logged.decisions.bundle)
+            return bundle, *recorded(logged.decisions.spent)
         if self.only is not None:
             self.bundles.add(self.only.digest)
-            return self.only, FreeBudget()
+            return self.only, *self.free
         found = self.shelf.get(frame.header.control.bundle)
         self.bundles |= {found.digest} if found else set()
-        return found, FreeBudget()
+        return found, *self.free
 
     def _recorded_bundle(self, digest: str) -> Bundle | None:
         if not digest:

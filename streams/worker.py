@@ -20,13 +20,15 @@ from aiokafka.errors import KafkaConnectionError
 
 from planner.session import Provider
 from schemas.system import SystemSpec
-from schemas.topics import worker_group
+from schemas.topics import topic, worker_group
 from streams.app import WorkerApp, make_app
+from streams.belief import Row
 from streams.bundles import ReleaseWatch, Shelf
-from streams.decide import decide
+from streams.decide import decide, step
 from streams.desk import Clock, Desk, Options
 from streams.publish import Publisher
 from streams.supervise import TryAgain
+from streams.warm import warm_frames
 
 _log = structlog.get_logger(__name__)
 WATCHDOG_S = 15.0
@@ -124,6 +126,8 @@ async def _serve(
     publisher = Publisher(bootstrap, extra)
     desk = Desk(spec, worker.beliefs, publisher, shelf, options)
     _wire(worker, desk)
+    _warm_up(desk)
+    publisher.connect(topic(spec, kind) for kind in ("actions", "trajectories", "beliefs"))
     try:
         await worker.app.start()
     except KafkaConnectionError as error:
@@ -141,6 +145,15 @@ async def _serve(
     finally:
         await _end(worker, desk, publisher)
     return {**desk.tally.summary(), "worker": options.worker, "ready_s": round(ready_s, 3)}
+
+
+def _warm_up(desk: Desk) -> None:
+    """Decides made-up frames into the void; what planning costs here is known after it."""
+    row: Row | None = None
+    for frame in warm_frames(desk.spec):
+        bundle, budget = desk.bundle(frame), desk.trial_budget()
+        row, decisions = step(desk.spec, bundle, row, frame, budget, desk.trial_budget())
+        desk.rehearse(frame, row, decisions)
 
 
 def _wire(worker: WorkerApp, desk: Desk) -> None:

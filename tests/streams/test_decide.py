@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from planner.budget import FreeBudget
+from planner.memory import PlannerMemory
 from planner.session import Bundle
 from schemas.codes import Flag, Mode, Reason
 from schemas.frames import ControlView, Frame, decode_frame, encode_frame
@@ -94,10 +95,34 @@ def test_a_replay_spends_what_the_log_says(bundle: Bundle) -> None:
     row = run(bundle, made[:2])[0][-1]
     _, live = step(SPEC, bundle, row, made[2], Twice())
     logged = decode_trajectory(SPEC, encode_trajectory(SPEC, made[2], live)).decisions
-    _, replayed = step(SPEC, bundle, row, made[2], recorded(logged.spent))
+    _, replayed = step(SPEC, bundle, row, made[2], *recorded(logged.spent))
     same(live, replayed)
     _, other = step(SPEC, bundle, row, made[2], FreeBudget(0))
     assert not np.array_equal(other.action, live.action)
+
+
+def test_planning_ahead_changes_no_answer_but_the_next(bundle: Bundle) -> None:
+    made = frames(4)
+    row = run(bundle, made[:2])[0][-1]
+    nothing = FreeBudget(0)
+    idle, answer = step(SPEC, bundle, row, made[2], nothing)
+    busy, same_answer = step(SPEC, bundle, row, made[2], nothing, Twice())
+    np.testing.assert_array_equal(answer.action, same_answer.action)
+    assert idle.digest == busy.digest
+    assert len(same_answer.spent["ahead"]["sizes"]) == 2
+
+    memory = PlannerMemory.from_arrays(busy.memory)
+    prepared = memory.planned_at == made[2].tick
+    assert prepared.all()
+    np.testing.assert_array_equal(memory.sequence[prepared, 0], answer.action[prepared])
+    _, following = step(SPEC, bundle, busy, made[3], nothing)
+    assert (following.mode[prepared] == Mode.FOLLOW).all()
+    np.testing.assert_array_equal(following.proposal[prepared], memory.sequence[prepared, 1])
+
+    logged = decode_trajectory(SPEC, encode_trajectory(SPEC, made[2], same_answer)).decisions
+    again, _ = step(SPEC, bundle, row, made[2], *recorded(logged.spent))
+    for name, array in busy.memory.items():
+        np.testing.assert_array_equal(again.memory[name], array, err_msg=name)
 
 
 def test_the_belief_does_not_depend_on_budget_or_control(bundle: Bundle) -> None:
@@ -127,7 +152,7 @@ def test_late_frames_update_the_belief_and_are_not_planned_on(bundle: Bundle) ->
     assert (late.reasons & Reason.LATE).all()
     assert not (late.mode == Mode.PLAN).any()
     assert (late.tier == -1).all()
-    assert recorded(late.spent) is None
+    assert recorded(late.spent) == (None, None)
     assert np.isfinite(late.action).all()
     assert after.tick == 3
     assert after.digest != row.digest

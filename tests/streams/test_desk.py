@@ -74,7 +74,8 @@ async def publish(desk: Desk, outside: Outside, tick: int) -> None:
     frame = make_frame(SPEC, np.zeros((2, 6)), tick=tick)
     event = outside.event(frame, offset=tick)
     row, decisions = step(SPEC, None, desk.row(event, frame), frame, FreeBudget(0))
-    await desk.publish(event, frame, row, decisions, 0)
+    acted = await desk.act(frame, row, decisions, 0)
+    await desk.publish(event, frame, row, decisions, acted)
 
 
 async def test_order_of_work() -> None:

@@ -258,9 +258,8 @@ def _check_outputs(world: World, made: list[Frame]) -> None:
     for frame in made:
         trajectory = logged.pop((frame.cohort, frame.tick))
         spent = trajectory.decisions.spent
-        budget = recorded(spent)
         bundle = bundles[trajectory.decisions.bundle]
-        row, decisions = step(spec, bundle, last.get(frame.cohort), frame, budget)
+        row, decisions = step(spec, bundle, last.get(frame.cohort), frame, *recorded(spent))
         last[frame.cohort] = row
         assert spent["belief"] == row.digest
         np.testing.assert_array_equal(trajectory.decisions.action, decisions.action)
