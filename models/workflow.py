@@ -1,6 +1,7 @@
 """From trajectories to a bundle in one call: read, train, export, measure, seal."""
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,8 @@ from schemas.system import SystemSpec
 CHECKPOINT = "checkpoint.pt"
 CURVES = "curves.json"
 REPORT = "training.html"
+PROGRESS = "progress.json"
+NOTE_S = 0.5
 
 
 def work_folder(out: Path) -> Path:
@@ -51,11 +54,34 @@ def train_bundle(
     checkpoint = work / CHECKPOINT
     if resume and checkpoint.exists():
         trainer.load(checkpoint)
-    progress = trainer.run(checkpoint, report)
+    progress = trainer.run(checkpoint, _Notes(work / PROGRESS, config.total, report))
     trainer.save(checkpoint)
     (work / CURVES).write_text(json.dumps(progress.curves))
     write_report(work / REPORT, progress.curves, f"{spec.system}: {config.total} updates")
     return _release(spec, dataset, trainer, out, with_actor, command)
+
+
+class _Notes:
+    """Says how far training is in a file, so that another process can show it."""
+
+    def __init__(
+        self, path: Path, total: int, report: Callable[[Progress], None] | None = None
+    ) -> None:
+        self.path, self.total, self.report = path, total, report
+        self._noted = -NOTE_S
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+
+    def __call__(self, progress: Progress) -> None:
+        if self.report is not None:
+            self.report(progress)
+        now = time.monotonic()
+        if now - self._noted < NOTE_S and progress.step < self.total:
+            return
+        self._noted = now
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps({"step": progress.step, "total": self.total}))
+        part.replace(self.path)  # a reader sees a whole note, or the one before
 
 
 def _release(

@@ -1,12 +1,14 @@
 """The demo: a whole system on real topics, watched live, set beside others, written to a report."""
 
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +26,7 @@ from streams.baselines import Split, baselines, gap_closed, split
 from streams.bundles import Shelf
 from streams.comparison import compare_policies
 from streams.monitor import Monitor, Statistics, live_table
-from streams.supervise import Process, ProcessFailed, Supervisor
+from streams.supervise import Process, ProcessFailed, Supervisor, end_with_parent
 
 DATA_FILE: Final = "worldcup98_requests_per_minute.parquet"
 READY_S: Final = 60.0
@@ -176,12 +178,13 @@ class Stage:
             time.sleep(0.1)
         raise ProcessFailed(f"the worker has no partitions after {READY_S:g} s; see its log")
 
-    def start_plant(self, lockstep: bool) -> Process:
-        """The plant, with its own log of every tick."""
+    def start_plant(self, lockstep: bool, pace_file: Path | None = None) -> Process:
+        """The plant, with its own log of every tick; `pace_file` may slow it down meanwhile."""
         scene = self.scene
         arguments = ["plant", str(scene.spec_file), "--seed", str(self.options.seed)]
         arguments += ["--log", str(scene.folder / "ticks.parquet")]
         arguments += ["--lockstep"] if lockstep else []
+        arguments += [] if pace_file is None else ["--pace-file", str(pace_file)]
         arguments += [] if scene.ticks is None else ["--ticks", str(scene.ticks)]
         for name, value in scene.plant.items():
             arguments += ["--option", f"{name}={value}"]
@@ -216,14 +219,20 @@ class Show:
         """Since the loop was started."""
         return time.monotonic() - self.begun
 
-    def until(self, done: Callable[[Statistics], bool], note: str = "") -> None:
-        """Watch, and restart what crashes, until `done` says so."""
+    def say(self, text: str) -> None:
+        """A line that stays on the terminal."""
+        self.console.print(f"[dim]{self.seconds:5.0f} s[/]  {text}", highlight=False)
+
+    def until(
+        self, done: Callable[[Statistics], bool], note: Callable[[], str] = lambda: ""
+    ) -> None:
+        """Watch, and restart what crashes, until `done` says so; `note` is what it waits for."""
         spec = self.stage.scene.spec
-        with Live(console=self.console, refresh_per_second=4) as live:
+        with Live(console=self.console, refresh_per_second=4, transient=True) as live:
             while not done(self.seen):
                 self.monitor.poll(REFRESH_S)
                 self.stage.supervisor.check()
-                live.update(live_table(spec, self.seen, self.total, self.seconds, note))
+                live.update(live_table(spec, self.seen, self.total, self.seconds, note()))
 
     def until_dry(self, plant: Process) -> None:
         """Watch until the plant has ended and nothing that it caused is still on its way."""
@@ -315,13 +324,15 @@ class _Judging:
 
     def __init__(self, scene: Scene, options: DemoOptions, home: Path) -> None:
         self.scene, self.options = scene, options
-        self.pool: ProcessPoolExecutor | None = None
-        self.future: Future[dict[str, dict[str, Any]]] | None = None
+        self.child: SpawnProcess | None = None
         if scene.window is not None and scene.ticks is None:
-            self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_yield)
             given = {k: v for k, v in scene.plant.items() if k != "trace"}
             arguments = (scene.spec, given, scene.window, options.seed, home / "cache")
-            self.future = self.pool.submit(baselines, *arguments)
+            context = get_context("spawn")
+            self.answer, sender = context.Pipe(duplex=False)
+            self.child = context.Process(target=_judge, args=(sender, *arguments), daemon=True)
+            self.child.start()
+            sender.close()
 
     def verdict(self, take: Take) -> dict[str, Any]:
         """What the result says of others: baselines and the gap, or other policies' returns."""
@@ -336,20 +347,27 @@ class _Judging:
             )
             return {"reached": score["reached"], "returns": others}
         verdict = {name: score[name] for name in ("cost", "cost_ratio", "slo", "flips")}
-        if self.future is None:
+        if self.child is None:
             return verdict
-        others = self.future.result()
+        try:
+            others = self.answer.recv()
+        except EOFError:
+            raise RuntimeError("the baselines' process ended early; see above") from None
         return {**verdict, "baselines": others, "gap_closed": gap_closed(score, others)}
 
     def close(self) -> None:
         """Stop what is still computing."""
-        if self.pool is not None:
-            self.pool.shutdown(wait=False, cancel_futures=True)
+        if self.child is not None:
+            self.child.terminate()
+            self.child.join()
 
 
-def _yield() -> None:
-    """Only the time that the stream leaves over."""
+def _judge(sender: "Connection[Any, Any]", *arguments: Any) -> None:
+    """Compute the baselines with the time that the stream leaves over, and send them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the demo's; it ends this process
+    end_with_parent(os.getppid(), lambda: os._exit(1))
     os.nice(15)
+    sender.send(baselines(*arguments))
 
 
 def summary(

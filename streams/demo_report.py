@@ -40,9 +40,9 @@ def write_report(scene: "Scene", take: "Take", result: Mapping[str, Any], folder
         _course(page, scene, ticks, {})
     else:
         _nav2d(page, scene, result, ticks)
-    _decisions(page, scene, result)
-    _latency(page, take, result)
-    _provenance(page, scene, result)
+    decisions_section(page, result)
+    latency_section(page, take, result)
+    provenance_section(page, scene, result)
     return page.write(folder / f"{scene.folder.name}.html")
 
 
@@ -188,66 +188,6 @@ def _course(
     page.figure(figure, 260)
 
 
-def write_retrain_report(
-    scene: "Scene", take: "Take", result: Mapping[str, Any], folder: Path
-) -> Path:
-    """Write the page of one run that trained while it streamed; returns its path."""
-    page = Page(
-        f"Rehearse: {result['system']}, retrained while it ran",
-        "The stream began under the fallback, which varied its actions a little; from what was "
-        "logged a world model was trained, and took over without the stream being stopped.",
-    )
-    phases = result["phases"]
-    after, alone = (phases[name]["reward"] for name in list(phases)[1:])
-    page.cards(
-        [
-            Card(f"{after:.4f}", "reward per decision after", "good" if after > alone else "bad"),
-            Card(f"{alone:.4f}", "fallback alone, same arrivals"),
-            Card(f"{result['frames']:,}", "frames"),
-            Card(
-                str(result["frames_lost"]),
-                "frames lost",
-                "bad" if result["frames_lost"] else "good",
-            ),
-        ]
-    )
-    page.section("Before and after")
-    page.table(
-        [
-            {"phase": name, "ticks": f"{p['ticks']:,}", "reward per decision": f"{p['reward']:.5f}"}
-            for name, p in phases.items()
-        ]
-    )
-    rows = read_trajectories(scene.folder / "trajectories")
-    if rows is not None:
-        _reward_course(page, rows, result["handover_tick"])
-    _decisions(page, scene, result)
-    _latency(page, take, result)
-    _provenance(page, scene, result)
-    return page.write(folder / f"{scene.folder.name}.html")
-
-
-def _reward_course(page: Page, rows: pl.DataFrame, handover: int) -> None:
-    page.section("Reward over time", "Mean over entities and 40 ticks; the line: the handover.")
-    course = (
-        rows.with_columns(bin=(pl.col("tick") // 40) * 40)
-        .group_by("bin")
-        .agg(pl.col("reward").fill_nan(None).mean())
-        .sort("bin")
-    )
-    figure = go.Figure()
-    first = int(course["bin"][0])
-    figure.add_scatter(
-        x=(course["bin"] - first).to_list(),
-        y=course["reward"].to_list(),
-        line={"color": COLOURS[0]},
-        name="reward",
-    )
-    figure.add_vline(x=handover - first, line={"color": COLOURS[1], "dash": "dash"})
-    figure.update_layout(xaxis_title="ticks", yaxis_title="reward per decision", showlegend=False)
-    page.figure(figure, 320)
-
-
 def _nav2d(page: Page, scene: "Scene", result: Mapping[str, Any], ticks: pl.DataFrame) -> None:
     page.section(
         "Planner, actor, fallback",
@@ -338,7 +278,8 @@ def read_trajectories(folder: Path) -> pl.DataFrame | None:
     return pl.concat([pl.read_parquet(file) for file in files], how="diagonal_relaxed")
 
 
-def _decisions(page: Page, scene: "Scene", result: Mapping[str, Any]) -> None:
+def decisions_section(page: Page, result: Mapping[str, Any]) -> None:
+    """Counts by mode and by reason of the gate."""
     page.section(
         "Who decided, and what the gate said",
         "plan: imagined at this tick. follow: the rest of an earlier plan. actor: the learned "
@@ -360,7 +301,8 @@ def _decisions(page: Page, scene: "Scene", result: Mapping[str, Any]) -> None:
     )
 
 
-def _latency(page: Page, take: "Take", result: Mapping[str, Any]) -> None:
+def latency_section(page: Page, take: "Take", result: Mapping[str, Any]) -> None:
+    """Percentiles from reading to action, and of a step."""
     page.section(
         "Latency",
         "Open loop: from the scheduled sending of the reading that closed a tick to the arrival of "
@@ -384,7 +326,8 @@ def _latency(page: Page, take: "Take", result: Mapping[str, Any]) -> None:
     page.table(rows)
 
 
-def _provenance(page: Page, scene: "Scene", result: Mapping[str, Any]) -> None:
+def provenance_section(page: Page, scene: "Scene", result: Mapping[str, Any]) -> None:
+    """Command, folder, spec, bundles, load and seed."""
     page.section("Where these figures come from")
     page.facts(
         {

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from streams.baselines import SLO
 from streams.demo_report import NAMES
+from streams.retrain_report import AFTER
 
 
 def print_summary(result: Mapping[str, Any]) -> None:
@@ -77,9 +78,14 @@ def _return_table(result: Mapping[str, Any]) -> Table:
 
 def _phase_table(result: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2))
-    table.add_column("")
-    for name in ("ticks", "mean reward per decision"):
-        table.add_column(name, justify="right")
+    for name in ("", "ticks", "reward per decision", "in time", "replicas"):
+        table.add_column(name, justify="right" if name else "left")
     for name, phase in result["phases"].items():
-        table.add_row(name, f"{phase['ticks']:,}", f"{phase['reward']:.4f}")
+        table.add_row(
+            f"[bold]{name}[/]" if name == AFTER else name,
+            f"{phase['ticks']:,}",
+            f"{phase['reward']:.4f}",
+            f"{100 * phase['slo']:.3f} %",
+            f"{phase['replicas']:.2f}",
+        )
     return table

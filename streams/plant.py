@@ -48,6 +48,7 @@ def run_plant(
     ticks: int | None = None,
     lockstep: bool = True,
     speed: float | None = None,
+    pace_file: Path | None = None,
     seed: int = 0,
     patience_s: float = 10.0,
     first_patience_s: float = 120.0,
@@ -61,7 +62,8 @@ def run_plant(
 
     - `lockstep`: event clock. A tick is sent, with watermarks, and the plant waits for every
       entity's action before it goes on: `patience_s` of real time (`first_patience_s` for the first
-      tick), then the local fallback.
+      tick), then the local fallback. With `speed=N`, no faster than N times real time, so that
+      others on the machine get their share; `pace_file` holds an N that may change meanwhile.
     - `speed=N`: event clock, N times real time, whether or not actions arrive.
     - neither: wall clock. Event times are real microseconds, on whole ticks.
 
@@ -80,6 +82,7 @@ def run_plant(
     """
     run = _Run(spec, plant, bootstrap, extra, stop, lockstep=lockstep, speed=speed, seed=seed)
     run.patience, run.first_patience = patience_s, first_patience_s
+    run.pace = Pace(spec.period_us, speed, pace_file) if lockstep else None
     run.sends_outcomes, run.on_tick = outcomes, on_tick
     run.table = TickTable(spec, plant.entities) if log else None
     try:
@@ -92,11 +95,37 @@ def run_plant(
     return run.summary()
 
 
+class Pace:
+    """Keeps a plant in lockstep to a multiple of real time that may change while it runs."""
+
+    def __init__(self, period_us: int, speed: float | None, file: Path | None = None) -> None:
+        self.period_us, self.speed, self.file = period_us, speed, file
+        self._last_ns = 0
+
+    def due_ns(self, now_ns: int) -> int:
+        """When the next tick may begin, on the clock of `now_ns`. Lost time is not made up for."""
+        speed = self._wanted()
+        gap = int(self.period_us * 1_000 / speed) if speed else 0
+        self._last_ns = max(self._last_ns + gap, now_ns)
+        return self._last_ns
+
+    def _wanted(self) -> float | None:
+        """The number in the file; `speed` where there is no file, or no positive number in it."""
+        if self.file is None:
+            return self.speed
+        try:
+            found = float(self.file.read_text())
+        except (OSError, ValueError):  # not there, or being written
+            return self.speed
+        return found if found > 0 else self.speed
+
+
 class _Run:
     """One run of a plant: its clock, its messages, and what was measured."""
 
     patience: float
     first_patience: float
+    pace: Pace | None
     sends_outcomes: bool
     on_tick: OnTick | None
     table: TickTable | None
@@ -258,7 +287,7 @@ class _Run:
                 self._heard(given_up)
                 break
             self._heard(self.actuator.poll(_POLL_S))
-        return True
+        return self.pace is None or self._wait_until(self.pace.due_ns(time.time_ns()))
 
     def _await_schedule(self) -> bool:
         """Waits for actions until the next readings must be made; False: told to stop."""
@@ -339,4 +368,4 @@ class _Run:
         }
 
 
-__all__ = ["Sample", "Stop", "run_plant"]
+__all__ = ["Pace", "Sample", "Stop", "run_plant"]

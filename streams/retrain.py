@@ -1,13 +1,17 @@
 """The demo that closes the loop: log under the fallback, train, hand over while the stream runs."""
 
+import contextlib
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 from rich.console import Console
 
 from infra.plants.base import make_plant
@@ -29,43 +33,76 @@ from streams.demo import (
     summary,
     write_trace,
 )
-from streams.demo_report import read_trajectories, write_retrain_report
+from streams.demo_report import read_trajectories
+from streams.retrain_report import AFTER, ALONE, BEFORE, write_retrain_report
+from streams.supervise import ProcessFailed, environment
 
-COLLECT_TICKS: Final = 4_000  # under the fallback, with exploration
-AFTER_TICKS: Final = 2_000  # under the new bundle
-TRAIN_STEPS: Final = 1_500
-LONGEST_DAYS: Final = 30  # of load, so that the stream does not end while training runs
-EXPLORE: Final = ExploreSpec(share=0.3)
+LONGEST_DAYS: Final = 7  # of load, so that the stream does not end while training runs
+
+
+@dataclass(frozen=True)
+class Course:
+    """How much is collected, learned and shown; the defaults suit two cores and four minutes.
+
+    Attributes:
+        collect_ticks: under the fallback, with exploration, before training begins.
+        steps, actor_steps: updates of the world model and of its actor; see `rehearse train`.
+        after_ticks: under the new bundle.
+        training_speed: times real time that the stream goes on at while training runs. At full
+            speed the loop takes all there is of a small machine, and training would not end.
+        explore: how the fallback's actions are varied, so that the log shows causes.
+    """
+
+    collect_ticks: int = 4_000
+    steps: int = 1_000
+    actor_steps: int = 0
+    after_ticks: int = 2_000
+    training_speed: float = 150.0
+    explore: ExploreSpec = field(default_factory=lambda: ExploreSpec(share=0.3))
 
 
 def run_retrain(
-    options: DemoOptions, home: Path, bootstrap: str, extra: Mapping[str, str], console: Console
+    options: DemoOptions,
+    home: Path,
+    bootstrap: str,
+    extra: Mapping[str, str],
+    console: Console,
+    course: Course | None = None,
 ) -> dict[str, Any]:
-    """Collect, train, export, hand over, and compare; see `rehearse demo --retrain --help`."""
+    """Collect, train, export, hand over, and compare; see `rehearse demo --retrain --help`.
+
+    Raises:
+        ValueError: it cannot be done with these options, or torch is not there.
+        ProcessFailed: one of the processes, training among them, ended badly.
+    """
+    course = course or Course()
     _check(options)
-    scene = _long_scene(options, home)
+    scene = _long_scene(options, home, course.explore)
     bundles = scene.folder / "bundles"
     bundles.mkdir()
     with Stage(scene, options, bootstrap, extra) as stage:
         stage.start_loop("event", (bundles,))
         with console.status("waiting for the worker"):
             stage.wait_for_worker()
-        stage.start_plant(lockstep=True)
+        pace = scene.folder / "pace"
+        stage.start_plant(lockstep=True, pace_file=pace)
         show = Show(stage, console, None)
-        show.until(lambda seen: seen.ticks >= COLLECT_TICKS, "collecting under the fallback")
-        _train(show, scene, bundles / "retrained", options.seed)
+        _collect(show, scene, course.collect_ticks)
+        training = show.seen.last_tick
+        pace.write_text(f"{course.training_speed}\n")
+        _train(show, scene, bundles / "retrained", options.seed, course)
         released = _release(scene.spec, bundles / "retrained", bootstrap, extra)
-        before = show.seen.decisions - show.seen.bundles[released[:12]]
-        target = AFTER_TICKS * len(show.seen.entities)
-        show.until(
-            lambda seen: seen.bundles[released[:12]] >= target, "acting under the new bundle"
-        )
+        pace.unlink()
+        _act(show, released, course.after_ticks)
         take = show.finish()
-    phases, handover = _phases(scene, take, released)
+    with console.status("running the fallback alone on the same arrivals"):
+        phases, handover = _phases(scene, take, released)
+    trained = read_manifest(bundles / "retrained").metrics
     verdict = {
         "bundle": released,
+        "training_tick": training,
         "handover_tick": handover,
-        "decisions_before": before,
+        "train_seconds": trained["train_seconds"],
         "phases": phases,
     }
     result = summary(scene, options, take, verdict)
@@ -80,6 +117,8 @@ def _check(options: DemoOptions) -> None:
             f"--retrain needs a plant that goes on for days; {options.system}'s does not: "
             "use --system autoscale"
         )
+    if options.ticks is not None:
+        raise ValueError("--retrain takes as many ticks as it needs: leave out --ticks")
     probe = "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
     if subprocess.run([sys.executable, "-c", probe], check=False).returncode:
         raise ValueError(
@@ -87,16 +126,17 @@ def _check(options: DemoOptions) -> None:
         )
 
 
-def _long_scene(options: DemoOptions, home: Path) -> Scene:
+def _long_scene(options: DemoOptions, home: Path, explore: ExploreSpec) -> Scene:
     """Training days of the load, one after the other, and a spec that explores."""
     scene = set_scene(options, home)
-    assert scene.window is not None
+    if scene.window is None:
+        raise ValueError(f"{options.system} has no load to go on with")
     load = _joined(scene.window.training[-LONGEST_DAYS:])
-    text = scene.spec_file.read_text()
-    explore = f"explore: {{share: {EXPLORE.share}, hold: {EXPLORE.hold}, seed: {options.seed}}}\n"
-    scene.spec_file.write_text(text + explore)
+    varied = explore.model_copy(update={"seed": options.seed}).model_dump()
+    text = f"{scene.spec_file.read_text()}explore: {json.dumps(varied)}\n"
+    scene.spec_file.write_text(text)
     plant = {**scene.plant, "trace": write_trace(load, scene.folder / "load.parquet")}
-    spec = parse_spec(text + explore, str(scene.spec_file))
+    spec = parse_spec(text, str(scene.spec_file))
     facts = {**scene.facts, "spec": spec.spec_hash, "load": choose_trace(options)[1]}
     return Scene(spec, scene.spec_file, scene.folder, options.ticks, plant, None, facts)
 
@@ -106,26 +146,62 @@ def _joined(parts: tuple[Trace, ...]) -> Trace:
     first = parts[0]
     rates = np.concatenate([part.rates / part.rates.mean() for part in parts], axis=-1)
     joined = Trace(first.bin_seconds, rates, first.start_us)
-    if len(days(joined)) < 3:
-        rates = np.tile(rates, 3)
+    while len(days(joined)) < LONGEST_DAYS // 2:  # a short trace, again and again
+        rates = np.concatenate([rates, rates], axis=-1)
         joined = Trace(first.bin_seconds, rates, first.start_us)
     return joined
 
 
-def _train(show: Show, scene: Scene, out: Path, seed: int) -> None:
+def _collect(show: Show, scene: Scene, ticks: int) -> None:
+    """Watch until the sink has stored that many ticks of every entity."""
+    folder = scene.folder / "trajectories"
+
+    def note() -> str:
+        wanted = ticks * max(1, len(show.seen.entities))
+        return f"1 of 3: collecting under the fallback: {_stored(folder):,} of {wanted:,} rows"
+
+    show.until(lambda seen: 0 < ticks * len(seen.entities) <= _stored(folder), note)
+    show.say(f"collected {_stored(folder):,} decisions under the exploring fallback")
+
+
+def _stored(folder: Path) -> int:
+    """Rows that the sink has written."""
+    return sum(pq.read_metadata(file).num_rows for file in folder.rglob("*.parquet"))
+
+
+def _train(show: Show, scene: Scene, out: Path, seed: int, course: Course) -> None:
     """`rehearse train` on what the sink has written so far, while the stream goes on."""
-    log = (scene.folder / "train.log").open("wb")
+    log = scene.folder / "train.log"
     command = [sys.executable, "-m", "streams.cli", "train", str(scene.spec_file)]
     command += ["--data", str(scene.folder / "trajectories"), "--out", str(out)]
-    command += ["--steps", str(TRAIN_STEPS), "--seed", str(seed), "--json"]
-    with log, subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True) as child:
+    command += ["--steps", str(course.steps), "--seed", str(seed), "--json"]
+    command += ["--actor-steps", str(course.actor_steps)] if course.actor_steps else ["--no-actor"]
+    progress = out.parent / f".{out.name}.training" / "progress.json"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            command, stdout=output, stderr=output, start_new_session=True, env=environment()
+        ) as child,
+    ):
         try:
-            show.until(lambda _: child.poll() is not None, "training while the stream runs")
+            show.until(lambda _: child.poll() is not None, lambda: _training_note(progress))
         finally:
             child.terminate()
     if child.returncode:
-        tail = (scene.folder / "train.log").read_text(errors="replace")[-2_000:]
-        raise RuntimeError(f"training ended with status {child.returncode}:\n{tail}")
+        tail = log.read_text(errors="replace")[-2_000:]
+        raise ProcessFailed(f"training ended with status {child.returncode}; {log} ends:\n{tail}")
+    show.say(f"trained and exported a bundle: {out}")
+
+
+def _training_note(progress: Path) -> str:
+    """How far training is, as its file says."""
+    head = "2 of 3: training while the stream goes on, slower"
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(progress.read_text())
+        if found["step"] >= found["total"]:
+            return f"{head}: exporting, and measuring on held-out rows"
+        return f"{head}: update {found['step']:,} of {found['total']:,}"
+    return f"{head}: reading what was logged"
 
 
 def _release(spec: SystemSpec, folder: Path, bootstrap: str, extra: Mapping[str, str]) -> str:
@@ -137,39 +213,48 @@ def _release(spec: SystemSpec, folder: Path, bootstrap: str, extra: Mapping[str,
     return manifest.digest
 
 
+def _act(show: Show, released: str, ticks: int) -> None:
+    """Watch until the new bundle has decided for that many ticks."""
+    name = released[:12]
+    wanted = ticks * len(show.seen.entities)
+    show.say(f"released {name}: it takes over with the next tick")
+    show.until(
+        lambda seen: seen.bundles[name] >= wanted,
+        lambda: f"3 of 3: bundle {name}: {show.seen.bundles[name]:,} of {wanted:,} decisions",
+    )
+
+
 def _phases(scene: Scene, take: Take, released: str) -> tuple[dict[str, dict[str, Any]], int]:
-    """Mean reward before and after the handover, and of the fallback alone on the same arrivals."""
+    """What came of the ticks before and after, and of the fallback alone on the same arrivals."""
     rows = read_trajectories(scene.folder / "trajectories")
     if rows is None:
         raise RuntimeError(f"{scene.folder / 'trajectories'}: the sink has written nothing")
-    new = rows.filter(pl.col("bundle") == released)
-    handover, last = int(new["tick"].min()), int(new["tick"].max())  # type: ignore[arg-type]
-    old = rows.filter(pl.col("tick") < handover)
-    reward = pl.col("reward").fill_nan(None).mean()
-    others = _fallback_alone(scene, take.summaries["plant"]["seed"], handover, last)
+    handover = int(rows.filter(pl.col("bundle") == released)["tick"].min())  # type: ignore[arg-type]
+    ticks = pl.read_parquet(scene.folder / "ticks.parquet")
+    alone = _fallback_alone(scene, take.summaries["plant"]["seed"], ticks["tick"].n_unique())
+    begun = pl.col("tick") >= handover
     return {
-        "fallback, exploring (before)": {
-            "ticks": handover - int(old["tick"].min()),  # type: ignore[arg-type]
-            "reward": old.select(reward).item(),
-        },
-        "new bundle (after)": {"ticks": last - handover, "reward": new.select(reward).item()},
-        "fallback alone, same arrivals as after": {"ticks": last - handover, "reward": others},
+        BEFORE: _outcome(ticks.filter(~begun)),
+        AFTER: _outcome(ticks.filter(begun)),
+        ALONE: _outcome(alone.filter(begun)),
     }, handover
 
 
-def _fallback_alone(scene: Scene, seed: int, first: int, last: int) -> float:
-    """Mean reward of the fallback without exploration over the ticks after the handover."""
+def _outcome(rows: pl.DataFrame) -> dict[str, Any]:
+    """Mean reward, share of requests in time, and replicas, of some ticks of a plant's log."""
+    return {
+        "ticks": rows["tick"].n_unique(),
+        "reward": rows["reward"].fill_nan(None).mean(),
+        "slo": 1.0 - float(rows["late"].sum()) / max(float(rows["requests"].sum()), 1.0),
+        "replicas": rows["allocated"].mean(),
+    }
+
+
+def _fallback_alone(scene: Scene, seed: int, ticks: int) -> pl.DataFrame:
+    """Every tick under the fallback without exploration: the same plant, seed and arrivals."""
     spec = scene.spec.model_copy(update={"explore": None})
-    plant = make_plant(spec, **scene.plant)
     log = scene.folder / "fallback.parquet"
-    start = plant.reset(seed).tick
-    backtest(
-        spec,
-        plant,
-        policies(spec, None)["fallback"],
-        seed=seed,
-        ticks=last - start,
-        decisions=log,
-    )
-    rows = pl.read_parquet(log).filter(pl.col("tick").is_between(first, last))
-    return float(rows.select(pl.col("reward").fill_nan(None).mean()).item())
+    plant = make_plant(spec, **scene.plant)
+    policy = policies(spec, None)["fallback"]
+    backtest(spec, plant, policy, seed=seed, ticks=ticks, decisions=log)
+    return pl.read_parquet(log)

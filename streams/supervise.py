@@ -6,14 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 STOP_SECONDS = 15.0  # after which a process that does not heed SIGTERM is killed
 CRASHES = 5  # restarts of one process before the whole run is given up
+PARENT = "REHEARSE_PARENT"  # environment: the process id without which a child must not live on
+WATCH_S = 1.0
 STATUS_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: what happened may not happen again
 
 
@@ -23,6 +26,23 @@ class TryAgain(RuntimeError):
 
 class ProcessFailed(RuntimeError):
     """A process ended badly; the message names it and holds the end of its log."""
+
+
+def environment() -> dict[str, str]:
+    """Of our child processes: one thread each, and whose children they are."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
+    return {**os.environ, **threads, PARENT: str(os.getpid())}
+
+
+def end_with_parent(parent: int, end: Callable[[], object]) -> None:
+    """Call `end`, in a thread, once process `parent` is no longer ours: it may have been killed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_S)
+        end()
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 @dataclass
@@ -56,7 +76,7 @@ class Process:
                 stdout=output,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"},
+                env=environment(),
             )
 
     @property
@@ -115,8 +135,8 @@ class Supervisor:
     def start(self, name: str, *arguments: str) -> Process:
         """Start `rehearse ARGUMENTS` under `name`."""
         process = Process(name, arguments, self.folder)
+        self.processes.append(process)  # before it starts: stopped even when we are interrupted
         process.start()
-        self.processes.append(process)
         return process
 
     def check(self) -> None:

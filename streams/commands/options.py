@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import threading
@@ -18,7 +19,7 @@ from rich.text import Text
 from infra.broker import Broker, home_folder, start
 from infra.kafka import parse_extra
 from schemas.system import SystemSpec, load_spec
-from streams.supervise import STATUS_AGAIN, TryAgain
+from streams.supervise import PARENT, STATUS_AGAIN, TryAgain, end_with_parent
 
 console = Console(stderr=True)
 
@@ -115,6 +116,8 @@ def errors() -> Iterator[None]:
     """
     try:
         yield
+    except typer.Exit:  # a command that has said why
+        raise
     except (OSError, ValueError, RuntimeError, KafkaException) as error:
         console.print(Text.assemble(("error ", "bold red"), _plainly(error)), soft_wrap=True)
         raise typer.Exit(STATUS_AGAIN if isinstance(error, TryAgain) else 2) from error
@@ -138,9 +141,32 @@ def metrics_at(port: int | None, host: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM end the command through its clean-up, which a second one does not stop."""
+    both = (signal.SIGINT, signal.SIGTERM)
+
+    def handle(*_: object) -> None:
+        for number in both:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, handle) for number in both}
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("stopped; nothing of this run is left running")
+        raise typer.Exit(130) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def stopping() -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set, so that work ends cleanly."""
     event = threading.Event()
+    if parent := os.environ.get(PARENT):
+        end_with_parent(int(parent), event.set)
     before = {}
 
     def handle(*_: object) -> None:

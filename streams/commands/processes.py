@@ -132,7 +132,14 @@ def plant(
     lockstep: Annotated[
         bool, typer.Option("--lockstep", help="Wait for the actions of each tick.")
     ] = False,
-    speed: Annotated[float | None, typer.Option(help="Event clock, N times real time.")] = None,
+    speed: Annotated[
+        float | None,
+        typer.Option(help="Event clock, N times real time; with --lockstep at most so fast."),
+    ] = None,
+    pace_file: Annotated[
+        Path | None,
+        typer.Option(help="With --lockstep: holds a --speed that may be changed meanwhile."),
+    ] = None,
     seed: Seed = 0,
     options: Annotated[
         list[str] | None,
@@ -166,6 +173,7 @@ def plant(
             ticks=ticks,
             lockstep=lockstep,
             speed=speed,
+            pace_file=pace_file,
             seed=seed,
             log=log,
         )

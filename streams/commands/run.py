@@ -22,6 +22,7 @@ from streams.commands.options import (
     console,
     errors,
     extra_settings,
+    interruptible,
     plant_options,
     show,
     spec_of,
@@ -65,7 +66,7 @@ def demo(
     from streams.demo_text import print_summary
     from streams.retrain import run_retrain
 
-    with errors(), stopping():
+    with interruptible(), errors():
         chosen = DemoOptions(
             system=system,
             trace=trace,
