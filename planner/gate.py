@@ -203,9 +203,11 @@ def check_uncertainty(state: _State) -> None:
 
 def check_override(state: _State) -> None:
     """An operator's values, actuator by actuator; range and rate below still apply to them."""
-    overrides = state.frame.header.control.overrides
+    control = state.frame.header.control
+    if not control.overrides:
+        return
     for row, entity in enumerate(state.frame.entities):
-        for column, value in overrides.get(entity, {}).items():
+        for column, value in control.override_of(entity).items():
             if column in state.spec.action_columns and np.isfinite(value):
                 state.action[row, state.spec.action_columns.index(column)] = value
                 state.reasons[row] |= np.uint32(Reason.OVERRIDE)

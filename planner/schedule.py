@@ -34,7 +34,7 @@ def plannable(frame: Frame, believed: Mask) -> Mask:
     """[E] who may be planned: believed in, and not in an operator's hands."""
     control = frame.header.control
     free = [
-        not control.holds_entity(name) and name not in control.overrides for name in frame.entities
+        not (control.holds_entity(name) or control.override_of(name)) for name in frame.entities
     ]
     return np.asarray(believed & np.array(free, dtype=bool))
 

@@ -32,6 +32,13 @@ class ControlView:
         """Whether an operator holds `entity`."""
         return ALL in self.holds or entity in self.holds
 
+    def override_of(self, entity: str) -> dict[str, float]:
+        """What an operator set by hand, by action column: an entity's own goes before that of all.
+
+        Empty where nothing is.
+        """
+        return {**self.overrides.get(ALL, {}), **self.overrides.get(entity, {})}
+
 
 @dataclass(frozen=True)
 class FrameHeader:

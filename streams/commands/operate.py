@@ -1,5 +1,6 @@
 """What an operator says to a running system: hold, resume, override, budget, release."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -12,27 +13,25 @@ from streams.commands.options import (
     Json,
     Spec,
     broker_of,
+    console,
     errors,
     extra_settings,
     show,
     spec_of,
 )
-from streams.control import say
+from streams.control import entities_seen, held, overridden, say, standing, unknown
 
+Entities = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[ENTITY]…", help="Of the system; without one, or with '*', all."),
+]
 Entity = Annotated[str, typer.Option(help="One entity; without it, all of them.")]
 At = Annotated[int, typer.Option(metavar="US", help="Event time from which it counts; 0: at once.")]
 
 
-def _say(
-    spec: SystemSpec, control: Control, bootstrap: str | None, extra: list[str] | None, json: bool
-) -> None:
-    say(spec, control, broker_of(bootstrap), extra_settings(extra))
-    show({"said": control.kind, "system": spec.system, "entity": control.entity}, json)
-
-
 def hold(
     spec: Spec,
-    entity: Entity = ALL,
+    entities: Entities = None,
     at: At = 0,
     bootstrap: Bootstrap = None,
     extra: Extra = None,
@@ -40,30 +39,39 @@ def hold(
 ) -> None:
     """Stop changing things: every actuator keeps its fallback value until `resume`.
 
-    Actuators read this themselves, so that it works without any worker.
+    Actuators read this themselves, so that it works without any worker. Exit status 1: it was said,
+    but an entity is in none of the newest frames; look for a slip of the pen.
 
-    Example: rehearse hold autoscale --entity service-03
+    Example: rehearse hold autoscale service-03
     """
     with errors():
-        control = Control("hold", at, entity, by="operator")
-        _say(spec_of(spec), control, bootstrap, extra, as_json)
+        system = spec_of(spec)
+        wanted = [Control("hold", at, name, by="operator") for name in entities or [ALL]]
+        _say(system, wanted, bootstrap, extra, as_json)
 
 
 def resume(
     spec: Spec,
-    entity: Entity = ALL,
+    entities: Entities = None,
     at: At = 0,
     bootstrap: Bootstrap = None,
     extra: Extra = None,
     as_json: Json = False,
 ) -> None:
-    """Lift a hold.
+    """Lift holds: of the entities named, or all that there are.
 
-    Example: rehearse resume autoscale --entity service-03
+    Exit status 1: something that was named is still held, as all of them are.
+
+    Example: rehearse resume autoscale service-03
     """
     with errors():
-        control = Control("resume", at, entity, by="operator")
-        _say(spec_of(spec), control, bootstrap, extra, as_json)
+        system = spec_of(spec)
+        names = [name for name in entities or [ALL] if name != ALL]
+        if not names:
+            place = broker_of(bootstrap), extra_settings(extra)
+            names = [ALL, *(name for name in held(standing(system, *place)) if name != ALL)]
+        wanted = [Control("resume", at, name, by="operator") for name in names]
+        _say(system, wanted, bootstrap, extra, as_json)
 
 
 def override(
@@ -81,14 +89,49 @@ def override(
     """
     with errors():
         system = spec_of(spec)
-        control = Control(
-            "override",
-            at,
-            entity,
-            values=None if values == ["none"] else _values(system, values),
-            by="operator",
-        )
-        _say(system, control, bootstrap, extra, as_json)
+        names, wanted = [entity], None
+        if values != ["none"]:
+            wanted = _values(system, values)
+        elif entity == ALL:
+            stands = standing(system, broker_of(bootstrap), extra_settings(extra))
+            names += [name for name in overridden(stands) if name != ALL]
+        said = [Control("override", at, name, values=wanted, by="operator") for name in names]
+        _say(system, said, bootstrap, extra, as_json)
+
+
+def _say(
+    spec: SystemSpec,
+    controls: Sequence[Control],
+    bootstrap: str | None,
+    extra: list[str] | None,
+    as_json: bool,
+) -> None:
+    """Says it first, and then what stands, and what does not look meant."""
+    place = broker_of(bootstrap), extra_settings(extra)
+    say(spec, controls, *place)
+    kind, names = controls[0].kind, [control.entity for control in controls]
+    stands = standing(spec, *place)
+    now_held = held(stands)
+    strangers = unknown(set(names) - {ALL}, entities_seen(spec, *place))
+    still = kind == "resume" and ALL in now_held
+    result = {
+        "said": kind,
+        "system": spec.system,
+        "entities": names,
+        "held": now_held,
+        "overridden": overridden(stands),
+    }
+    if strangers and kind != "resume":
+        result["unknown"] = strangers
+        note = f"{', '.join(strangers)}: in none of the newest frames; is that the name?"
+    elif still:
+        note = f"every {spec.entity} is held, these too: rehearse resume {spec.system}"
+    else:
+        note = ""
+    show(result, as_json)
+    if note:
+        console.print(note, highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
 
 
 def _values(spec: SystemSpec, pairs: list[str]) -> dict[str, float]:

@@ -17,7 +17,8 @@ from schemas.frames import ControlView
 from schemas.system import SystemSpec, load_spec
 from tests.planner.worlds import edited, make_frame
 
-AUTOSCALE = load_spec("autoscale")
+RATES = ("rate: {up: 10, down: 3}", "rate: {up: 20, down: 5}")
+AUTOSCALE = edited("autoscale", RATES)
 NAV = load_spec("nav2d")
 HARD = edited(
     "nav2d",
@@ -26,6 +27,7 @@ HARD = edited(
 )
 WHOLE = edited(
     "autoscale",
+    RATES,
     ("requests <= 0.95 * 3 * ready", "requests <= 3 * replicas"),
     ("kind: soft", "kind: hard"),
 )
@@ -194,6 +196,14 @@ def test_an_override_is_emitted_within_range_and_rate() -> None:
         frame = services(applied=[[20.0]], control=control)
         action, reasons, mode = one(AUTOSCALE, frame, 25.0)
         assert (action[0], reasons, mode) == (expected, Reason.OVERRIDE | more, Mode.OVERRIDE)
+
+
+def test_an_override_of_all_counts_for_each_that_has_none_of_its_own() -> None:
+    control = ControlView(overrides={"*": {"replicas": 24.0}, "e001": {"replicas": 22.0}})
+    frame, plan = services(3, applied=[[20.0]] * 3, control=control), np.full((3, 1), 25.0)
+    out = gate(AUTOSCALE, plan, plan, frame, frame.applied, np.zeros(3))
+    assert out.action.ravel().tolist() == [24.0, 22.0, 24.0]
+    assert (out.mode == Mode.OVERRIDE).all()
 
 
 def test_overrides_that_mean_nothing_are_ignored() -> None:
