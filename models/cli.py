@@ -83,6 +83,9 @@ def train(
     actor_steps: Annotated[
         int | None, typer.Option(min=0, help="Updates of the actor; as many as --steps by default.")
     ] = None,
+    memory: Annotated[int, typer.Option(min=1, help="Units of the deterministic path.")] = 32,
+    units: Annotated[int, typer.Option(min=1, help="Width of the dynamics' hidden layers.")] = 64,
+    free: Annotated[int, typer.Option(min=1, help="Latents that are not a channel.")] = 4,
     seed: Annotated[int, typer.Option(help="The same seed and data give the same weights.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -100,6 +103,7 @@ def train(
     try:
         import torch
 
+        from models.belief import ModelConfig
         from models.data import DataError
         from models.export import ParityError
         from models.train import CheckpointError, TrainConfig
@@ -110,7 +114,8 @@ def train(
     _log_to_stderr()
     loaded = _spec(spec)
     extra = (steps if actor_steps is None else actor_steps) if actor else 0
-    config = TrainConfig(steps=steps, actor_steps=extra, seed=seed)
+    sizes = ModelConfig(memory=memory, free=free, units=units)
+    config = TrainConfig(steps=steps, actor_steps=extra, seed=seed, model=sizes)
     if device == "cuda" and not torch.cuda.is_available():
         raise _fail("cuda: torch finds no usable GPU here; choose --device cpu")
     try:

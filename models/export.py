@@ -61,11 +61,12 @@ class Imagine(nn.Module):
         members, rows = h.shape[0], h.shape[1]
         memory = model.unpack(h.flatten(0, 1)).memory.clone()
         action = model.action_scaler(actions).flatten(1, 2)
+        expressed = self.behaviour.spec.reward is not None
 
         def step(carry: tuple[Tensor, Tensor], now: tuple[Tensor, Tensor]) -> Any:
             deterministic, latent, shown = model.imagine(*carry, *now, clone=True)
             channels, alive, reward = model.decode(deterministic, shown)
-            learned = torch.zeros_like(reward) if self.behaviour.spec.reward else reward
+            learned = torch.zeros_like(reward) if expressed else reward
             seen = torch.cat([channels, alive[:, None], learned[:, None]], -1)
             return (deterministic, latent), seen
 

@@ -30,8 +30,11 @@ def spec_file(tmp_path: Path) -> Path:
 def test_train_then_evaluate(spec_file: Path, run_folder: Path, tmp_path: Path) -> None:
     runner, out = CliRunner(), tmp_path / "bundle"
     common = ["train", str(spec_file), "--data", str(run_folder), "--out", str(out)]
-    done = runner.invoke(app, [*common, "--steps", "12", "--actor-steps", "2", "--json"])
+    sizes = ["--memory", "6", "--units", "9", "--free", "2"]
+    done = runner.invoke(app, [*common, *sizes, "--steps", "12", "--actor-steps", "2", "--json"])
     assert done.exit_code == 0, done.output
+    made = json.loads((out / "manifest.json").read_text())["lineage"]["config"]["model"]
+    assert (made["memory"], made["units"], made["free"]) == (6, 9, 2)
     summary = json.loads(done.stdout)
     assert summary["bytes"] == sum(p.stat().st_size for p in out.glob("*.onnx"))
     assert (tmp_path / ".bundle.training" / "training.html").stat().st_size > 1000

@@ -16,3 +16,4 @@ def test_they_have_the_interface_of_the_shipped_system(system: str) -> None:
     assert exploring.interface_hash == shipped.interface_hash
     assert exploring.explore is not None
     assert exploring.fallback != shipped.fallback
+    assert exploring.objective_hash == shipped.objective_hash

@@ -24,7 +24,7 @@ AUTOSCALE = load_spec("autoscale")
 UNEVEN = edited(
     "autoscale",
     ("kind: integer", "kind: continuous"),
-    ("rate: {up: 20, down: 5}", "rate: {up: 0.1, down: 0.7}"),
+    ("rate: {up: 10, down: 3}", "rate: {up: 0.1, down: 0.7}"),
 )
 F64 = npt.NDArray[np.float64]
 
@@ -164,9 +164,9 @@ def test_executable_is_what_the_gate_lets_out_step_by_step(
 
 def test_the_first_spread_follows_bounds_and_rates() -> None:
     spread = first_spread(AUTOSCALE, np.array([[3.0], [np.nan], [198.0]]), 4)
-    assert spread[0, :, 0].tolist() == [(23 - 1) / 4, (43 - 1) / 4, (63 - 1) / 4, (83 - 1) / 4]
+    assert spread[0, :, 0].tolist() == [(13 - 1) / 4, (23 - 1) / 4, (33 - 1) / 4, (43 - 1) / 4]
     assert spread[1, :, 0].tolist() == [199 / 4] * 4
-    assert spread[2, 0, 0] == (200 - 193) / 4
+    assert spread[2, 0, 0] == (200 - 195) / 4
 
 
 def test_coloured_noise_has_unit_variance_and_is_smooth() -> None:

@@ -60,6 +60,6 @@ def test_shifts_are_as_large_as_a_few_ticks_may_cover_and_in_range() -> None:
     spec = exploring(1.0)
     shifts = np.concatenate([explored(spec, tick) - 50.0 for tick in range(0, 400, 8)])
     assert np.std(shifts) == pytest.approx(reach(spec)[0], rel=0.05)
-    assert reach(spec)[0] == pytest.approx((20 + 5) / 4)
+    assert reach(spec)[0] == pytest.approx((10 + 3) / 4)
     low = explore(spec, frame(spec, 0), np.full((COUNT, 1), 1.0), np.full(COUNT, 3, np.uint8))
     assert low.min() == 1.0

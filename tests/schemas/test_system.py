@@ -115,7 +115,7 @@ def test_what_a_model_sees_or_does_moves_the_interface(old: str, new: str) -> No
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("up: 20", "up: 10"), ("deadline: 20 ms", "deadline: 5 ms"), ("target: 0.7", "target: 0.5")],
+    [("up: 10", "up: 20"), ("deadline: 20 ms", "deadline: 5 ms"), ("target: 0.7", "target: 0.5")],
 )
 def test_what_a_model_does_not_see_leaves_the_interface_alone(old: str, new: str) -> None:
     spec = parse_spec(edited(old, new))
@@ -138,8 +138,8 @@ def test_the_reward_of_the_shipped_spec() -> None:
     reward = load_spec("autoscale").reward
     assert reward is not None
     names = ("requests", "ready", "starting", "late_share")
-    enough, short = (60.0, 25.0, 0.0, 0.01), (60.0, 20.0, 4.0, 0.0)
+    enough, short = (60.0, 26.0, 0.0, 0.01), (60.0, 20.0, 4.0, 0.0)
     columns = dict(zip(names, np.array([enough, short]).T, strict=True))
-    missing = 20.0 + np.sqrt(20.0) - 20.0
-    expected = [-0.0025 * 25.0 - 0.02, -0.0025 * 24.0 - 0.02 * missing]
+    missing = 22.0 + 0.7 * np.sqrt(20.0) - 20.0
+    expected = [-0.0025 * 26.0 - 0.02, -0.0025 * 24.0 - 0.02 * missing]
     assert reward.numpy(columns).tolist() == pytest.approx(expected)
