@@ -1,4 +1,4 @@
-"""Bundles on disk: written whole or not at all, sealed by digests, listed and verified."""
+"""Bundles on disk: written whole or not at all, and sealed by digests."""
 
 import shutil
 import tempfile
@@ -15,7 +15,7 @@ import torch
 from models.actor import Behaviour
 from models.belief import WorldModel
 from models.export import export_graphs
-from planner.manifest import MANIFEST, BundleError, Manifest, read_manifest, seal
+from planner.manifest import MANIFEST, seal
 from planner.session import Bundle, load_bundle
 from schemas.system import SystemSpec
 
@@ -97,44 +97,3 @@ def _move(made: Path, folder: Path) -> None:
 def parameters(model: WorldModel) -> int:
     """Number of trained weights of the world model."""
     return sum(p.numel() for p in model.parameters())
-
-
-def list_bundles(folder: Path) -> dict[str, Manifest | str]:
-    """Every bundle directly below `folder` by name: its manifest, or what is wrong with it."""
-    found: dict[str, Manifest | str] = {}
-    for path in sorted(folder.glob(f"*/{MANIFEST}")):
-        try:
-            found[path.parent.name] = read_manifest(path.parent)
-        except BundleError as error:
-            found[path.parent.name] = str(error)
-    return found
-
-
-def show_bundle(folder: Path) -> dict[str, Any]:
-    """A summary of one bundle. Raises `BundleError` when it is damaged."""
-    manifest = read_manifest(folder)
-    return {
-        "name": manifest.name,
-        "system": manifest.system,
-        "created": manifest.created,
-        "digest": manifest.digest,
-        "bytes": sum(entry.bytes for entry in manifest.files.values()),
-        "hidden": manifest.hidden,
-        "latent": manifest.latent,
-        "members": manifest.members,
-        "actor_trusted": manifest.actor_trusted,
-        "metrics": manifest.metrics,
-        "lineage": manifest.lineage,
-    }
-
-
-def verify_bundle(folder: Path, spec: SystemSpec | None = None) -> Manifest:
-    """Checks digests, loads every graph, runs it once, and compares with `spec` where given.
-
-    Raises:
-        BundleError: what is wrong, and the remedy.
-    """
-    bundle = load_bundle(folder, provider="cpu")
-    if spec is not None:
-        bundle.check(spec)
-    return bundle.manifest

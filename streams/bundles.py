@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import msgspec
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Message, TopicPartition
 
+from planner.library import folders_of
 from planner.manifest import MANIFEST, BundleError
 from planner.session import Bundle, Provider, load_bundle
 from schemas.messages import Control, decode
@@ -20,22 +21,24 @@ from streams.topic_io import make_consumer
 _log = structlog.get_logger(__name__)
 
 
-def folders_of(roots: Sequence[Path]) -> Iterator[Path]:
-    """Bundle folders: each root that is one, and those inside each root, by name."""
-    for root in roots:
-        if (root / MANIFEST).is_file():
-            yield root
-        else:
-            yield from (path.parent for path in sorted(root.glob(f"*/{MANIFEST}")))
-
-
 class Shelf:
-    """The bundles of one worker. `get` waits for a bundle that is not loaded yet."""
+    """The bundles of one worker. `get` waits for a bundle that is not loaded yet.
+
+    Until a release, the first of `roots` that fits acts; a released one is looked for in `known`
+    folders as well, whose bundles never act by themselves.
+    """
 
     def __init__(
-        self, spec: SystemSpec, roots: Sequence[Path], provider: Provider = "auto", threads: int = 1
+        self,
+        spec: SystemSpec,
+        roots: Sequence[Path],
+        provider: Provider = "auto",
+        threads: int = 1,
+        *,
+        known: Sequence[Path] = (),
     ) -> None:
-        self._spec, self._roots = spec, tuple(roots)
+        self._spec, self._defaults = spec, tuple(roots)
+        self._roots = tuple(dict.fromkeys((*roots, *known)))
         self._provider, self._threads = provider, threads
         self._lock = threading.Lock()
         self._loads: dict[str, Future[Bundle | None]] = {}
@@ -58,7 +61,7 @@ class Shelf:
             return self._loads[digest]
 
     def _first(self) -> str | None:
-        for folder in folders_of(self._roots):
+        for folder in folders_of(self._defaults):
             # Folders of other systems' bundles are no fault: they are not even opened.
             fits = _field(folder, "interface_hash") == self._spec.interface_hash
             bundle = self._open(folder) if fits else None

@@ -51,6 +51,7 @@ def run_worker(
     stop: threading.Event,
     *,
     bundles: Sequence[Path] = (),
+    known: Sequence[Path] = (),
     worker_id: str = "worker-0",
     data_dir: Path = Path(".rehearse/worker-0"),
     group: str | None = None,
@@ -64,6 +65,7 @@ def run_worker(
 
     Args:
         bundles: bundle folders, or folders of them; the first that fits acts until a release.
+        known: further such folders, in which a released bundle is looked for.
         worker_id: names this worker for good: it keeps its partitions over a short restart.
         data_dir: its own folder; what is lost there is recovered from `S.beliefs`.
         group: consumer group; that of a shadow is its own, so that it sees every frame.
@@ -87,7 +89,7 @@ def run_worker(
             max_deadline_us=max_deadline_us,
             provenance=_provenance(provider, threads, shadow),
         )
-        shelf = Shelf(spec, bundles, provider, threads)
+        shelf = Shelf(spec, bundles, provider, threads, known=known)
         watch = ReleaseWatch(spec, bootstrap, extra, shelf.preload)
         try:
             parts = (spec, bootstrap, extra, stop, shelf, options, data_dir, group)

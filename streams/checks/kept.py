@@ -7,11 +7,11 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from planner.library import folders_of
 from planner.manifest import BundleError, read_manifest
 from planner.session import Bundle, load_bundle
 from schemas.catalog import Catalog, CatalogError
 from schemas.system import SystemSpec, load_spec, shipped_systems
-from streams.bundles import folders_of
 from streams.checks.finding import Finding, Place
 
 DATA_VARIABLE = "REHEARSE_DATA"

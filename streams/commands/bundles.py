@@ -5,12 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from planner.manifest import BundleError, Manifest, read_manifest
-from schemas.catalog import Catalog, CatalogError
-from schemas.catalog_tables import Bundle
+from planner.library import find_bundle, keep, list_bundles, summary
+from planner.manifest import BundleError, Manifest
 from schemas.messages import Control
 from schemas.system import SystemSpec
-from streams.bundles import folders_of
 from streams.commands.options import (
     Bootstrap,
     Extra,
@@ -21,6 +19,7 @@ from streams.commands.options import (
     catalog_url,
     errors,
     extra_settings,
+    home_bundles,
     show,
     spec_of,
 )
@@ -32,21 +31,6 @@ Which = Annotated[
 ]
 
 
-def find_bundle(which: str) -> tuple[Path, Manifest]:
-    """The bundle that a person means. Raises `BundleError` when there is none, or several."""
-    if Path(which).is_dir():
-        return Path(which), read_manifest(Path(which))
-    found = []
-    for folder in folders_of(bundle_roots()):
-        manifest = read_manifest(folder)
-        if which in (folder.name, manifest.name) or manifest.digest.startswith(which):
-            found.append((folder, manifest))
-    if len(found) == 1:
-        return found[0]
-    known = ", ".join(str(folder) for folder, _ in found) or "none"
-    raise BundleError(f"{which}: {len(found)} bundles fit ({known}); give one folder")
-
-
 @app.command("list")
 def list_(as_json: Json = False) -> None:
     """Every bundle at hand, and what is wrong with those that cannot be used.
@@ -55,13 +39,13 @@ def list_(as_json: Json = False) -> None:
     """
     result: dict[str, Any] = {}
     with errors():
-        for folder in folders_of(bundle_roots()):
-            try:
-                m = read_manifest(folder)
-                result[str(folder)] = f"{m.digest[:12]}  {m.system}  {m.created}"
-            except BundleError as error:
-                result[str(folder)] = f"unusable: {error}"
+        for folder, m in list_bundles(bundle_roots()).items():
+            result[str(folder)] = f"unusable: {m}" if isinstance(m, str) else _line(m)
     show(result, as_json)
+
+
+def _line(manifest: Manifest) -> str:
+    return f"{manifest.digest[:12]}  {manifest.system}  {manifest.created}"
 
 
 @app.command("show")
@@ -71,24 +55,8 @@ def show_(which: Which, as_json: Json = False) -> None:
     Example: rehearse bundle show autoscale
     """
     with errors():
-        folder, m = find_bundle(which)
-    sizes = f"hidden {m.hidden}, latent {m.latent}, members {m.members}"
-    show(
-        {
-            "folder": str(folder),
-            "digest": m.digest,
-            "system": m.system,
-            "created": m.created,
-            "bytes": sum(entry.bytes for entry in m.files.values()),
-            "sizes": sizes,
-            "interface_hash": m.interface_hash,
-            "objective_hash": m.objective_hash,
-            "actor_trusted": m.actor_trusted,
-            "lineage": m.lineage,
-            "metrics": m.metrics,
-        },
-        as_json,
-    )
+        result = summary(*find_bundle(which, bundle_roots()))
+    show(result, as_json)
 
 
 @app.command()
@@ -104,7 +72,7 @@ def verify(
     from planner.session import load_bundle
 
     try:
-        folder, manifest = find_bundle(which)
+        folder, manifest = find_bundle(which, bundle_roots())
         bundle = load_bundle(folder, provider="cpu")
         if spec is not None:
             bundle.check(spec_of(spec))
@@ -124,12 +92,15 @@ def promote(
 ) -> None:
     """Let a bundle act from now on: aligners write it into frames, workers load and switch.
 
+    One from elsewhere is copied to where workers look for it, the `bundles` of the home folder.
+
     Example: rehearse bundle promote autoscale ./bundles/better
     """
     with errors():
         system = spec_of(spec)
-        folder, manifest = find_bundle(which)
+        folder, manifest = find_bundle(which, bundle_roots())
         check_fit(system, folder)
+        folder = keep(folder, manifest, home_bundles(), bundle_roots())
         release(system, folder, manifest, broker_of(bootstrap), extra_settings(extra))
     show({"released": manifest.digest, "system": system.system}, as_json)
 
@@ -143,6 +114,8 @@ def rollback(
     Example: rehearse bundle rollback autoscale
     """
     with errors():
+        from schemas.catalog import Catalog  # SQLAlchemy takes half a second
+
         system = spec_of(spec)
         catalog = Catalog(catalog_url())
         catalog.create()
@@ -163,6 +136,9 @@ def release(
     spec: SystemSpec, folder: Path, manifest: Manifest, bootstrap: str, extra: dict[str, str]
 ) -> None:
     """Write the release to the catalog and to `S.control`."""
+    from schemas.catalog import Catalog
+    from schemas.catalog_tables import Bundle
+
     catalog = Catalog(catalog_url())
     catalog.create()
     at_us = now_us()
@@ -181,6 +157,3 @@ def release(
     catalog.promote(spec.system, manifest.digest, at_us=at_us, by="operator")
     control = Control("release", 0, bundle=manifest.digest, by="operator")
     say(spec, control, bootstrap, extra)
-
-
-__all__ = ["CatalogError", "app", "find_bundle", "release"]

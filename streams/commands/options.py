@@ -18,6 +18,7 @@ from rich.text import Text
 
 from infra.broker import Broker, home_folder, start
 from infra.kafka import parse_extra
+from planner.library import SHIPPED
 from schemas.system import SystemSpec, load_spec
 from streams.supervise import PARENT, STATUS_AGAIN, TryAgain, end_with_parent
 
@@ -51,7 +52,10 @@ MetricsHost = Annotated[
 ]
 Bundles = Annotated[
     list[Path] | None,
-    typer.Option("--bundle", help="Folder of a bundle; may be repeated. Default: the known ones."),
+    typer.Option(
+        "--bundle",
+        help="Folder of a bundle that acts until a release; may be repeated. Default: shipped.",
+    ),
 ]
 
 
@@ -181,10 +185,22 @@ def stopping() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def acting_bundles(given: list[Path] | None) -> list[Path]:
+    """Where the bundle that acts until a release comes from: as given, else the shipped ones.
+
+    What somebody trained or copied into the home folder acts only once it is released.
+    """
+    return given or [SHIPPED]
+
+
+def home_bundles() -> Path:
+    """The folder of the bundles that were trained or released here; it may not exist."""
+    return home_folder() / "bundles"
+
+
 def bundle_roots() -> list[Path]:
-    """Folders that hold bundles: that of the home folder, then the shipped ones."""
-    shipped = Path(__file__).parents[2] / "planner" / "bundles"
-    return [root for root in (home_folder() / "bundles", shipped) if root.is_dir()]
+    """Every folder that holds bundles: the shipped ones, then that of the home folder."""
+    return [root for root in (SHIPPED, home_bundles()) if root.is_dir()]
 
 
 def catalog_url() -> str:

@@ -17,8 +17,8 @@ from streams.commands.options import (
     Json,
     Seed,
     Spec,
+    acting_bundles,
     broker_of,
-    bundle_roots,
     console,
     errors,
     extra_settings,
@@ -75,7 +75,7 @@ def demo(
             day=day,
             ticks=ticks,
             seed=seed,
-            bundles=tuple(bundles or bundle_roots()),
+            bundles=tuple(acting_bundles(bundles)),
             plant_options=plant_options(options),
             keep_topics=keep_topics,
         )

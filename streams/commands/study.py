@@ -13,6 +13,7 @@ from streams.commands.options import (
     Json,
     Seed,
     Spec,
+    acting_bundles,
     broker_of,
     bundle_roots,
     catalog_url,
@@ -75,7 +76,7 @@ def backtest(
         if capacity is not None:
             given["service_time"] = 1.0 / capacity
         setup = BacktestSetup(
-            spec_of(spec), trace, day, policy, share, seed, tuple(bundles or bundle_roots()), given
+            spec_of(spec), trace, day, policy, share, seed, tuple(acting_bundles(bundles)), given
         )
         plant, chosen = prepare(setup)
         total = ticks if plant.ticks is None else min(ticks or plant.ticks, plant.ticks)

@@ -11,8 +11,8 @@ import torch
 from models import export
 from models.evaluate import evaluate
 from models.export import ParityError, export_graph, parity
-from models.registry import list_bundles, show_bundle, verify_bundle
 from models.workflow import _release
+from planner.library import list_bundles, summary
 from planner.manifest import BundleError
 from planner.session import load_bundle
 from tests.models.conftest import Trained
@@ -85,14 +85,16 @@ def test_the_planner_loads_it_and_members_differ(trained: Trained, bundle_folder
 
 
 def test_the_manifest_says_where_it_comes_from(trained: Trained, bundle_folder: Path) -> None:
-    manifest = verify_bundle(bundle_folder, trained.spec)
+    bundle = load_bundle(bundle_folder, provider="cpu")
+    bundle.check(trained.spec)
+    manifest = bundle.manifest
     assert manifest.lineage["command"] == "rehearse train mass"
     assert manifest.lineage["datasets"][0]["entities"] == 8
     assert manifest.actor_trusted
     assert set(manifest.metrics["parity"]) == {"believe", "imagine", "actor"}
     assert manifest.calibration.discount == trained.trainer.config.actor.discount
     assert manifest.calibration.innovation_band > 1
-    assert show_bundle(bundle_folder)["bytes"] < 2_000_000
+    assert summary(bundle_folder, manifest)["bytes"] < 2_000_000
     assert not [p for p in bundle_folder.iterdir() if p.name.startswith(".")]
 
 
@@ -106,11 +108,11 @@ def test_a_damaged_bundle_is_noticed_and_listed_as_such(
     data[len(data) // 2] ^= 1
     (bad / "imagine.onnx").write_bytes(data)
     with pytest.raises(BundleError, match="SHA-256"):
-        verify_bundle(bad)
+        load_bundle(bad, provider="cpu")
     manifest = json.loads((tmp_path / "good" / "manifest.json").read_text())
-    found = list_bundles(tmp_path)
-    assert "SHA-256" in str(found["bad"])
-    assert getattr(found["good"], "digest", None) == manifest["digest"]
+    found = list_bundles([tmp_path])
+    assert "SHA-256" in str(found[bad])
+    assert getattr(found[tmp_path / "good"], "digest", None) == manifest["digest"]
 
 
 def test_it_beats_persistence_and_its_spread_is_honest(

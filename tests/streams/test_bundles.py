@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from planner.library import folders_of
 from planner.manifest import read_manifest
 from schemas.system import load_spec
-from streams.bundles import Shelf, folders_of
+from streams.bundles import Shelf
 from tests.planner.worlds import double_integrator, edited, write_bundle
 
 SPEC = load_spec("nav2d")
@@ -47,6 +48,18 @@ def test_without_a_release_the_first_that_fits_acts(made: Path) -> None:
     assert released is not None
     assert released.manifest.name == "c"
     shelf.close()
+
+
+def test_what_is_only_known_acts_when_it_is_released_and_not_before(made: Path) -> None:
+    shelf = Shelf(SPEC, [made / "c"], "cpu", known=[made])
+    assert shelf.default == digest(made / "c")
+    released = shelf.get(digest(made / "b"))
+    assert released is not None
+    assert released.manifest.name == "b"
+    shelf.close()
+    nothing = Shelf(SPEC, [], "cpu", known=[made])
+    assert nothing.get(None) is None
+    nothing.close()
 
 
 def test_no_bundle_no_answer(tmp_path: Path) -> None:

@@ -8,10 +8,16 @@ import yaml
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
+from planner.library import SHIPPED
 from schemas.asyncapi import document
 from schemas.system import load_spec
 from streams.cli import app
-from streams.commands.options import plant_options
+from streams.commands.options import (
+    acting_bundles,
+    bundle_roots,
+    home_bundles,
+    plant_options,
+)
 
 RUNNER = CliRunner()
 
@@ -117,3 +123,13 @@ def test_plant_options_become_numbers() -> None:
         "c": "30 s",
         "d": "x=y",
     }
+
+
+def test_what_lies_in_the_home_folder_does_not_act_unreleased(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("REHEARSE_HOME", str(tmp_path))
+    home_bundles().mkdir()
+    assert acting_bundles(None) == [SHIPPED]
+    assert acting_bundles([tmp_path]) == [tmp_path]
+    assert bundle_roots() == [SHIPPED, home_bundles()], "a released one is found there"
