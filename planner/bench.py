@@ -21,7 +21,7 @@ from planner.cem import Cem, Start
 from planner.draws import Draws
 from planner.imagine import Imagination
 from planner.reference import ACTION, CANDIDATES, HORIZON, MEMBERS, STATE, Reference
-from planner.session import Posterior, session_options
+from planner.session import Posterior, Provider, choose, providers, session_options
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -30,11 +30,12 @@ SEED = 20
 BURST = 4
 
 
-def bench_plan(repeats: int = 30) -> dict[str, Any]:
+def bench_plan(repeats: int = 30, provider: Provider = "cpu") -> dict[str, Any]:
     """Times the reference ensemble on one thread.
 
     Args:
         repeats: turns; in each, every thing that is timed runs `BURST` times.
+        provider: where all of it runs; on a GPU the peak is that of such small products there.
 
     Returns:
         `ms_per_iteration` and `ms_per_call`: medians of elapsed time, with `_p99` and `_best`;
@@ -43,8 +44,12 @@ def bench_plan(repeats: int = 30) -> dict[str, Any]:
         `share_of_peak`, from elapsed times; `cpu_share_of_peak` and `iteration_share_of_peak`, from
         processor times. And what ran: candidates, horizon, members, threads, versions.
     """
-    timed: dict[str, Callable[[], object]] = {"iteration": _iteration(), "call": _call()}
-    timed |= {f"peak_{size}": _product(size) for size in PEAK_SIZES}
+    device = choose(provider)
+    timed: dict[str, Callable[[], object]] = {
+        "iteration": _iteration(device),
+        "call": _call(device),
+        **{f"peak_{size}": _product(size, device) for size in PEAK_SIZES},
+    }
     elapsed, used = _interleaved(timed, repeats)
     peak, cpu_peak = _peak(elapsed), _peak(used)
     call, cpu_call = float(np.median(elapsed["call"])), float(np.median(used["call"]))
@@ -61,6 +66,7 @@ def bench_plan(repeats: int = 30) -> dict[str, Any]:
         "candidates": CANDIDATES,
         "horizon": HORIZON,
         "members": MEMBERS,
+        "device": device,
         "threads": 1,
         "repeats": repeats,
         "onnxruntime": ort.__version__,
@@ -105,9 +111,9 @@ def _interleaved(
     return elapsed, used
 
 
-def _iteration() -> Callable[[], object]:
+def _iteration(device: str) -> Callable[[], object]:
     """Iterations as the loop does them: noise, sampling, rollout, reward, elites."""
-    spec, model = reference.reference_spec(), Reference()
+    spec, model = reference.reference_spec(), Reference(provider=device)
     tier = next(iter(spec.budget.tiers.values()))
     state = np.ones((1, STATE), dtype=np.float32)
     nothing = np.zeros((1, STATE), dtype=np.float32)
@@ -132,8 +138,8 @@ def _iteration() -> Callable[[], object]:
     return run
 
 
-def _call() -> Callable[[], object]:
-    model, generator = Reference(), np.random.default_rng(SEED)
+def _call(device: str) -> Callable[[], object]:
+    model, generator = Reference(provider=device), np.random.default_rng(SEED)
 
     def random(*shape: int) -> F32:
         return generator.standard_normal(shape).astype(np.float32)
@@ -147,11 +153,11 @@ def _call() -> Callable[[], object]:
     return lambda: model.session.run(None, inputs)
 
 
-def _product(size: int) -> Callable[[], object]:
+def _product(size: int, device: str) -> Callable[[], object]:
     """A [size,size] matrix product."""
     generator = np.random.default_rng(size)
     x, y = generator.standard_normal((2, size, size)).astype(np.float32)
     graph = reference.PRODUCT.read_bytes()
     options = session_options(1)
-    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(graph, options, providers=providers(device))
     return lambda: session.run(None, {"x": x, "y": y})

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from planner.session import Futures, session_options
+from planner.session import Futures, providers, session_options
 from schemas.system import SystemSpec, parse_spec
 
 F32 = npt.NDArray[np.float32]
@@ -79,14 +79,14 @@ class Reference:
 
     members, hidden, latent, discount = MEMBERS, STATE, STATE, 1.0
 
-    def __init__(self, threads: int = 1, seed: int = 0) -> None:
+    def __init__(self, threads: int = 1, seed: int = 0, provider: str = "cpu") -> None:
         options = session_options(threads)
         made = weights(seed)
         values = [ort.OrtValue.ortvalue_from_numpy(array) for array in made.values()]
         options.add_external_initializers(list(made), values)
         self._weights = values  # the session reads them in place
         self.session = ort.InferenceSession(
-            GRAPH.read_bytes(), options, providers=["CPUExecutionProvider"]
+            GRAPH.read_bytes(), options, providers=providers(provider)
         )
         self.channel_scale: F32 = np.ones(STATE, dtype=np.float32)
 

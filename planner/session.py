@@ -246,13 +246,16 @@ def session_options(threads: int) -> ort.SessionOptions:
     return options
 
 
+def providers(device: str) -> list[Any]:
+    """ONNX Runtime's providers for `cpu` or `cuda`, best first."""
+    cuda = ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "DEFAULT"})
+    return [cuda, "CPUExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
+
+
 def open_session(graph: bytes, provider: str, threads: int, name: str) -> ort.InferenceSession:
     """A session on `cpu` or `cuda`. Raises `BundleError` when the graph cannot be loaded."""
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if provider == "cuda":
-        providers.insert(0, ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "DEFAULT"}))
     try:
-        return ort.InferenceSession(graph, session_options(threads), providers=providers)
+        return ort.InferenceSession(graph, session_options(threads), providers=providers(provider))
     except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
         raise BundleError(f"{name}: not a usable ONNX graph: {error}; export it again") from error
 
@@ -284,11 +287,14 @@ def cuda_usable() -> bool:
 
 
 @lru_cache(maxsize=8)
-def _choose(provider: Provider) -> str:
-    """`cpu` or `cuda`; cached, so that the choice is said once."""
+def choose(provider: Provider) -> str:
+    """`cpu` or `cuda`, as asked for where that can be had; cached, so that it is said once."""
     chosen = "cpu" if provider == "cpu" or not cuda_usable() else "cuda"
     if provider == "cuda" and chosen == "cpu":
-        raise BundleError("provider cuda: no usable CUDA device here; choose auto or cpu")
+        _log.warning(
+            "no usable CUDA device here: models run on the CPU",
+            remedy="rehearse doctor says what is missing",
+        )
     _log.info("provider", asked=provider, chosen=chosen, onnxruntime=ort.__version__)
     return chosen
 
@@ -298,13 +304,13 @@ def load_bundle(path: Path | str, provider: Provider = "auto", threads: int = 1)
 
     Args:
         path: holds `manifest.json` and the graphs.
-        provider: `auto` takes CUDA when it really works, else the CPU.
+        provider: `auto` and `cuda` take CUDA when it really works, else the CPU.
         threads: threads per session call.
 
     Raises:
         BundleError: what is wrong with which file and field, and the remedy.
     """
     folder = Path(path)
-    bundle = Bundle(folder, read_manifest(folder), _choose(provider), threads)
+    bundle = Bundle(folder, read_manifest(folder), choose(provider), threads)
     bundle.warm_up()
     return bundle

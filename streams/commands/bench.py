@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from streams.commands.options import Bootstrap, Json, broker_of, console, errors, show
+from streams.commands.options import Bootstrap, Device, Json, broker_of, console, errors, show
 
 app = typer.Typer(no_args_is_help=True, help="The figures of this machine.")
 
@@ -31,6 +31,7 @@ def align(
 @app.command()
 def plan(
     repeat: Annotated[int, typer.Option(help="Interleaved repetitions; medians are shown.")] = 30,
+    device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
     """One planner iteration of 255 candidates on the reference ensemble, on one thread.
@@ -40,5 +41,5 @@ def plan(
     from planner.bench import bench_plan
 
     with errors(), console.status("planning"):
-        result = bench_plan(repeats=repeat)
+        result = bench_plan(repeats=repeat, provider=device)
     show(result, as_json)

@@ -12,6 +12,7 @@ from streams.checks.finding import Finding, Place, examine, worst
 from streams.commands.options import (
     Bootstrap,
     Bundles,
+    CatalogUrl,
     Extra,
     Json,
     bundle_roots,
@@ -30,9 +31,7 @@ def doctor(
         typer.Argument(metavar="[SPEC]", help="Also its topics, and a bundle that fits it."),
     ] = None,
     bundles: Bundles = None,
-    catalog: Annotated[
-        str | None, typer.Option(help="SQLAlchemy URL of the catalog; default: SQLite at home.")
-    ] = None,
+    catalog: CatalogUrl = None,
     bootstrap: Bootstrap = None,
     extra: Extra = None,
     as_json: Json = False,

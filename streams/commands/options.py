@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import structlog
 import typer
@@ -57,6 +57,30 @@ Bundles = Annotated[
         help="Folder of a bundle that acts until a release; may be repeated. Default: shipped.",
     ),
 ]
+
+
+PlantOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-o", metavar="NAME=VALUE", help="Of the plant; may be repeated."),
+]
+Ticks = Annotated[int | None, typer.Option(help="Stop after so many ticks.")]
+Shadow = Annotated[
+    bool, typer.Option("--shadow", help="Decide and log; publish no action: how to start.")
+]
+ClockName = Annotated[
+    Literal["wall", "event"],
+    typer.Option("--clock", help="Real time, or the time that the readings' watermarks say."),
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(help="Where models run; the CPU where CUDA cannot be used, which is said."),
+]
+CatalogUrl = Annotated[
+    str | None,
+    typer.Option("--catalog", help="SQLAlchemy URL of the catalog; default: SQLite at home."),
+]
+From = Annotated[int | None, typer.Option("--from", metavar="US", help="Event time.")]
+To = Annotated[int | None, typer.Option("--to", metavar="US", help="Event time.")]
 
 
 def extra_settings(pairs: list[str] | None) -> dict[str, str]:

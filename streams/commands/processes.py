@@ -1,7 +1,7 @@
 """The parts of the loop, one process each: align, worker, sink, plant."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -9,12 +9,18 @@ from infra.broker import home_folder
 from streams.commands.options import (
     Bootstrap,
     Bundles,
+    CatalogUrl,
+    ClockName,
+    Device,
     Extra,
     Json,
     MetricsHost,
     MetricsPort,
+    PlantOptions,
     Seed,
+    Shadow,
     Spec,
+    Ticks,
     acting_bundles,
     broker_of,
     bundle_roots,
@@ -28,15 +34,10 @@ from streams.commands.options import (
     stopping,
 )
 
-Clock = Annotated[
-    Literal["wall", "event"],
-    typer.Option(help="Real time, or the time that the readings' watermarks say."),
-]
-
 
 def align(
     spec: Spec,
-    clock: Clock = "wall",
+    clock: ClockName = "wall",
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "127.0.0.1",
     bootstrap: Bootstrap = None,
@@ -58,16 +59,12 @@ def align(
 
 def worker(
     spec: Spec,
-    clock: Clock = "wall",
-    shadow: Annotated[
-        bool, typer.Option("--shadow", help="Decide and log; publish no action.")
-    ] = False,
+    clock: ClockName = "wall",
+    shadow: Shadow = False,
     name: Annotated[str, typer.Option("--id", help="Stays the same over restarts.")] = "worker-0",
     bundles: Bundles = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of its local store.")] = None,
-    provider: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where ONNX runs.")] = (
-        "auto"
-    ),
+    device: Device = "auto",
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "127.0.0.1",
     bootstrap: Bootstrap = None,
@@ -93,7 +90,7 @@ def worker(
             data_dir=data_dir or home_folder() / "workers" / system.system / name,
             shadow=shadow,
             clock=clock,
-            provider=provider,
+            provider=device,
         )
     show(result, as_json)
 
@@ -101,9 +98,7 @@ def worker(
 def sink(
     spec: Spec,
     out: Annotated[Path | None, typer.Option(help="Folder for Parquet files.")] = None,
-    catalog: Annotated[
-        str | None, typer.Option(help="SQLAlchemy URL of the catalog; default: SQLite at home.")
-    ] = None,
+    catalog: CatalogUrl = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "127.0.0.1",
     bootstrap: Bootstrap = None,
@@ -130,7 +125,7 @@ def sink(
 
 def plant(
     spec: Spec,
-    ticks: Annotated[int | None, typer.Option(help="Stop after so many ticks.")] = None,
+    ticks: Ticks = None,
     lockstep: Annotated[
         bool, typer.Option("--lockstep", help="Wait for the actions of each tick.")
     ] = False,
@@ -143,10 +138,7 @@ def plant(
         typer.Option(help="With --lockstep: holds a --speed that may be changed meanwhile."),
     ] = None,
     seed: Seed = 0,
-    options: Annotated[
-        list[str] | None,
-        typer.Option("--option", "-o", metavar="NAME=VALUE", help="Of the plant; may be repeated."),
-    ] = None,
+    options: PlantOptions = None,
     log: Annotated[
         Path | None, typer.Option(help="Parquet with a row per tick and entity.")
     ] = None,

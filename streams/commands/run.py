@@ -13,10 +13,14 @@ from schemas.topics import topics_of
 from streams.commands.options import (
     Bootstrap,
     Bundles,
+    Device,
     Extra,
     Json,
+    PlantOptions,
     Seed,
+    Shadow,
     Spec,
+    Ticks,
     acting_bundles,
     broker_of,
     console,
@@ -28,6 +32,7 @@ from streams.commands.options import (
     spec_of,
     stopping,
 )
+from streams.supervise import Process
 
 
 def demo(
@@ -42,17 +47,14 @@ def demo(
     day: Annotated[
         int | None, typer.Option(help="Full day of the trace; default: its first test day.")
     ] = None,
-    ticks: Annotated[int | None, typer.Option(help="Stop after so many ticks.")] = None,
+    ticks: Ticks = None,
     retrain: Annotated[
         bool,
         typer.Option("--retrain", help="Collect, train, and hand over while the stream runs."),
     ] = False,
     seed: Seed = 0,
     bundles: Bundles = None,
-    options: Annotated[
-        list[str] | None,
-        typer.Option("--option", "-o", metavar="NAME=VALUE", help="Of the plant; may be repeated."),
-    ] = None,
+    options: PlantOptions = None,
     keep_topics: Annotated[bool, typer.Option(help="Leave the run's topics behind.")] = False,
     bootstrap: Bootstrap = None,
     extra: Extra = None,
@@ -90,16 +92,16 @@ def demo(
 
 def run(
     spec: Spec,
-    shadow: Annotated[
-        bool, typer.Option("--shadow", help="Decide and log; publish no action: how to start.")
-    ] = False,
+    shadow: Shadow = False,
     plant: Annotated[
         bool, typer.Option("--plant", help="Also run the simulator that the spec names.")
     ] = False,
     lockstep: Annotated[
         bool, typer.Option("--lockstep", help="With --plant: event clock, as fast as it goes.")
     ] = False,
+    options: PlantOptions = None,
     bundles: Bundles = None,
+    device: Device = "auto",
     bootstrap: Bootstrap = None,
     extra: Extra = None,
     as_json: Json = False,
@@ -113,6 +115,8 @@ def run(
 
     with errors(), stopping() as stop:
         system = spec_of(spec)
+        if (lockstep or options) and not plant:
+            raise ValueError("--lockstep and --option are for the simulator: add --plant")
         place, settings = broker_of(bootstrap), extra_settings(extra)
         ensure_topics(
             client_config(place, settings),
@@ -122,7 +126,8 @@ def run(
         connection = ["--bootstrap-servers", place, *pairs]
         clock = ["--clock", "event" if plant and lockstep else "wall"]
         chosen = [part for path in bundles or [] for part in ("--bundle", str(path))]
-        began = time.monotonic()
+        chosen += ["--device", device]
+        began, simulator = time.monotonic(), None
         monitor = Monitor(system, place, settings)
         with Supervisor(home_folder().absolute() / "runs" / system.system) as supervisor:
             supervisor.start("sink", "sink", spec, *connection)
@@ -131,16 +136,22 @@ def run(
             supervisor.start("align", "align", spec, *clock, *connection)
             if plant:
                 way = ["--lockstep"] if lockstep else []
-                supervisor.start("plant", "plant", spec, *way, *connection)
+                way += [part for option in options or [] for part in ("-o", option)]
+                simulator = supervisor.start("plant", "plant", spec, *way, *connection)
             with Live(console=console, refresh_per_second=4) as live:
                 while not stop.is_set():
                     monitor.poll(0.25)
                     supervisor.check()
                     seconds = time.monotonic() - began
-                    live.update(live_table(system, monitor.statistics, None, seconds))
+                    note = "the plant's run is over" if _over(simulator) else ""
+                    live.update(live_table(system, monitor.statistics, None, seconds, note))
         summaries: dict[str, Any] = {p.name: p.summary() for p in supervisor.processes}
         monitor.close()
     show({"system": system.system, "shadow": shadow, **summaries}, as_json)
+
+
+def _over(plant: Process | None) -> bool:
+    return plant is not None and plant.poll() == 0
 
 
 def add(app: typer.Typer) -> None:

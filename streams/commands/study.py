@@ -10,9 +10,13 @@ from streams.commands.options import (
     Bootstrap,
     Bundles,
     Extra,
+    From,
     Json,
+    PlantOptions,
     Seed,
     Spec,
+    Ticks,
+    To,
     acting_bundles,
     broker_of,
     bundle_roots,
@@ -43,7 +47,7 @@ def backtest(
     share: Annotated[float, typer.Option(help="Of explored stretches, with --policy explore.")] = (
         0.7
     ),
-    ticks: Annotated[int | None, typer.Option(help="Stop after so many ticks.")] = None,
+    ticks: Ticks = None,
     seed: Seed = 0,
     bundles: Bundles = None,
     services: Annotated[int | None, typer.Option(help="Entities (autoscale).")] = None,
@@ -56,10 +60,7 @@ def backtest(
     slo_wait: Annotated[
         str | None, typer.Option(help="A request that waits longer is late (autoscale).")
     ] = None,
-    options: Annotated[
-        list[str] | None,
-        typer.Option("--option", "-o", metavar="NAME=VALUE", help="Of the plant; may be repeated."),
-    ] = None,
+    options: PlantOptions = None,
     as_json: Json = False,
 ) -> None:
     """Run a system against its simulator without Kafka, as fast as it goes.
@@ -98,8 +99,8 @@ def backtest(
 def record(
     spec: Spec,
     out: Annotated[Path, typer.Option(help="Folder of the recording.")],
-    from_: Annotated[int | None, typer.Option("--from", metavar="US", help="Event time.")] = None,
-    to: Annotated[int | None, typer.Option(metavar="US", help="Event time.")] = None,
+    from_: From = None,
+    to: To = None,
     source: Annotated[
         Path | None, typer.Option(help="A sink's folder to record from, instead of Kafka.")
     ] = None,
@@ -149,8 +150,8 @@ def replay(
         list[Path] | None, typer.Option(help="Folders to find the recorded bundles in.")
     ] = None,
     spec: Annotated[str | None, typer.Option(help="Wanted instead (reinfer).")] = None,
-    from_: Annotated[int | None, typer.Option("--from", metavar="US", help="Event time.")] = None,
-    to: Annotated[int | None, typer.Option(metavar="US", help="Event time.")] = None,
+    from_: From = None,
+    to: To = None,
     entity: Annotated[str | None, typer.Option(help="Compare this one alone.")] = None,
     rate: Annotated[float | None, typer.Option(help="Times real time; default: full speed.")] = (
         None

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 
 from planner import session
 from planner.manifest import MANIFEST, BundleError, digest_of, read_manifest
@@ -200,10 +201,15 @@ def test_the_same_inputs_give_the_same_bits(tmp_path: Path) -> None:
         assert again.channels.tobytes() == first.imagine(h, z, actions, noise).channels.tobytes()
 
 
-def test_cuda_is_refused_where_there_is_none(tmp_path: Path) -> None:
+def test_without_cuda_the_cpu_is_taken_and_it_is_said(tmp_path: Path) -> None:
     if session.cuda_usable():
         pytest.skip("there is a CUDA device here")
     write_bundle(tmp_path, SPEC, double_integrator())
-    with pytest.raises(BundleError, match="no usable CUDA"):
-        load_bundle(tmp_path, provider="cuda")
+    session.choose.cache_clear()
+    with structlog.testing.capture_logs() as said:
+        assert load_bundle(tmp_path, provider="cuda").provider == "cpu"
+    assert next((line["log_level"], line["event"]) for line in said) == (
+        "warning",
+        "no usable CUDA device here: models run on the CPU",
+    )
     assert load_bundle(tmp_path, provider="auto").provider == "cpu"

@@ -9,6 +9,7 @@ from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from planner.library import SHIPPED
+from planner.session import cuda_usable
 from schemas.asyncapi import document
 from schemas.system import load_spec
 from streams.cli import app
@@ -133,3 +134,18 @@ def test_what_lies_in_the_home_folder_does_not_act_unreleased(
     assert acting_bundles(None) == [SHIPPED]
     assert acting_bundles([tmp_path]) == [tmp_path]
     assert bundle_roots() == [SHIPPED, home_bundles()], "a released one is found there"
+
+
+@pytest.mark.parametrize("word", [("--lockstep",), ("-o", "robots=3")])
+def test_what_is_for_the_simulator_needs_the_simulator(word: tuple[str, ...]) -> None:
+    result = run("run", "nav2d", *word)
+    assert result.exit_code == 2
+    assert "add --plant" in result.output
+
+
+def test_a_bench_on_a_device_that_is_not_there_runs_on_the_cpu() -> None:
+    if cuda_usable():
+        pytest.skip("there is a CUDA device here")
+    result = run("bench", "plan", "--device", "cuda", "--repeat", "1", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["device"] == "cpu"
