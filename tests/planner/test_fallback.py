@@ -25,7 +25,12 @@ def service(requests: float, ready: float, starting: float = 0.0) -> list[float]
 
 @pytest.mark.parametrize("name", shipped_systems())
 def test_the_shipped_fallbacks_fit_their_specs(name: str) -> None:
-    check(load_spec(name))
+    spec = load_spec(name)
+    check(spec)
+    frame = make_frame(spec, np.zeros((2, len(spec.columns))))
+    action, _ = fallback(spec, frame, fresh(spec, 2))
+    assert action.shape == (2, len(spec.action_columns))
+    assert ((spec.action_low <= action) & (action <= spec.action_high)).all()
 
 
 def test_hpa_is_the_rule_on_the_columns_of_the_frame() -> None:

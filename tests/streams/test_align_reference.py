@@ -42,7 +42,7 @@ def assert_agrees(frame: Frame, row: Row) -> None:
     np.testing.assert_array_equal(frame.flags, [r["flags"] for r in expected])
 
 
-def check_against_reference(log: Sequence[Event], chunk: int) -> int:
+def assert_agrees_with_the_reference(log: Sequence[Event], chunk: int) -> int:
     aligner, reference = new_aligner(), refer(log)
     frames = feed(aligner, log, chunk)
     by_place = {(f.tick, f.cohort): f for f in frames}
@@ -58,16 +58,16 @@ def check_against_reference(log: Sequence[Event], chunk: int) -> int:
 @settings(max_examples=100, deadline=None)
 @given(steps, st.sampled_from([1, 3, 50]))
 def test_agrees_with_the_reference(taken: list[Step], chunk: int) -> None:
-    check_against_reference(events_of(taken), chunk)
+    assert_agrees_with_the_reference(events_of(taken), chunk)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_agrees_with_the_reference_on_long_streams(seed: int) -> None:
     log = events_of(random_steps(seed, 1_500), jitter=seed % 2)
-    assert check_against_reference(log, [1, 7, 1_000, 40][seed]) > 200
+    assert assert_agrees_with_the_reference(log, [1, 7, 1_000, 40][seed]) > 200
 
 
-def check_chunks(log: Sequence[Event], chunk: int) -> None:
+def assert_cuts_do_not_matter(log: Sequence[Event], chunk: int) -> None:
     whole = [content(f) for f in feed(new_aligner(), log, chunk)]
     single = [content(f) for f in feed(new_aligner(), log, 1)]
     assert sorted(whole, key=lambda c: c[:2]) == sorted(single, key=lambda c: c[:2])
@@ -76,15 +76,15 @@ def check_chunks(log: Sequence[Event], chunk: int) -> None:
 @settings(max_examples=100, deadline=None)
 @given(steps, st.integers(2, 80))
 def test_frames_do_not_depend_on_how_the_stream_was_cut(taken: list[Step], chunk: int) -> None:
-    check_chunks(events_of(taken), chunk)
+    assert_cuts_do_not_matter(events_of(taken), chunk)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_long_streams_do_not_depend_on_how_they_were_cut(seed: int) -> None:
-    check_chunks(events_of(random_steps(100 + seed, 1_000), jitter=1), 1_000)
+    assert_cuts_do_not_matter(events_of(random_steps(100 + seed, 1_000), jitter=1), 1_000)
 
 
-def check_restart(
+def assert_a_restart_changes_nothing(
     log: Sequence[Event], kill: int, chunk: int, again: int, lost: Sequence[int] = ()
 ) -> None:
     """Kills after `kill` events; the last frames of cohorts in `lost` never reached the broker."""
@@ -115,7 +115,7 @@ def test_a_restart_makes_the_same_further_frames(
     taken: list[Step], at: float, chunk: int, again: int
 ) -> None:
     log = events_of(taken)
-    check_restart(log, round(at * len(log)), chunk, again)
+    assert_a_restart_changes_nothing(log, round(at * len(log)), chunk, again)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -123,7 +123,7 @@ def test_restarts_anywhere_in_long_streams(seed: int) -> None:
     log = events_of(random_steps(200 + seed, 700), jitter=seed % 2)
     rng = np.random.default_rng(seed)
     for kill in rng.integers(0, len(log), 2).tolist():
-        check_restart(log, kill, [1, 30][seed % 2], [30, 1, 7][seed % 3])
+        assert_a_restart_changes_nothing(log, kill, [1, 30][seed % 2], [30, 1, 7][seed % 3])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -131,4 +131,6 @@ def test_a_restart_when_some_partitions_lack_the_last_frames(seed: int) -> None:
     log = events_of(random_steps(300 + seed, 500), jitter=seed % 2)
     rng = np.random.default_rng(seed)
     for kill in rng.integers(100, len(log), 2).tolist():
-        check_restart(log, kill, [1, 30][seed % 2], [30, 1, 7][seed % 3], lost=[1 + seed % 2])
+        assert_a_restart_changes_nothing(
+            log, kill, [1, 30][seed % 2], [30, 1, 7][seed % 3], lost=[1 + seed % 2]
+        )

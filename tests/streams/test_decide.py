@@ -57,7 +57,7 @@ def run(
     return rows, decided
 
 
-def same(a: Decisions, b: Decisions) -> None:
+def assert_same(a: Decisions, b: Decisions) -> None:
     for name, value in vars(a).items():
         if isinstance(value, np.ndarray):
             np.testing.assert_array_equal(value, getattr(b, name), err_msg=name)
@@ -71,7 +71,7 @@ def test_the_same_frames_give_the_same_decisions_bit_for_bit(bundle: Bundle) -> 
     again_rows, again = run(bundle, [decode_frame(SPEC, encode_frame(SPEC, f)) for f in made])
     assert [row.digest for row in rows] == [row.digest for row in again_rows]
     for a, b in zip(decided, again, strict=True):
-        same(a, b)
+        assert_same(a, b)
     assert (decided[-1].mode == Mode.PLAN).all()
 
 
@@ -80,7 +80,7 @@ def test_a_stored_row_goes_on_as_if_nothing_had_happened(bundle: Bundle) -> None
     rows, decided = run(bundle, made)
     _, resumed = run(bundle, made[3:], decode_row(encode_row(rows[2])))
     for a, b in zip(decided[3:], resumed, strict=True):
-        same(a, b)
+        assert_same(a, b)
 
 
 class Twice:
@@ -96,7 +96,7 @@ def test_a_replay_spends_what_the_log_says(bundle: Bundle) -> None:
     _, live = step(SPEC, bundle, row, made[2], Twice())
     logged = decode_trajectory(SPEC, encode_trajectory(SPEC, made[2], live)).decisions
     _, replayed = step(SPEC, bundle, row, made[2], *recorded(logged.spent))
-    same(live, replayed)
+    assert_same(live, replayed)
     _, other = step(SPEC, bundle, row, made[2], FreeBudget(0))
     assert not np.array_equal(other.action, live.action)
 
