@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import shutil
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +14,13 @@ from infra import broker as embedded
 from infra.broker import Broker
 from infra.kafka import client_config
 
+# A log shall end with each failing test and its reason, a line each. pytest leaves reasons out
+# where lines are short, and prints explanations whole, however long, where it finds itself in CI.
+for variable in ("CI", "BUILD_NUMBER"):
+    os.environ.pop(variable, None)
+if not sys.stdout.isatty():
+    os.environ["COLUMNS"] = "220"
+
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
@@ -18,6 +28,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     home = tmp_path_factory.mktemp("rehearse-home")
     running = embedded.start(home, progress=print)
     yield running
+    gc.collect()  # clients that tests left in cycles would complain that the broker is gone
     embedded.stop(home)
     shutil.rmtree(home, ignore_errors=True)
 
