@@ -221,7 +221,8 @@ class Show:
 
     def say(self, text: str) -> None:
         """A line that stays on the terminal."""
-        self.console.print(f"[dim]{self.seconds:5.0f} s[/]  {text}", highlight=False)
+        line = f"[dim]{self.seconds:5.0f} s[/]  {text}"
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def until(
         self, done: Callable[[Statistics], bool], note: Callable[[], str] = lambda: ""
@@ -234,19 +235,16 @@ class Show:
                 self.stage.supervisor.check()
                 live.update(live_table(spec, self.seen, self.total, self.seconds, note()))
 
-    def until_dry(self, plant: Process) -> None:
-        """Watch until the plant has ended and nothing that it caused is still on its way."""
-        self.until(lambda _: plant.poll() is not None)
-        if self.stage.clock == "wall":  # ticks go on without a plant, and would be counted as its
-            self.stage.supervisor.stop("align")
-        quiet = QuietTime(QUIET_S)
-        self.until(lambda seen: quiet.since(seen.frames))
-
     def finish(self) -> Take:
         """Stop the loop in the order in which data flows, and gather what each part says."""
         seconds = self.seconds
+        self.stage.supervisor.stop("plant")
+        if self.stage.clock == "wall":  # ticks go on without a plant, and would be counted as its
+            self.stage.supervisor.stop("align")
+        quiet = QuietTime(QUIET_S)  # what the plant caused is still on its way
+        self.until(lambda seen: quiet.since(seen.frames))
         self.monitor.close()
-        for name in ("plant", "align", "worker", "sink"):
+        for name in ("align", "worker", "sink"):
             self.stage.supervisor.stop(name)
         processes = self.stage.supervisor.processes
         for process in processes:
@@ -291,7 +289,7 @@ def run_demo(
                 stage.wait_for_worker()
             plant = stage.start_plant(lockstep=clock == "event")
             show = Show(stage, console, total)
-            show.until_dry(plant)
+            show.until(lambda _: plant.poll() is not None)
             take = show.finish()
         with console.status("comparing with others on the same arrivals"):
             verdict = judging.verdict(take)

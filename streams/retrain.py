@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +29,6 @@ from streams.demo import (
     Show,
     Stage,
     Take,
-    choose_trace,
     set_scene,
     summary,
     write_trace,
@@ -37,7 +37,7 @@ from streams.demo_report import read_trajectories
 from streams.retrain_report import AFTER, ALONE, BEFORE, write_retrain_report
 from streams.supervise import ProcessFailed, environment
 
-LONGEST_DAYS: Final = 7  # of load, so that the stream does not end while training runs
+LOAD_DAYS: Final = 3  # so that the stream does not end while training runs
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Course:
     """How much is collected, learned and shown; the defaults suit two cores and four minutes.
 
     Attributes:
-        collect_ticks: under the fallback, with exploration, before training begins.
+        collect_ticks: under the fallback, with exploration, before training begins: a day.
         steps, actor_steps: updates of the world model and of its actor; see `rehearse train`.
         after_ticks: under the new bundle.
         training_speed: times real time that the stream goes on at while training runs. At full
@@ -53,12 +53,12 @@ class Course:
         explore: how the fallback's actions are varied, so that the log shows causes.
     """
 
-    collect_ticks: int = 4_000
+    collect_ticks: int = 5_760
     steps: int = 1_000
     actor_steps: int = 0
-    after_ticks: int = 2_000
+    after_ticks: int = 1_500
     training_speed: float = 150.0
-    explore: ExploreSpec = field(default_factory=lambda: ExploreSpec(share=0.3))
+    explore: ExploreSpec = field(default_factory=lambda: ExploreSpec(share=0.5, spread=0.5))
 
 
 def run_retrain(
@@ -131,24 +131,32 @@ def _long_scene(options: DemoOptions, home: Path, explore: ExploreSpec) -> Scene
     scene = set_scene(options, home)
     if scene.window is None:
         raise ValueError(f"{options.system} has no load to go on with")
-    load = _joined(scene.window.training[-LONGEST_DAYS:])
+    load = steady_days(scene.window.training)
     varied = explore.model_copy(update={"seed": options.seed}).model_dump()
     text = f"{scene.spec_file.read_text()}explore: {json.dumps(varied)}\n"
     scene.spec_file.write_text(text)
     plant = {**scene.plant, "trace": write_trace(load, scene.folder / "load.parquet")}
     spec = parse_spec(text, str(scene.spec_file))
-    facts = {**scene.facts, "spec": spec.spec_hash, "load": choose_trace(options)[1]}
+    when = f"{LOAD_DAYS} training days from {datetime.fromtimestamp(load.start_us / 1e6, UTC):%F}"
+    facts = {**scene.facts, "spec": spec.spec_hash, "load": f"{scene.facts['load']}, {when}"}
     return Scene(spec, scene.spec_file, scene.folder, options.ticks, plant, None, facts)
 
 
-def _joined(parts: tuple[Trace, ...]) -> Trace:
-    """Consecutive windows as one, each scaled to the same mean: their scale is not the point."""
-    first = parts[0]
-    rates = np.concatenate([part.rates / part.rates.mean() for part in parts], axis=-1)
-    joined = Trace(first.bin_seconds, rates, first.start_us)
-    while len(days(joined)) < LONGEST_DAYS // 2:  # a short trace, again and again
+def steady_days(parts: tuple[Trace, ...], count: int = LOAD_DAYS) -> Trace:
+    """`count` consecutive windows as one trace: those whose mean loads are most alike.
+
+    So the load after the handover is of the kind that was trained on. Fewer windows are repeated.
+    """
+    means = np.array([part.rates.mean() for part in parts])
+    spans = [means[i : i + count] for i in range(max(1, len(parts) - count + 1))]
+    first = min(range(len(spans)), key=lambda i: float(spans[i].max() / max(spans[i].min(), 1e-9)))
+    chosen = parts[first : first + count]
+    chosen = (chosen * count)[: max(count, len(chosen))]
+    rates = np.concatenate([part.rates for part in chosen], axis=-1)
+    joined = Trace(chosen[0].bin_seconds, rates, chosen[0].start_us)
+    while len(days(joined)) < count:  # windows shorter than a day
         rates = np.concatenate([rates, rates], axis=-1)
-        joined = Trace(first.bin_seconds, rates, first.start_us)
+        joined = Trace(joined.bin_seconds, rates, joined.start_us)
     return joined
 
 

@@ -13,9 +13,9 @@ from streams.report import COLOURS, Card, Page
 if TYPE_CHECKING:
     from streams.demo import Scene, Take
 
-BEFORE: Final = "before: exploring fallback"
+BEFORE: Final = "before: exploring"
 AFTER: Final = "after: new bundle"
-ALONE: Final = "fallback alone, same arrivals as after"
+ALONE: Final = "after: fallback alone"
 BIN: Final = 40  # ticks that are averaged for the plots
 
 
@@ -63,8 +63,8 @@ def _comparison(page: Page, result: Mapping[str, Any]) -> None:
         "Return before and after",
         "Reward is the spec's, per service and tick; it is negative, and nearer to zero is better. "
         "Before and after are different hours of the load, and exploring costs reward on purpose. "
-        "So the last row is the fair comparison: the fallback without exploration, on the same "
-        "arrivals as after the handover.",
+        "So the last row is the fair comparison: the fallback without exploration over the ticks "
+        "after the handover, on the same arrivals, simulated from the same start.",
     )
     page.table(
         [
