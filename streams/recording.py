@@ -147,6 +147,7 @@ _DURATIONS: Final = (
     "max_age",
     "deadline",
     "stale_after",
+    "ahead",
 )
 _FREE: Final = ("fallback", "plant")  # their parameters are their own, and plain values already
 
