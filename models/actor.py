@@ -156,7 +156,7 @@ class Behaviour(nn.Module):
         for _ in range(self.config.horizon):
             states.append((action, memory, latent))
             action = self._step(model, action, memory, latent, generator)
-            noise = torch.randn(latent.shape, generator=generator)
+            noise = torch.randn(latent.shape, generator=generator).to(latent)
             memory, latent, shown = model.imagine(memory, latent, action, noise)
             channels, going, learned = model.decode(memory, shown)
             raw = model.action_scaler.inverse(action)
@@ -177,7 +177,7 @@ class Behaviour(nn.Module):
     ) -> Tensor:
         """The next applied action, normalised, with noise, within range and rate limits."""
         target = self.actor.target(action, memory, latent)
-        jitter = torch.randn(target.shape, generator=generator) * self.config.explore
+        jitter = torch.randn(target.shape, generator=generator).to(target) * self.config.explore
         target = target + jitter * model.action_scaler.std
         limited = self.actor.limit(target, model.action_scaler.inverse(action))
         # Straight through the limits: a target beyond a rate limit still learns where to go.

@@ -214,7 +214,7 @@ def imagination_losses(
     if per == 0:
         return {}
     b, t = _by_member(b[: per * members], t[: per * members], members)
-    steps = t[:, None] + torch.arange(1, horizon + 1)
+    steps = t[:, None] + torch.arange(1, horizon + 1, device=t.device)
     y = model.scaler(batch.obs)[b[:, None], steps]  # [N, T, O]
     seen = (batch.mask * batch.valid[..., None])[b[:, None], steps]
     boot = batch.weight[b, t, torch.arange(members).repeat_interleave(per)]
@@ -223,7 +223,7 @@ def imagination_losses(
     # Rows stay ordered by member: [M, N / M, S] flattened.
     wide = [x.repeat_interleave(samples, 0) for x in (memory, mean, std, action)]
     memory, latent, std, action = wide
-    noise = torch.randn(horizon + 1, *latent.shape, generator=generator)
+    noise = torch.randn(horizon + 1, *latent.shape, generator=generator).to(latent)
     latent = latent + std * noise[0]
     direct, shares = [], []
     for k in range(horizon):

@@ -115,7 +115,8 @@ class Trainer:
         rng = np.random.default_rng([self.config.seed, 11])
         starts = self.dataset.train.draw(rng, 512, self.config.length)
         batch = self.dataset.train.window(starts, self.config.length, self.bootstrap)
-        return loss_weights(self.model, batch, self.config.horizon)
+        weights = loss_weights(self.model, batch, self.config.horizon)
+        return Weights(*(weight.to(self.device) for weight in weights))
 
     def batch(self, step: int) -> Batch:
         """The windows of an update."""
@@ -125,7 +126,7 @@ class Trainer:
         return batch.to(self.device)
 
     def generator(self, step: int) -> torch.Generator:
-        """The noise of an update."""
+        """The noise of an update; drawn on the CPU, so that it is the same for every device."""
         return torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
 
     def update(self) -> dict[str, float]:
@@ -142,7 +143,7 @@ class Trainer:
         batch = self.batch(step)
         trace = observe(self.model, batch, hide(batch.mask, generator))
         shape = (config.length, config.batch, self.model.latent)
-        noise = torch.randn(shape, generator=generator)
+        noise = torch.randn(shape, generator=generator).to(self.device)
         losses = filtering_losses(self.model, batch, trace, self.weights, noise)
         losses |= imagination_losses(
             self.model,

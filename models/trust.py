@@ -46,13 +46,13 @@ def trial(
     belief = observe(model, short, short.mask).ticks[-1]
     logged = model.action_scaler(batch.action[whole, warm:])
     horizon, rows, members = logged.shape[1], logged.shape[0], model.config.members
-    noise = torch.randn(horizon, members * rows, model.latent, generator=generator)
+    noise = torch.randn(horizon, members * rows, model.latent, generator=generator).to(logged)
 
     def returns(who: str) -> Tensor:
         action, memory, latent = (
             x.repeat(members, 1) for x in (belief.hidden.action, belief.hidden.memory, belief.mean)
         )
-        total = torch.zeros(members * rows)
+        total = torch.zeros(members * rows, device=logged.device)
         for k in range(horizon):
             if who == "actor":
                 target = behaviour.actor.target(action, memory, latent)
