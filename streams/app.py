@@ -15,6 +15,7 @@ from yarl import URL
 
 from schemas.system import SystemSpec
 from schemas.topics import cohort_partitions, topic
+from streams.identity import client_id, instance_id
 from streams.publish import Publisher, Record
 
 # A partition that still holds unread records when a fetch is sent is left out of that fetch, so its
@@ -165,8 +166,8 @@ def make_app(
         group,
         broker=[URL(f"kafka://{address}") for address in bootstrap.split(",")],
         broker_credentials=credentials(extra),
-        broker_client_id=worker,
-        consumer_group_instance_id=f"{group}-{worker}",
+        broker_client_id=client_id(worker, data_dir),
+        consumer_group_instance_id=instance_id(group, worker),
         consumer_auto_offset_reset="earliest",
         broker_session_timeout=SESSION_S,
         broker_heartbeat_interval=HEARTBEAT_S,

@@ -21,11 +21,12 @@ from aiokafka.errors import KafkaConnectionError
 from planner.session import Provider
 from schemas.system import SystemSpec
 from schemas.topics import topic, worker_group
-from streams.app import WorkerApp, make_app
+from streams.app import SESSION_S, WorkerApp, make_app
 from streams.belief import Row
 from streams.bundles import ReleaseWatch, Shelf
 from streams.decide import decide, step
 from streams.desk import Clock, Desk, Options
+from streams.identity import client_id, other_holder
 from streams.publish import Publisher
 from streams.supervise import TryAgain
 from streams.warm import warm_frames
@@ -81,6 +82,7 @@ def run_worker(
     sys.setswitchinterval(0.0005)
     group = group or worker_group(spec, shadow)
     with _alone_in(data_dir):
+        _refuse_a_second(bootstrap, extra, group, worker_id, data_dir)
         options = Options(
             worker=worker_id,
             attempt=_next_attempt(data_dir),
@@ -111,6 +113,19 @@ def _alone_in(folder: Path) -> Iterator[None]:
                 f"{folder}: another worker uses this folder; give each worker its own id"
             ) from error
         yield
+
+
+def _refuse_a_second(
+    bootstrap: str, extra: Mapping[str, str], group: str, worker: str, data_dir: Path
+) -> None:
+    own = client_id(worker, data_dir)
+    # A little longer than the session: what was killed in another folder is forgotten by then.
+    place = other_holder(bootstrap, extra, group, worker, own, SESSION_S + 4)
+    if place is not None:
+        raise WorkerError(
+            f"{worker} is already running with another data folder ({place}): stop it, or give "
+            "this worker an id of its own with --id"
+        )
 
 
 async def _serve(

@@ -71,7 +71,7 @@ class World:
     def data_dir(self) -> Path:
         return self.folder / f"data-{self.worker}"
 
-    def start(self) -> None:
+    def start(self, stderr: int | None = None) -> None:
         config = {
             "spec": str(self.folder / "spec.yaml"),
             "bootstrap": self.kafka["bootstrap.servers"],
@@ -85,7 +85,7 @@ class World:
         file = self.folder / f"config-{self.worker}.json"
         file.write_text(json.dumps(config))
         command = [sys.executable, "-m", "tests.system.worker_process", str(file)]
-        self.process = subprocess.Popen(command)
+        self.process = subprocess.Popen(command, stderr=stderr)
 
     def kill(self) -> None:
         assert self.process is not None
@@ -350,6 +350,25 @@ def test_two_workers_of_one_id_do_not_share_a_folder(world: World) -> None:
     assert second.process is not None
     assert second.process.wait(60) == 2
     world.stop()
+
+
+def test_a_second_worker_of_one_id_is_refused_whatever_its_folder(world: World) -> None:
+    made = frames(world.spec, 12)
+    world.start()
+    world.send(made[: len(made) // 2])
+    world.wait_for(len(made) // 2)
+    second = replace(world, process=None, folder=world.folder / "elsewhere")
+    second.folder.mkdir()
+    (second.folder / "spec.yaml").write_text((world.folder / "spec.yaml").read_text())
+    second.start(stderr=subprocess.PIPE)
+    assert second.process is not None
+    _, told = second.process.communicate(timeout=60)
+    assert second.process.returncode == 2
+    assert "one is already running with another data folder (one@" in told.decode()
+    assert "--id" in told.decode()
+    world.send(made[len(made) // 2 :])
+    world.wait_for(len(made))
+    assert world.stop()["frames"] == len(made), "the first one was not disturbed"
 
 
 def test_a_shadow_logs_and_publishes_nothing(world: World) -> None:
