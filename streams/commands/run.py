@@ -117,6 +117,10 @@ def run(
         system = spec_of(spec)
         if (lockstep or options) and not plant:
             raise ValueError("--lockstep and --option are for the simulator: add --plant")
+        if device == "cuda":
+            from planner.session import choose
+
+            choose(device)  # says here, too, that there is none, not only in the worker's log
         place, settings = broker_of(bootstrap), extra_settings(extra)
         ensure_topics(
             client_config(place, settings),
