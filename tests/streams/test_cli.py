@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import structlog
 import yaml
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from planner.library import SHIPPED
-from planner.session import cuda_usable
+from planner.session import choose, cuda_usable
 from schemas.asyncapi import document
 from schemas.system import load_spec
 from streams.cli import app
@@ -146,6 +147,9 @@ def test_what_is_for_the_simulator_needs_the_simulator(word: tuple[str, ...]) ->
 def test_a_bench_on_a_device_that_is_not_there_runs_on_the_cpu() -> None:
     if cuda_usable():
         pytest.skip("there is a CUDA device here")
-    result = run("bench", "plan", "--device", "cuda", "--repeat", "1", "--json")
+    choose.cache_clear()
+    with structlog.testing.capture_logs() as said:
+        result = run("bench", "plan", "--device", "cuda", "--repeat", "1", "--json")
+    assert "no usable CUDA device here" in said[0]["event"]
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["device"] == "cpu"
