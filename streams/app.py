@@ -34,6 +34,12 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # read when the consumer starts
         return consumer
 
+    async def on_start(self) -> None:
+        await super().on_start()
+        # A record that nobody takes keeps aiokafka from fetching any other for so long; the first
+        # belief row is one, as the changelog is read back by the consumer that reads the frames.
+        self._ensure_consumer()._fetcher._prefetch_backoff = FULL_S
+
     async def seek_to_committed(self) -> Any:
         return await self.call_thread(self._rewind)
 

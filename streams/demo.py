@@ -161,7 +161,8 @@ class Stage:
         folder = self.scene.folder
         chosen = [part for path in bundles for part in ("--bundle", str(path))]
         start = self.supervisor.start
-        start("sink", "sink", spec, "--out", str(folder / "trajectories"), *connection)
+        out = str(folder / "trajectories")
+        start("sink", "sink", spec, "--out", out, *connection, nice=5)  # nobody waits for it
         data = ("--data-dir", str(folder / "worker-0"))
         start("worker", "worker", spec, "--clock", clock, *data, *chosen, *worker, *connection)
         start("align", "align", spec, "--clock", clock, *connection)

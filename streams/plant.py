@@ -185,7 +185,8 @@ class _Run:
         try:
             names = dict.fromkeys(sensor.topic for sensor in self.spec.sensors.values())
             names[topic(self.spec, "applied")] = None
-            for name in names:  # so that the first readings find their way at once
+            for name in (*names, topic(self.spec, "outcomes")):
+                # So that the first readings find their way at once.
                 self.producer.list_topics(name, timeout=TIMEOUT_S)
             return [(name, number) for name in names for number in bounds(consumer, name)]
         finally:

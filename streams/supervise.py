@@ -52,6 +52,7 @@ class Process:
     name: str
     arguments: Sequence[str]
     folder: Path
+    nice: int = 0
     restarts: int = 0
     child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
@@ -69,6 +70,8 @@ class Process:
         """Start it in a session of its own, so that Ctrl-C reaches it only through us."""
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "streams.cli", *self.arguments, "--json"]
+        if self.nice:
+            command = ["nice", "-n", str(self.nice), *command]
         with self.log.open("ab") as log, self.output.open("wb") as output:
             self.child = subprocess.Popen(
                 command,
@@ -132,9 +135,9 @@ class Supervisor:
         self.folder = folder
         self.processes: list[Process] = []
 
-    def start(self, name: str, *arguments: str) -> Process:
-        """Start `rehearse ARGUMENTS` under `name`."""
-        process = Process(name, arguments, self.folder)
+    def start(self, name: str, *arguments: str, nice: int = 0) -> Process:
+        """Start `rehearse ARGUMENTS` under `name`; `nice` lowers its priority."""
+        process = Process(name, arguments, self.folder, nice)
         self.processes.append(process)  # before it starts: stopped even when we are interrupted
         process.start()
         return process

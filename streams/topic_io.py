@@ -18,8 +18,11 @@ from confluent_kafka.admin import AdminClient
 from infra.kafka import KafkaSetupError, client_config
 
 TIMEOUT_S: Final = 10.0
+# A small request that waits for the last one's acknowledgement waits for up to 40 ms.
+_SOCKET: Final = {"socket.nagle.disable": "true"}
 # A fetch waits at the broker until there is something; a long wait only delays a new partition.
 CONSUMER: Final = {
+    **_SOCKET,
     "group.id": "rehearse",  # librdkafka wants one; partitions are assigned by hand
     "enable.auto.commit": "false",
     "enable.auto.offset.store": "false",
@@ -28,7 +31,11 @@ CONSUMER: Final = {
     "fetch.error.backoff.ms": "20",
 }
 # Idempotent: a retry may not put a reading or a report behind the watermark that follows it.
-PRODUCER: Final = {"partitioner": "murmur2_random", "enable.idempotence": "true"}
+PRODUCER: Final = {
+    **_SOCKET,
+    "partitioner": "murmur2_random",
+    "enable.idempotence": "true",
+}
 _UNSETTLED: Final = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
