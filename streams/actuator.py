@@ -108,11 +108,12 @@ class Actuator:
         """
         now = self.clock()
         reports = self.state.due(now) if self._silence else self.state.obey(now)
-        message = self._consumer.poll(0.0 if reports else max(timeout, 0.0))
-        if message is not None:
-            reports += self._take(message)
-            for message in self._consumer.consume(_BATCH, 0.0):
-                reports += self._take(message)
+        first = self._consumer.poll(0.0 if reports else max(timeout, 0.0))
+        if first is not None:
+            messages = [first, *self._consumer.consume(_BATCH, 0.0)]
+            arrived_ns = time.time_ns()
+            for message in messages:
+                reports += self._take(message, arrived_ns)
         return self._publish(reports)
 
     def run(self) -> None:
@@ -154,8 +155,7 @@ class Actuator:
 
     # messages
 
-    def _take(self, message: Message) -> list[Report]:
-        arrived_ns = time.time_ns()
+    def _take(self, message: Message, arrived_ns: int = 0) -> list[Report]:
         if (error := message.error()) is not None:
             _log.warning("kafka", detail=raise_fatal(error))
             return []

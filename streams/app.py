@@ -20,7 +20,7 @@ from streams.publish import Publisher, Record
 
 # A partition that still holds unread records when a fetch is sent is left out of that fetch, so its
 # next record waits until the fetch returns: Faust's 1,500 ms would be the worst-case delay.
-FETCH_WAIT_MS = 10
+FETCH_WAIT_MS = 20
 FULL_S = 0.005
 RECOVERY_WAIT_S = 0.05
 SESSION_S, HEARTBEAT_S, COMMIT_S = 8.0, 2.0, 0.5

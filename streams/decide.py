@@ -64,6 +64,7 @@ async def decide(stream: Any, desk: Desk) -> None:
                 await desk.report(event, error)
                 answer = respond(desk.spec, None, row, frame, budget)
             acted = await desk.act(frame, answer.row, answer.decisions, began_ns)
+            await desk.out(acted)
             row, decisions = prepare(desk.spec, frame, answer, desk.ahead(frame))
             await desk.publish(event, frame, row, decisions, acted)
         except Exception as error:  # Faust would acknowledge the event and restart the agent
@@ -135,6 +136,7 @@ def prepare(
 ) -> tuple[Row, Decisions]:
     """The second half of `step`: plans for the ticks to come, into the row's planner memory."""
     bundle, posterior, decisions = answer.bundle, answer.posterior, answer.decisions
+    decisions = replace(decisions, spent={**decisions.spent, "belief": answer.row.digest})
     if bundle is None or posterior is None or budget is None:
         return answer.row, decisions
     memory, spent = plan_ahead(
@@ -187,7 +189,6 @@ def _carry(spec: SystemSpec, row: Row | None, frame: Frame, bundle: str) -> Plan
 def _decisions(
     spec: SystemSpec, frame: Frame, row: Row, made: Plan, gated: Gated, late: bool
 ) -> Decisions:
-    spent = {**made.spent.as_dict(), "late": late, "belief": row.digest}
     return Decisions(
         proposal=made.proposal,
         action=gated.action,
@@ -205,7 +206,7 @@ def _decisions(
         iterations=made.iterations,
         group=made.group,
         bundle=row.bundle,
-        spent=spent,
+        spent={**made.spent.as_dict(), "late": late},
     )
 
 

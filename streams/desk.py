@@ -26,6 +26,7 @@ Clock = Literal["event", "wall"]
 VALID_TICKS = 2  # one lost frame does not send an actuator to its local fallback
 CONFIRM_S = 120.0  # after which the broker is given up; a restart of it takes far less
 RESERVE_US = 1_500  # for gate, encoding and sending, after planning
+OUT_S = 0.005  # for actions to get to the broker before planning goes on
 MAX_IN_FLIGHT = 64  # frames decided but not yet acknowledged
 # Kafka takes records of 1 MB, and a key frame holds the row and about as much again.
 ROW_BYTES = 450_000
@@ -210,6 +211,11 @@ class Desk:
         seconds = (time.monotonic_ns() - began_ns) / 1e9
         self.tally.decided(decisions, seconds)
         return Acted(confirmed, seconds)
+
+    async def out(self, acted: Acted) -> None:
+        """Lets the actions get to the broker: what is computed meanwhile would be in their way."""
+        if not self.options.shadow and self.spec.budget.ahead_us:
+            await asyncio.wait([acted.confirmed], timeout=OUT_S)
 
     def ahead(self, frame: Frame) -> Budget | None:
         """The time to plan for the ticks after `frame`, once every cohort has its answer.

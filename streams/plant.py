@@ -150,8 +150,7 @@ class _Run:
         self.tick = self.sample.tick + self.shift // spec.period_us
         self.started_ns = time.time_ns()
         self.begun_us = self._time(self.tick)
-        # Off lockstep many readings are due at once: fewer, larger requests spare the broker.
-        self.producer = make_producer(bootstrap, extra, linger_ms=0 if lockstep else 1)
+        self.producer = make_producer(bootstrap, extra)
         self.actuator = Actuator(
             spec,
             bootstrap,

@@ -26,7 +26,7 @@ CONSUMER: Final = {
     "group.id": "rehearse",  # librdkafka wants one; partitions are assigned by hand
     "enable.auto.commit": "false",
     "enable.auto.offset.store": "false",
-    "fetch.wait.max.ms": "20",
+    "fetch.wait.max.ms": "100",
     "fetch.queue.backoff.ms": "1",
     "fetch.error.backoff.ms": "20",
 }
