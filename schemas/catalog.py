@@ -11,10 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy.typing as npt
-import polars as pl
 from sqlalchemy import Select, create_engine, delete, event, func, insert, literal, select
 from sqlalchemy import inspect as inspect_table
 from sqlalchemy.dialects import postgresql, sqlite
@@ -36,6 +35,9 @@ from schemas.catalog_tables import (
     Table,
 )
 
+if TYPE_CHECKING:
+    import polars as pl
+
 __all__ = [
     "Alert",
     "Bundle",
@@ -55,7 +57,7 @@ _DECISIONS = Table.metadata.tables["decisions"]  # without the ORM, for speed
 _ADVISORY_LOCK = 0x5EBEA25E  # any number will do that only catalogs use
 
 
-Column = Sequence[Any] | npt.NDArray[Any] | pl.Series
+Column: TypeAlias = "Sequence[Any] | npt.NDArray[Any] | pl.Series"
 
 
 class CatalogError(RuntimeError):

@@ -36,14 +36,16 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from schemas.expression_backends import Step, compile_numpy, compile_torch
 from schemas.expression_tree import FUNCTIONS, ExpressionError, Node, parse_tree
+
+if TYPE_CHECKING:
+    import polars as pl
 
 __all__ = ["FUNCTIONS", "Expression", "ExpressionError"]
 
@@ -86,8 +88,14 @@ class Expression:
         """Whether it is true or false, as a constraint must be, instead of a number."""
         return self.tree.is_condition
 
-    def polars(self, dtype: type[pl.Float64 | pl.Float32] = pl.Float64) -> pl.Expr:
-        """An element-wise Polars expression, computed in `dtype`; eager, lazy, or in groups."""
+    def polars(self, dtype: type[pl.Float64 | pl.Float32] | None = None) -> pl.Expr:
+        """An element-wise Polars expression, computed in `dtype`; eager, lazy, or in groups.
+
+        The default is Float64. Polars is loaded here and not before: the loop does without it.
+        """
+        import polars as pl
+
+        dtype = dtype or pl.Float64
         result = pl.Boolean if self.is_condition else dtype
         if not self.names:
             return pl.lit(self.numpy({}).item(), dtype=result)
