@@ -8,7 +8,6 @@ session of its own, so Ctrl-C in the terminal that started it does not reach it.
 from __future__ import annotations
 
 import fcntl
-import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from infra import jars, kraft
+from infra.home import home_folder
 from infra.kafka import KafkaSetupError, client_config, wait_ready
 from infra.kraft import BrokerError as BrokerError
 
@@ -46,11 +46,6 @@ class Broker:
     def log(self) -> Path:
         """Where the broker writes its warnings and errors."""
         return _folder(self.home) / "broker.log"
-
-
-def home_folder() -> Path:
-    """Where Rehearse keeps what it writes: `$REHEARSE_HOME`, else `./.rehearse`."""
-    return Path(os.environ.get("REHEARSE_HOME") or ".rehearse").expanduser().resolve()
 
 
 def start(home: Path | None = None, progress: Progress | None = None) -> Broker:

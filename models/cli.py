@@ -74,7 +74,7 @@ def _table(steps: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@app.command()
+@app.command(rich_help_panel="Models")
 def train(
     spec: Spec,
     data: Data,
@@ -166,7 +166,7 @@ def _bar() -> Bar:
     return Bar(*columns, console=Console(stderr=True), refresh_per_second=2)
 
 
-@app.command("evaluate")
+@app.command("evaluate", rich_help_panel="Models")
 def evaluate_command(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
     data: Data,

@@ -1,46 +1,112 @@
 """`rehearse`: one console script; each command says what it does with `--help` and an example."""
 
-from importlib.metadata import entry_points
+from typing import ClassVar
 
-import structlog
 import typer
 
-from streams.commands import bench, broker, bundles, doctor, operate, processes, run, study
+from streams.commands.lazy import Entry, LazyGroup
 from streams.commands.log_setup import set_up_logging
+
+_LOOP, _STUDY = "The whole loop", "Looking back, trying out"
+_PARTS = "The parts, one process each"
+
+
+def _entry(target: str, line: str, panel: str | None = None) -> Entry:
+    return Entry(f"streams.commands.{target}", line, panel)
+
+
+class Commands(LazyGroup):
+    """Every command, where it is, and what it does; those that train come by entry point."""
+
+    extensions = "rehearse.commands"
+    table: ClassVar[dict[str, Entry]] = {
+        "demo": _entry(
+            "run:demo",
+            "The whole loop on real topics: a live table, a summary, and an HTML report.",
+            _LOOP,
+        ),
+        "run": _entry(
+            "run:run",
+            "Aligner, worker and sink (and plant), supervised, against any broker, until Ctrl-C.",
+            _LOOP,
+        ),
+        "backtest": _entry(
+            "study:backtest",
+            "Run a system against its simulator without Kafka, as fast as it goes.",
+            _STUDY,
+        ),
+        "record": _entry(
+            "study:record",
+            "Copy frames and trajectories of a system into a folder that can be replayed.",
+            _STUDY,
+        ),
+        "replay": _entry(
+            "study:replay",
+            "Decide recorded frames again, and compare "
+            "(exit status 1: something came out differently).",
+            _STUDY,
+        ),
+        "hold": _entry(
+            "operate:hold",
+            "Stop changing things: every actuator keeps its fallback value until `resume`.",
+        ),
+        "resume": _entry(
+            "operate:resume", "Lift holds: of the entities named, or all that there are."
+        ),
+        "override": _entry(
+            "operate:override",
+            "Set an action by hand; the gate emits it, within range and rate, "
+            "until `override … none`.",
+        ),
+        "doctor": _entry(
+            "doctor:doctor",
+            "Say what is installed, reachable and misconfigured here, each with its remedy.",
+        ),
+        "align": _entry(
+            "processes:align",
+            "Turn sensor topics into frames: one cohort of entities at one tick.",
+            _PARTS,
+        ),
+        "worker": _entry(
+            "processes:worker",
+            "Decide: frames in; beliefs, gated actions and trajectories out.",
+            _PARTS,
+        ),
+        "sink": _entry(
+            "processes:sink",
+            "Write trajectories to Parquet by system and day, and index them in the catalog.",
+            _PARTS,
+        ),
+        "plant": _entry(
+            "processes:plant",
+            "Put the simulator that a spec names on its topics: readings out, actions in.",
+            _PARTS,
+        ),
+        "broker": _entry("broker:broker_app", "The embedded Kafka broker.", "Kafka"),
+        "topics": _entry("broker:topics_app", "The topics of a spec.", "Kafka"),
+        "bundle": _entry("bundles:app", "Released models.", "Models"),
+        "bench": _entry("bench:app", "The figures of this machine.", "Figures"),
+    }
+
 
 app = typer.Typer(
     name="rehearse",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Acts only after it has imagined what its action will do.",
 )
-for module in (run, study, operate, doctor, processes):
-    module.add(app)
-app.add_typer(broker.broker_app, name="broker", rich_help_panel="Kafka")
-app.add_typer(broker.topics_app, name="topics", rich_help_panel="Kafka")
-app.add_typer(bundles.app, name="bundle", rich_help_panel="Models")
-app.add_typer(bench.app, name="bench", rich_help_panel="Figures")
-
-_log = structlog.get_logger(__name__)
 
 
-def _mount_extensions() -> None:
-    """Commands of other packages (training), found by entry point: never imported here."""
-    for entry in entry_points(group="rehearse.commands"):
-        extension: typer.Typer = entry.load()
-        for command in extension.registered_commands:
-            app.command(command.name, rich_help_panel="Models")(command.callback or _nothing)
-
-
-def _nothing() -> None:
-    """A command without a function does nothing."""
+@app.callback()
+def _rehearse() -> None:
+    """Without a command there is nothing to do."""
 
 
 def main() -> None:
     """Entry point of the console script."""
     set_up_logging()
-    _mount_extensions()
     app()
 
 

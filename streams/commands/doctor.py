@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from infra.broker import home_folder
+from infra.home import home_folder
 from streams.checks.finding import Finding, Place, examine, worst
 from streams.commands.options import (
     Bootstrap,
@@ -73,8 +73,3 @@ def _line(finding: Finding) -> Text:
     if finding.remedy:
         line.append(f"\n{'':>16}→ {finding.remedy}", style="dim" if finding.level == "ok" else "")
     return line
-
-
-def add(app: typer.Typer) -> None:
-    """Add this command to the main one."""
-    app.command()(doctor)

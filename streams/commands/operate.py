@@ -146,9 +146,3 @@ def _values(spec: SystemSpec, pairs: list[str]) -> dict[str, float]:
         except ValueError as error:
             raise ValueError(f"{pair!r}: write it as {name}=NUMBER") from error
     return values
-
-
-def add(app: typer.Typer) -> None:
-    """Add these commands to the main one."""
-    for command in (hold, resume, override):
-        app.command()(command)

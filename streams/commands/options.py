@@ -16,7 +16,7 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.text import Text
 
-from infra.broker import Broker, home_folder, start
+from infra.home import home_folder
 from infra.kafka import parse_extra
 from planner.library import SHIPPED
 from schemas.system import SystemSpec, load_spec
@@ -115,8 +115,9 @@ def broker_of(bootstrap: str | None) -> str:
     """The bootstrap servers: as given, or those of the embedded broker, started where needed."""
     if bootstrap:
         return bootstrap
-    broker: Broker = start(progress=lambda text: console.print(f"[dim]{text}[/]"))
-    return broker.bootstrap
+    from infra.broker import start
+
+    return start(progress=lambda text: console.print(f"[dim]{text}[/]")).bootstrap
 
 
 def show(result: Mapping[str, Any], as_json: bool) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from infra.broker import home_folder
+from infra.home import home_folder
 from streams.commands.options import (
     Bootstrap,
     Bundles,
@@ -172,9 +172,3 @@ def plant(
             log=log,
         )
     show(result, as_json)
-
-
-def add(app: typer.Typer) -> None:
-    """Add these commands to the main one."""
-    for command in (align, worker, sink, plant):
-        app.command(rich_help_panel="The parts, one process each")(command)

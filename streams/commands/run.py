@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.live import Live
 
-from infra.broker import home_folder
+from infra.home import home_folder
 from infra.kafka import client_config, ensure_topics
 from schemas.topics import topics_of
 from streams.commands.options import (
@@ -156,9 +156,3 @@ def run(
 
 def _over(plant: Process | None) -> bool:
     return plant is not None and plant.poll() == 0
-
-
-def add(app: typer.Typer) -> None:
-    """Add these commands to the main one."""
-    for command in (demo, run):
-        app.command(rich_help_panel="The whole loop")(command)

@@ -197,9 +197,3 @@ def replay(
         )
     show(result, as_json)
     raise typer.Exit(1 if result["differences"] else 0)
-
-
-def add(app: typer.Typer) -> None:
-    """Add these commands to the main one."""
-    for command in (backtest, record, replay):
-        app.command(rich_help_panel="Looking back, trying out")(command)

@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, Producer
 
 from infra import broker
 from infra.broker import Broker, BrokerError
+from infra.home import home_folder
 from infra.kafka import client_config, ensure_topics
 from tests.support import unique
 
@@ -166,9 +167,9 @@ def test_the_home_is_chosen_by_the_environment(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REHEARSE_HOME", raising=False)
-    assert broker.home_folder() == tmp_path / ".rehearse"
+    assert home_folder() == tmp_path / ".rehearse"
     monkeypatch.setenv("REHEARSE_HOME", str(tmp_path / "x"))
-    assert broker.home_folder() == tmp_path / "x"
+    assert home_folder() == tmp_path / "x"
 
 
 def test_a_broker_that_hangs_is_ended_and_started_again(

@@ -1,6 +1,8 @@
 """The command line: help with examples, exit statuses, one JSON object, mendable errors."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,8 @@ from planner.library import SHIPPED
 from planner.session import choose, cuda_usable
 from schemas.asyncapi import document
 from schemas.system import load_spec
-from streams.cli import app
+from streams.cli import Commands, app
+from streams.commands.lazy import LazyGroup
 from streams.commands.options import (
     acting_bundles,
     bundle_roots,
@@ -28,6 +31,12 @@ def run(*arguments: str) -> Result:
     return RUNNER.invoke(app, list(arguments))
 
 
+def lazy() -> LazyGroup:
+    root = get_command(app)
+    assert isinstance(root, LazyGroup)
+    return root
+
+
 def commands() -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
 
@@ -39,7 +48,9 @@ def commands() -> list[tuple[str, ...]]:
         for name, child in inner.items():
             walk(child, (*path, name))
 
-    walk(get_command(app), ())
+    root = lazy()
+    for name in root.list_commands(None):
+        walk(root.resolve_command(None, [name])[1], (name,))
     return sorted(found)
 
 
@@ -81,6 +92,40 @@ def test_the_commands_of_the_design_are_there() -> None:
         "bench plan",
     }
     assert wanted <= names
+
+
+@pytest.mark.parametrize("name", sorted(Commands.table))
+def test_the_list_of_commands_says_what_each_says_itself(name: str) -> None:
+    root = lazy()
+    listed, loaded = root.get_command(None, name), root.load(name)
+    assert listed.help == loaded.help.splitlines()[0]
+    assert (listed.name, listed.rich_help_panel) == (loaded.name, loaded.rich_help_panel)
+
+
+def test_a_slip_of_the_pen_is_told_from_all_commands() -> None:
+    assert "'align'" in run("aling").output
+    assert "'train'" in run("trian").output, "which an entry point offers"
+
+
+STUDY = {"torch", "plotly", "polars", "aiohttp", "psutil"}  # of no use to most parts of the loop
+
+
+@pytest.mark.parametrize(
+    ("modules", "without"),
+    [
+        ("streams.cli", {*STUDY, "sqlalchemy", "numpy", "pydantic", "confluent_kafka"}),
+        ("streams.commands.operate", {*STUDY, "sqlalchemy"}),
+        ("streams.commands.bundles", {*STUDY, "sqlalchemy", "onnxruntime"}),
+        ("streams.commands.processes, streams.align_kafka", {*STUDY, "sqlalchemy", "onnxruntime"}),
+        ("streams.commands.processes, streams.worker", {*STUDY, "sqlalchemy"} - {"aiohttp"}),
+        ("streams.commands.processes, streams.sink", {*STUDY, "onnxruntime"}),
+        ("streams.commands.processes, streams.plant", {*STUDY, "sqlalchemy", "onnxruntime"}),
+    ],
+)
+def test_no_process_loads_what_others_need(modules: str, without: set[str]) -> None:
+    command = [sys.executable, "-c", f"import sys, {modules}; print(*sys.modules)"]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert without.isdisjoint(loaded)
 
 
 def test_a_spec_that_is_not_there_is_status_2_with_the_remedy(tmp_path: Path) -> None:
