@@ -1,10 +1,8 @@
 """The aligner's process: sensor topics in, frames out, from where the last frame left off."""
 
-import gc
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, Protocol
 
 import structlog
@@ -28,7 +26,7 @@ from streams.topic_io import (
     read_to_end,
     send,
 )
-from streams.warm import warm_frames
+from streams.warm import collector_at_rest, warm_frames
 
 Clock = Literal["event", "wall"]
 _MOST: Final = 10_000  # records taken at once
@@ -81,7 +79,7 @@ def run_align(
     """
     run = _Run(spec, bootstrap, extra, clock)
     try:
-        with exposed(spec.system, run.metrics), _collector_at_rest():
+        with exposed(spec.system, run.metrics), collector_at_rest():
             run.go(stop, on_batch)
     finally:
         run.close()
@@ -305,17 +303,3 @@ def _ends(events: Sequence[Message]) -> list[Message]:
 
 def _now_us() -> int:
     return time.time_ns() // 1_000
-
-
-@contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    """Shorter pauses: what lives until the end is not looked through, and cycles are few."""
-    before = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 50)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()

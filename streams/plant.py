@@ -1,6 +1,5 @@
 """Puts a simulated plant on topics: readings out on time, actions in, one tick after the other."""
 
-import gc
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from streams.metrics import Values, exposed
 from streams.plant_log import Latencies, RewardMeter, TickTable, outcomes_of, summary_ms
 from streams.readings import Outgoing, ReadingEncoder, send_readings, send_watermark
 from streams.topic_io import TIMEOUT_S, bounds, make_consumer, make_producer, send
+from streams.warm import collector_at_rest
 
 OnTick = Callable[[int, dict[str, float]], None]
 _POLL_S: Final = 0.05
@@ -86,7 +86,7 @@ def run_plant(
     run.sends_outcomes, run.on_tick = outcomes, on_tick
     run.table = TickTable(spec, plant.entities) if log else None
     try:
-        with exposed(spec.system, run.metrics):
+        with exposed(spec.system, run.metrics), collector_at_rest():
             run.go(ticks if plant.ticks is None else min(ticks or plant.ticks, plant.ticks))
     finally:
         run.close()
@@ -213,7 +213,6 @@ class _Run:
 
     def go(self, ticks: int | None) -> None:
         """Tick after tick: send, wait for actions, step. The last tick is sent, not waited for."""
-        gc.freeze()  # what lives until the end is not looked through again and again
         begun = time.monotonic()
         if self.speed is not None:  # the first readings are due from now on
             self.started_ns = time.time_ns() + int(self.spec.period_us * 1_000 / self.speed)
@@ -224,7 +223,6 @@ class _Run:
             self._step()
             self._send_tick()
         self.spent_s = time.monotonic() - begun
-        gc.unfreeze()
 
     def _step(self) -> None:
         action = self.actuator.state.values

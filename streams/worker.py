@@ -2,7 +2,6 @@
 
 import asyncio
 import fcntl
-import gc
 import os
 import sys
 import threading
@@ -29,7 +28,7 @@ from streams.desk import Clock, Desk, Options
 from streams.identity import client_id, other_holder
 from streams.publish import Publisher
 from streams.supervise import TryAgain
-from streams.warm import warm_frames
+from streams.warm import collector_at_rest, warm_frames
 
 _log = structlog.get_logger(__name__)
 WATCHDOG_S = 15.0
@@ -152,13 +151,10 @@ async def _serve(
             f"no broker answers at {bootstrap}: check the address, and the settings given with -X"
         ) from error
     ready_s = time.monotonic() - began
-    # What lives until the end is taken out of the collector's sight: a full pass over it would
-    # stop the loop for a tenth of a second.
-    gc.collect()
-    gc.freeze()
     _log.info("worker ready", worker=options.worker, seconds=round(ready_s, 2))
     try:
-        await _until(worker, desk, stop)
+        with collector_at_rest():  # a full pass would stop the loop for a tenth of a second
+            await _until(worker, desk, stop)
     finally:
         await _end(worker, desk, publisher)
     return {**desk.tally.summary(), "worker": options.worker, "ready_s": round(ready_s, 3)}
