@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import structlog
 import typer
@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from planner.manifest import BundleError
-from schemas.system import SpecError, SystemSpec, load_spec
+if TYPE_CHECKING:  # imported by what lists all commands, so it loads little itself
+    from schemas.system import SystemSpec
 
 app = typer.Typer(help="Train and judge world models.", no_args_is_help=True)
 
@@ -37,7 +37,9 @@ def _fail(message: str) -> typer.Exit:
     return typer.Exit(2)
 
 
-def _spec(name: str) -> SystemSpec:
+def _spec(name: str) -> "SystemSpec":
+    from schemas.system import SpecError, load_spec
+
     try:
         return load_spec(name)
     except SpecError as error:
@@ -139,7 +141,7 @@ def train(
                 command=_command(),
                 report=report,
             )
-    except (DataError, CheckpointError, ParityError, BundleError, ValueError) as error:
+    except (DataError, CheckpointError, ParityError, ValueError) as error:
         raise _fail(str(error)) from error
     summary = _summary(manifest, out)
     if as_json:
@@ -196,7 +198,7 @@ def evaluate_command(
         loaded.check(described)
         held_out = load_dataset(described, data, split=split).validation
         result = evaluate(loaded, described, held_out, seed=seed)
-    except (BundleError, DataError, ValueError) as error:
+    except (DataError, ValueError) as error:
         raise _fail(str(error)) from error
     content = result.as_dict()
     typer.echo(json.dumps(content) if as_json else _table(content["steps"]))
