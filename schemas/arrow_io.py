@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.ma  # np.unique and np.percentile would load it at the first message
 import numpy.typing as npt
 import pyarrow as pa
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
+import pyarrow.compute  # noqa: F401  decoding would load it at the first message
 from confluent_kafka import OFFSET_BEGINNING, Message, TopicPartition
 from rich.console import Group, RenderableType
 from rich.panel import Panel

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.ma  # np.unique and np.percentile would load it at the first message
 import numpy.typing as npt
 from confluent_kafka import Producer
 

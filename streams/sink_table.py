@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute  # decoding would load it at the first message
 
 from schemas.arrow_io import HEADER_KEY, FrameError, matrix, read_batch
 from schemas.codes import Mode, Status

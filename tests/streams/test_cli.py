@@ -128,6 +128,22 @@ def test_no_process_loads_what_others_need(modules: str, without: set[str]) -> N
     assert without.isdisjoint(loaded)
 
 
+@pytest.mark.parametrize(
+    ("module", "wanted"),
+    [
+        ("align_kafka", {"numpy.ma"}),
+        ("worker", {"numpy.ma"}),
+        ("plant", {"numpy.ma"}),
+        ("monitor", {"numpy.ma", "pyarrow.compute"}),
+        ("sink", {"numpy.ma", "pyarrow.compute"}),
+    ],
+)
+def test_the_first_message_waits_for_no_import(module: str, wanted: set[str]) -> None:
+    command = [sys.executable, "-c", f"import sys, streams.{module}; print(*sys.modules)"]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert wanted <= set(loaded)
+
+
 def test_a_spec_that_is_not_there_is_status_2_with_the_remedy(tmp_path: Path) -> None:
     result = run("backtest", str(tmp_path / "no.yaml"))
     assert result.exit_code == 2
