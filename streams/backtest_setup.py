@@ -25,6 +25,7 @@ class BacktestSetup:
     seed: int
     bundles: tuple[Path, ...]
     plant: Mapping[str, Any]
+    unhurried: bool = False
 
 
 def prepare(setup: BacktestSetup) -> tuple[Plant, Policy]:
@@ -64,4 +65,4 @@ def policy_of(setup: BacktestSetup) -> Policy:
                 f"no bundle fits {setup.spec.system}: train one with `rehearse train`, name its "
                 "folder with --bundle, or choose --policy fallback"
             )
-    return policies(setup.spec, bundle)[setup.policy]
+    return policies(setup.spec, bundle, setup.unhurried)[setup.policy]

@@ -30,7 +30,7 @@ hot() { # day
     --seed "$1" --log "$data/hot-$1"
 }
 planned() { # day
-  rehearse backtest autoscale --trace "$trace" --day "$1" --policy planner \
+  rehearse backtest autoscale --trace "$trace" --day "$1" --policy planner --unhurried \
     --bundle "$data/first" --seed "1$1" --log "$data/plan-$1"
 }
 autoscale() {

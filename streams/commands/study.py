@@ -47,6 +47,12 @@ def backtest(
     share: Annotated[float, typer.Option(help="Of explored stretches, with --policy explore.")] = (
         0.7
     ),
+    unhurried: Annotated[
+        bool,
+        typer.Option(
+            "--unhurried", help="Plan through all tiers, whatever the clock: the same run anywhere."
+        ),
+    ] = False,
     ticks: Ticks = None,
     seed: Seed = 0,
     bundles: Bundles = None,
@@ -76,8 +82,9 @@ def backtest(
         given |= {name: value for name, value in named.items() if value is not None}
         if capacity is not None:
             given["service_time"] = 1.0 / capacity
+        known = tuple(acting_bundles(bundles))
         setup = BacktestSetup(
-            spec_of(spec), trace, day, policy, share, seed, tuple(acting_bundles(bundles)), given
+            spec_of(spec), trace, day, policy, share, seed, known, given, unhurried
         )
         plant, chosen = prepare(setup)
         total = ticks if plant.ticks is None else min(ticks or plant.ticks, plant.ticks)

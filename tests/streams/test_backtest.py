@@ -104,3 +104,18 @@ def test_a_planner_without_a_bundle_says_what_to_do(tmp_path: Path) -> None:
     setup = BacktestSetup(SPEC, None, None, "planner", 0.5, 0, (tmp_path,), {"services": 1})
     with pytest.raises(ValueError, match="rehearse train"):
         prepare(setup)
+
+
+def test_unhurried_the_planner_gives_the_same_run_however_long_it_takes(tmp_path: Path) -> None:
+    shipped = Path(__file__).parents[2] / "planner/bundles/autoscale"
+    spec = SPEC.model_copy(update={"budget": SPEC.budget.model_copy(update={"deadline_us": 1})})
+    rows = []
+    for name, unhurried in (("a", True), ("b", True), ("c", False)):
+        setup = BacktestSetup(
+            spec, None, None, "planner", 0.5, 0, (shipped,), {"services": 2}, unhurried
+        )
+        plant, policy = prepare(setup)
+        done = backtest(spec, plant, policy, ticks=12, decisions=tmp_path / name)
+        rows.append(pl.read_parquet(tmp_path / name))
+        assert ("plan" in done.modes) == unhurried  # a microsecond is enough for nobody
+    assert rows[0].equals(rows[1])
