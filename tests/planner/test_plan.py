@@ -13,7 +13,7 @@ from planner.budget import Budget, FreeBudget, RecordedBudget, Spent
 from planner.draft import Plan
 from planner.gate import gate
 from planner.memory import PlannerMemory
-from planner.plan import plan
+from planner.plan import plan, plan_ahead
 from planner.session import Bundle, Posterior
 from schemas.codes import Mode
 from schemas.frames import ControlView
@@ -224,6 +224,29 @@ def test_a_recorded_budget_gives_the_same_plan_bit_for_bit(bundle: Bundle) -> No
                 else:
                     assert one == two
             memory = live.memory
+
+
+def test_planning_ahead_begins_with_what_was_issued_and_is_followed_next(bundle: Bundle) -> None:
+    frame, posterior = scene(control=ControlView(holds=("e001",)))
+    made = make(bundle, budget=FreeBudget(0), control=ControlView(holds=("e001",)))
+    issued = np.full((5, 2), 0.25)
+    issued[2] = np.nan  # the gate let nothing out
+
+    def ahead(budget: Budget) -> tuple[PlannerMemory, Spent]:
+        return plan_ahead(QUICK, bundle, posterior, frame, made, issued, budget, SEED)
+
+    memory, spent = ahead(FreeBudget())
+    planned = [0, 3, 4]
+    assert np.flatnonzero(memory.planned_at == frame.tick).tolist() == planned
+    np.testing.assert_array_equal(memory.sequence[planned, 0], issued[planned])
+    assert (np.abs(memory.sequence[planned, 1] - 0.25) > 0.05).any()
+    again, _ = ahead(RecordedBudget(spent))
+    np.testing.assert_array_equal(again.sequence, memory.sequence)
+
+    inline = make(bundle, control=ControlView(holds=("e001",)))
+    assert not np.array_equal(inline.memory.sequence[planned, 1], memory.sequence[planned, 1])
+    _, none = ahead(FreeBudget(0))
+    assert none == Spent()
 
 
 def test_the_seed_and_the_tick_choose_the_noise(bundle: Bundle) -> None:

@@ -186,6 +186,34 @@ def test_one_cohort_has_the_whole_deadline_each_tick() -> None:
     assert [turns.take(tick, tick * 10**8, 1) for tick in range(3)] == [8_000] * 3
 
 
+async def test_planning_ahead_is_for_when_all_are_answered_and_ends_with_the_tick() -> None:
+    patient = SPEC.model_copy(
+        update={"budget": SPEC.budget.model_copy(update={"ahead_us": 40_000})}
+    )
+    frame = make_frame(patient, np.zeros((2, 6)), tick=5)
+    allowed = {}
+    for name, spec, clock in (
+        ("event", patient, "event"),
+        ("old", patient, "wall"),  # the next tick was due long ago
+        ("not asked for", _without_ahead(), "event"),
+    ):
+        desk = Desk(spec, Outside(), Outside(), Shelf(spec, [], "cpu"), Options("w", clock=clock))  # type: ignore[arg-type]
+        assert desk.ahead(frame) is None or name == "event"
+        desk.budget(frame)
+        allowed[name] = desk.ahead(frame) is not None
+    assert allowed == {"event": True, "old": False, "not asked for": False}
+
+    turns = Turns(8_000)
+    turns.take(1, 0, 2)
+    assert not turns.all_taken(2)  # another cohort's frame waits
+    turns.take(1, 0, 2)
+    assert turns.all_taken(2)
+
+
+def _without_ahead() -> Any:
+    return SPEC.model_copy(update={"budget": SPEC.budget.model_copy(update={"ahead_us": None})})
+
+
 def test_the_tally_names_modes_and_reasons() -> None:
     frame = make_frame(SPEC, np.zeros((3, 6)))
     _, decisions = step(SPEC, None, None, frame, None)
