@@ -21,6 +21,7 @@ TopicRequest = tuple[str, int, Mapping[str, str]]
 # Every partition in the log costs files and recovery time; creation is asked for in such groups.
 _BATCH = 100
 _POLL_S = 0.05
+_REFUSALS = (KafkaError._AUTHENTICATION, KafkaError._SSL)
 
 
 class KafkaSetupError(RuntimeError):
@@ -57,9 +58,17 @@ def wait_ready(
     """Wait until a broker answers a metadata request.
 
     `check` is called between attempts; what it raises ends the wait (a broker that died).
-    Raises KafkaSetupError after `timeout` seconds, or when the settings are not librdkafka's.
+    Raises KafkaSetupError after `timeout` seconds, when the settings are not librdkafka's, or when
+    TLS or SASL fails: with these settings no later attempt would do better.
     """
-    admin = _admin({"reconnect.backoff.ms": "20", "reconnect.backoff.max.ms": "100", **config})
+    refusals: list[str] = []
+
+    def on_error(error: KafkaError) -> None:
+        if error.code() in _REFUSALS:
+            refusals.append(error.str())
+
+    quick = {"reconnect.backoff.ms": "20", "reconnect.backoff.max.ms": "100"}
+    admin = _admin({**quick, **config}, on_error)
     end = time.monotonic() + timeout
     reason = "no answer"
     while True:
@@ -69,6 +78,12 @@ def wait_ready(
                 return
         except KafkaException as error:
             reason = _text(error)
+        admin.poll(0)  # which calls on_error
+        if refusals:
+            raise KafkaSetupError(
+                f"the cluster does not let us in: {refusals[-1]}. "
+                "Check the TLS and SASL settings given with -X key=value."
+            )
         if time.monotonic() > end:
             raise KafkaSetupError(
                 f"no broker answers at {config['bootstrap.servers']} after {timeout:g} s "
@@ -126,10 +141,15 @@ def delete_topics(
     return doomed
 
 
-def _admin(config: Mapping[str, str]) -> AdminClient:
+def _admin(
+    config: Mapping[str, str], on_error: Callable[[KafkaError], None] | None = None
+) -> AdminClient:
+    # A starting broker refuses connections: what matters is raised, not logged.
+    settings: dict[str, Any] = {"log_level": "0", **config}
+    if on_error is not None:
+        settings["error_cb"] = on_error
     try:
-        # A starting broker refuses connections: what matters is raised, not logged.
-        return AdminClient({"log_level": "0", **config})
+        return AdminClient(settings)
     except KafkaException as error:
         raise KafkaSetupError(
             f"librdkafka refuses the settings: {_text(error)}. Check the pairs given with -X."

@@ -69,12 +69,12 @@ def _holder(admin: AdminClient, group: str, instance: str, own: str) -> str | No
     try:
         described = admin.describe_consumer_groups([group], request_timeout=_TIMEOUT_S)
         members = described[group].result(_TIMEOUT_S).members
-    except KafkaException as error:
-        if error.args[0].code() in _NO_GROUP:
+    except (KafkaException, TimeoutError) as error:
+        reason = error.args[0].str() if isinstance(error, KafkaException) else "timed out"
+        if isinstance(error, KafkaException) and error.args[0].code() in _NO_GROUP:
             return None
         raise KafkaSetupError(
-            f"no broker answers: {error.args[0].str()}. Check the address, and the settings "
-            "given with -X."
+            f"no broker answers: {reason}. Check the address, and the settings given with -X."
         ) from error
     for member in members:
         if member.group_instance_id == instance and member.client_id != own:

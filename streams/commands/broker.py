@@ -15,10 +15,9 @@ from streams.commands.options import (
     Extra,
     Json,
     Spec,
-    broker_of,
+    cluster_of,
     console,
     errors,
-    extra_settings,
     show,
     spec_of,
 )
@@ -75,7 +74,7 @@ def topics_create(
     """
     with errors():
         wanted = topics_of(spec_of(spec))
-        config = client_config(broker_of(bootstrap), extra_settings(extra))
+        config = client_config(*cluster_of(bootstrap, extra))
         ensure_topics(config, [(t.name, t.partitions, t.config) for t in wanted])
     show({"topics": [t.name for t in wanted]}, as_json)
 
@@ -94,7 +93,7 @@ def topics_check(
     """
     with errors():
         wanted = topics_of(spec_of(spec))
-        config = client_config(broker_of(bootstrap), extra_settings(extra))
+        config = client_config(*cluster_of(bootstrap, extra))
         problems = check_topics(config, wanted)
     result: dict[str, object] = {"topics": len(wanted), "problems": problems}
     if verbose:

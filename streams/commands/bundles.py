@@ -14,11 +14,10 @@ from streams.commands.options import (
     Extra,
     Json,
     Spec,
-    broker_of,
     bundle_roots,
     catalog_url,
+    cluster_of,
     errors,
-    extra_settings,
     home_bundles,
     show,
     spec_of,
@@ -101,7 +100,7 @@ def promote(
         folder, manifest = find_bundle(which, bundle_roots())
         check_fit(system, folder)
         folder = keep(folder, manifest, home_bundles(), bundle_roots())
-        release(system, folder, manifest, broker_of(bootstrap), extra_settings(extra))
+        release(system, folder, manifest, *cluster_of(bootstrap, extra))
     show({"released": manifest.digest, "system": system.system}, as_json)
 
 
@@ -116,12 +115,12 @@ def rollback(
     with errors():
         from schemas.catalog import Catalog  # SQLAlchemy takes half a second
 
-        system = spec_of(spec)
+        system, place = spec_of(spec), cluster_of(bootstrap, extra)
         catalog = Catalog(catalog_url())
         catalog.create()
         before = catalog.rollback(system.system, at_us=now_us(), by="operator")
         control = Control("release", 0, bundle=before.digest, by="operator")
-        say(system, control, broker_of(bootstrap), extra_settings(extra))
+        say(system, control, *place)
     show({"released": before.digest, "system": system.system}, as_json)
 
 

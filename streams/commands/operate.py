@@ -12,10 +12,9 @@ from streams.commands.options import (
     Extra,
     Json,
     Spec,
-    broker_of,
+    cluster_of,
     console,
     errors,
-    extra_settings,
     show,
     spec_of,
 )
@@ -68,7 +67,7 @@ def resume(
         system = spec_of(spec)
         names = [name for name in entities or [ALL] if name != ALL]
         if not names:
-            place = broker_of(bootstrap), extra_settings(extra)
+            place = cluster_of(bootstrap, extra)
             names = [ALL, *(name for name in held(standing(system, *place)) if name != ALL)]
         wanted = [Control("resume", at, name, by="operator") for name in names]
         _say(system, wanted, bootstrap, extra, as_json)
@@ -93,7 +92,7 @@ def override(
         if values != ["none"]:
             wanted = _values(system, values)
         elif entity == ALL:
-            stands = standing(system, broker_of(bootstrap), extra_settings(extra))
+            stands = standing(system, *cluster_of(bootstrap, extra))
             names += [name for name in overridden(stands) if name != ALL]
         said = [Control("override", at, name, values=wanted, by="operator") for name in names]
         _say(system, said, bootstrap, extra, as_json)
@@ -107,7 +106,7 @@ def _say(
     as_json: bool,
 ) -> None:
     """Says it first, and then what stands, and what does not look meant."""
-    place = broker_of(bootstrap), extra_settings(extra)
+    place = cluster_of(bootstrap, extra)
     say(spec, controls, *place)
     kind, names = controls[0].kind, [control.entity for control in controls]
     stands = standing(spec, *place)

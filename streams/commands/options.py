@@ -17,11 +17,12 @@ from rich.console import Console
 from rich.text import Text
 
 from infra.home import home_folder
-from infra.kafka import parse_extra
+from infra.kafka import client_config, parse_extra, wait_ready
 from planner.library import SHIPPED
 from schemas.system import SystemSpec, load_spec
 from streams.supervise import PARENT, STATUS_AGAIN, TryAgain, end_with_parent
 
+ANSWER_S = 10.0  # for which a cluster may be silent before a command gives up
 console = Console(stderr=True)
 
 Spec = Annotated[
@@ -118,6 +119,17 @@ def broker_of(bootstrap: str | None) -> str:
     from infra.broker import start
 
     return start(progress=lambda text: console.print(f"[dim]{text}[/]")).bootstrap
+
+
+def cluster_of(bootstrap: str | None, extra: list[str] | None) -> tuple[str, dict[str, str]]:
+    """The cluster to use: its bootstrap servers, and librdkafka's settings given for it.
+
+    One that was named is asked first, so that whoever is not let in hears it at once and why.
+    """
+    place, settings = broker_of(bootstrap), extra_settings(extra)
+    if bootstrap:
+        wait_ready(client_config(place, settings), ANSWER_S)
+    return place, settings
 
 
 def show(result: Mapping[str, Any], as_json: bool) -> None:

@@ -22,11 +22,10 @@ from streams.commands.options import (
     Spec,
     Ticks,
     acting_bundles,
-    broker_of,
     bundle_roots,
     catalog_url,
+    cluster_of,
     errors,
-    extra_settings,
     metrics_at,
     plant_options,
     show,
@@ -51,9 +50,7 @@ def align(
     from streams.align_kafka import run_align
 
     with errors(), stopping() as stop, metrics_at(metrics_port, metrics_host):
-        result = run_align(
-            spec_of(spec), broker_of(bootstrap), extra_settings(extra), stop, clock=clock
-        )
+        result = run_align(spec_of(spec), *cluster_of(bootstrap, extra), stop, clock=clock)
     show(result, as_json)
 
 
@@ -81,8 +78,7 @@ def worker(
         system = spec_of(spec)
         result = run_worker(
             system,
-            broker_of(bootstrap),
-            extra_settings(extra),
+            *cluster_of(bootstrap, extra),
             stop,
             bundles=acting_bundles(bundles),
             known=bundle_roots(),
@@ -114,8 +110,7 @@ def sink(
     with errors(), stopping() as stop, metrics_at(metrics_port, metrics_host):
         result = run_sink(
             spec_of(spec),
-            broker_of(bootstrap),
-            extra_settings(extra),
+            *cluster_of(bootstrap, extra),
             stop,
             out_dir=out or home_folder() / "trajectories",
             catalog_url=catalog or catalog_url(),
@@ -161,8 +156,7 @@ def plant(
         result = run_plant(
             system,
             make_plant(system, **parsed),
-            broker_of(bootstrap),
-            extra_settings(extra),
+            *cluster_of(bootstrap, extra),
             stop,
             ticks=ticks,
             lockstep=lockstep,

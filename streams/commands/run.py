@@ -22,10 +22,9 @@ from streams.commands.options import (
     Spec,
     Ticks,
     acting_bundles,
-    broker_of,
+    cluster_of,
     console,
     errors,
-    extra_settings,
     interruptible,
     plant_options,
     show,
@@ -82,8 +81,8 @@ def demo(
             keep_topics=keep_topics,
         )
         run = run_retrain if retrain else run_demo
-        place = broker_of(bootstrap)
-        result = run(chosen, home_folder().absolute(), place, extra_settings(extra), console)
+        place, settings = cluster_of(bootstrap, extra)
+        result = run(chosen, home_folder().absolute(), place, settings, console)
     if as_json:
         show(result, True)
     else:
@@ -121,7 +120,7 @@ def run(
             from planner.session import choose
 
             choose(device)  # says here, too, that there is none, not only in the worker's log
-        place, settings = broker_of(bootstrap), extra_settings(extra)
+        place, settings = cluster_of(bootstrap, extra)
         ensure_topics(
             client_config(place, settings),
             [(t.name, t.partitions, t.config) for t in topics_of(system)],

@@ -18,9 +18,9 @@ from streams.commands.options import (
     Ticks,
     To,
     acting_bundles,
-    broker_of,
     bundle_roots,
     catalog_url,
+    cluster_of,
     console,
     errors,
     extra_settings,
@@ -127,10 +127,11 @@ def record(
     from streams.record import record as run
 
     with errors(), stopping() as stop:
+        system = spec_of(spec)
+        place = ("", extra_settings(extra)) if source else cluster_of(bootstrap, extra)
         result = run(
-            spec_of(spec),
-            "" if source else broker_of(bootstrap),
-            extra_settings(extra),
+            system,
+            *place,
             out,
             from_us=from_,
             to_us=to,
