@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from schemas.system import SystemSpec, load_spec
@@ -17,7 +17,9 @@ from tests.support import unique
 class Loop:
     """Sink, worker and aligner of a small nav2d under a name of its own, all supervised."""
 
-    def __init__(self, folder: Path, bootstrap: str, clock: str) -> None:
+    def __init__(
+        self, folder: Path, bootstrap: str, clock: str, extra: Mapping[str, str] | None = None
+    ) -> None:
         name = unique()
         text = spec_text(RUN_SPEC).replace("nav2d.sensors", f"{name}.sensors")
         self.spec_file = folder / "spec.yaml"
@@ -26,7 +28,8 @@ class Loop:
         calibration = {"innovation_band": 1e6, "channel_scale": [1.0] * len(self.spec.columns)}
         world = double_integrator(noise=0.05)
         self.bundle = write_bundle(folder / "bundle", self.spec, world, calibration=calibration)
-        self.broker = ("--bootstrap-servers", bootstrap)
+        pairs = [part for key, value in (extra or {}).items() for part in ("-X", f"{key}={value}")]
+        self.broker = ("--bootstrap-servers", bootstrap, *pairs)
         self._folder, self._clock = folder, clock
 
     def start(self, supervisor: Supervisor) -> None:
