@@ -9,10 +9,16 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from infra import broker as embedded
 from infra.broker import Broker
 from infra.kafka import client_config
+
+# As in every command: what is logged is no output. The stream is that of the test that logs.
+structlog.configure(
+    logger_factory=lambda *_: structlog.PrintLogger(sys.stderr), cache_logger_on_first_use=False
+)
 
 # A log shall end with each failing test and its reason, a line each. pytest leaves reasons out
 # where lines are short, and prints explanations whole, however long, where it finds itself in CI.
