@@ -27,6 +27,10 @@ SESSION_S, HEARTBEAT_S, COMMIT_S = 8.0, 2.0, 0.5
 # Rows are few and small, and the newest of each is kept decoded in memory.
 ROCKSDB = {"block_cache_size": 8 << 20, "write_buffer_size": 8 << 20, "max_write_buffer_number": 2}
 
+_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+# Of a client's certificate: Python's ssl reads it from PEM files alone.
+_UNREAD = ("ssl.certificate.pem", "ssl.key.pem", "ssl.keystore.location")
+
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> Any:
@@ -201,22 +205,43 @@ def make_app(
 
 
 def credentials(extra: Mapping[str, str]) -> Any:
-    """Faust's credentials for librdkafka's settings of TLS and SASL; None where there are none."""
+    """Faust's credentials for librdkafka's settings of TLS and SASL; None where there are none.
+
+    Raises `ValueError` for settings that librdkafka takes and aiokafka has no counterpart for.
+    """
     protocol = extra.get("security.protocol", "plaintext").upper()
-    context = None
-    if protocol.endswith("SSL"):
-        context = ssl.create_default_context(cafile=extra.get("ssl.ca.location"))
-        if certificate := extra.get("ssl.certificate.location"):
-            context.load_cert_chain(
-                certificate, extra.get("ssl.key.location"), extra.get("ssl.key.password")
-            )
-        if extra.get("ssl.endpoint.identification.algorithm") == "none":
-            context.check_hostname = False
+    context = _tls(extra) if protocol.endswith("SSL") else None
     if protocol.startswith("SASL"):
+        mechanism = extra.get("sasl.mechanisms") or extra.get("sasl.mechanism") or "unset"
+        if mechanism not in _MECHANISMS:
+            raise ValueError(
+                f"sasl.mechanism is {mechanism}; the worker's client can do "
+                f"{', '.join(_MECHANISMS)}"
+            )
         return SASLCredentials(
             username=extra.get("sasl.username"),
             password=extra.get("sasl.password"),
-            mechanism=extra.get("sasl.mechanisms") or extra.get("sasl.mechanism"),
+            mechanism=mechanism,
             ssl_context=context,
         )
     return SSLCredentials(context) if context else None
+
+
+def _tls(extra: Mapping[str, str]) -> ssl.SSLContext:
+    if unread := [name for name in _UNREAD if name in extra]:
+        raise ValueError(
+            f"{', '.join(unread)}: the worker's client cannot read this; give PEM files with "
+            "ssl.certificate.location and ssl.key.location"
+        )
+    context = ssl.create_default_context(
+        cafile=extra.get("ssl.ca.location"), cadata=extra.get("ssl.ca.pem")
+    )
+    if certificate := extra.get("ssl.certificate.location"):
+        context.load_cert_chain(
+            certificate, extra.get("ssl.key.location"), extra.get("ssl.key.password")
+        )
+    if extra.get("ssl.endpoint.identification.algorithm") == "none":
+        context.check_hostname = False
+    if extra.get("enable.ssl.certificate.verification") == "false":
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
