@@ -9,13 +9,13 @@ here=$(dirname "$0")
 data=$out/.trajectories
 mkdir -p "$data"
 
-# nav2d is a simple world, and 200 robots want plans: half the usual model says as much in less time.
+# nav2d has a model of the usual size: one of half of it plans as well, but its actor stops short.
 nav2d() {
   rehearse backtest "$here/nav2d.yaml" --policy fallback --ticks 150 --seed 1 --log "$data/nav-free-1"
   rehearse backtest "$here/nav2d.yaml" --policy fallback --ticks 150 --seed 2 --log "$data/nav-free-2"
   rehearse backtest nav2d --policy explore --share 0.8 --ticks 150 --seed 3 --log "$data/nav-brake-3"
   rehearse train nav2d --data "$data/nav-free-1" --data "$data/nav-free-2" \
-    --data "$data/nav-brake-3" --split entity --memory 16 --units 32 --free 2 \
+    --data "$data/nav-brake-3" --split entity \
     --steps 2000 --actor-steps 8000 --out "$out/nav2d"
 }
 
