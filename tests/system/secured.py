@@ -1,4 +1,4 @@
-"""An Apache Kafka that lets in over TLS and with a password alone: no other door is open."""
+"""An Apache Kafka with one door: TLS with certificates on both sides, and a password."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import trustme
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -17,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from infra import jars, kraft
-from infra.kafka import wait_ready
+from infra.kafka import client_config, wait_ready
 
 USER, PASSWORD = "rehearse", "pass=word"
 _BROKER, _BROKERS_OWN = "broker", "between-brokers"
@@ -35,47 +41,58 @@ class Secured:
 def secured_kafka(folder: Path) -> Iterator[Secured]:
     """Runs a Kafka in `folder` whose one listener is SASL_SSL."""
     port = kraft.free_port(None, seed=str(folder))
-    ca_file, key_file = _certificates(folder)
+    _make_certificates(folder)
     settings, libraries = folder / "server.properties", jars.classpath()
     kraft.write_settings(settings, port)
     with settings.open("a") as file:  # where a key comes twice, Java takes the last
-        file.writelines(f"{key}={value}\n" for key, value in _listener(port, key_file).items())
+        file.writelines(f"{key}={value}\n" for key, value in _listener(port, folder).items())
     kraft.make_data_folder(folder, libraries, port)
     extra = {
         "security.protocol": "SASL_SSL",
         "sasl.mechanism": "PLAIN",
         "sasl.username": USER,
         "sasl.password": PASSWORD,
-        "ssl.ca.location": str(ca_file),
+        "ssl.ca.location": str(folder / "ca.pem"),
+        "ssl.certificate.location": str(folder / "client.pem"),
+        "ssl.key.location": str(folder / "client.pem"),
     }
     log = (folder / "broker.log").open("wb")
     command = kraft.server_command(libraries, settings)
     with log, subprocess.Popen(command, cwd=folder, stdout=log, stderr=log) as server:
         try:
-            bootstrap = f"{kraft.HOST}:{port}"
-            wait_ready({"bootstrap.servers": bootstrap, **extra}, 60)
-            yield Secured(bootstrap, extra)
+            config = client_config(f"{kraft.HOST}:{port}", extra)
+            wait_ready(config, 60)
+            _let_in_by_scram(config)
+            yield Secured(config["bootstrap.servers"], extra)
         finally:
             server.terminate()
 
 
-def _certificates(folder: Path) -> tuple[Path, Path]:
-    """A CA of our own for clients to trust, and in one file the broker's key and certificate."""
-    ca_file, key_file = folder / "ca.pem", folder / "broker.pem"
+def _let_in_by_scram(config: dict[str, str]) -> None:
+    """The same user and password, of which SCRAM does not send the latter."""
+    info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
+    wanted = UserScramCredentialUpsertion(USER, info, PASSWORD.encode())
+    admin = AdminClient({**config})  # kept until it has answered
+    admin.alter_user_scram_credentials([wanted])[USER].result(30)
+
+
+def _make_certificates(folder: Path) -> None:
+    """An authority of our own; of the broker and of a client, key and certificate in one file."""
     authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(ca_file))
-    issued = authority.issue_cert(kraft.HOST)
-    key = load_pem_private_key(issued.private_key_pem.bytes(), password=None)
-    # Java reads keys in PKCS #8 alone.
-    key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    for certificate in issued.cert_chain_pems:
-        certificate.write_to_path(str(key_file), append=True)
-    return ca_file, key_file
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    for name in ("broker", "client"):
+        issued, file = authority.issue_cert(kraft.HOST), folder / f"{name}.pem"
+        key = load_pem_private_key(issued.private_key_pem.bytes(), password=None)
+        # Java reads keys in PKCS #8 alone.
+        file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        for certificate in issued.cert_chain_pems:
+            certificate.write_to_path(str(file), append=True)
 
 
-def _listener(port: int, key_file: Path) -> dict[str, str]:
+def _listener(port: int, folder: Path) -> dict[str, str]:
     users = {_BROKER: _BROKERS_OWN, USER: PASSWORD}
-    module = "org.apache.kafka.common.security.plain.PlainLoginModule"
+    modules = "org.apache.kafka.common.security"
+    plain, scram = f"{modules}.plain.PlainLoginModule", f"{modules}.scram.ScramLoginModule"
     known = " ".join(f'user_{name}="{password}"' for name, password in users.items())
     own = f'username="{_BROKER}" password="{_BROKERS_OWN}"'
     return {
@@ -84,10 +101,12 @@ def _listener(port: int, key_file: Path) -> dict[str, str]:
         "listener.security.protocol.map": "SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT",
         "security.inter.broker.protocol": "SASL_SSL",
         "sasl.mechanism.inter.broker.protocol": "PLAIN",
-        "sasl.enabled.mechanisms": "PLAIN",
-        "listener.name.sasl_ssl.plain.sasl.jaas.config": f"{module} required {own} {known};",
+        "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
+        "listener.name.sasl_ssl.plain.sasl.jaas.config": f"{plain} required {own} {known};",
+        "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": f"{scram} required;",
         "ssl.keystore.type": "PEM",
-        "ssl.keystore.location": str(key_file),
+        "ssl.keystore.location": str(folder / "broker.pem"),
         "ssl.truststore.type": "PEM",
-        "ssl.truststore.location": str(key_file.with_name("ca.pem")),
+        "ssl.truststore.location": str(folder / "ca.pem"),
+        "listener.name.sasl_ssl.ssl.client.auth": "required",
     }
