@@ -32,8 +32,6 @@ class Plan:
     proposal       [E,A] float64, before the gate;  fallback [E,A] the verified controller's answer
     mode           [E] uint8 `codes.Mode`: PLAN, FOLLOW, ACTOR or FALLBACK
     sequence       [E,T,A] float64: the plan in force, from this tick on (T: the longest horizon)
-    predicted      [E,O] float32 next observation under the proposal, predicted_std its spread; NaN
-                   without a model
     returned       [E,4] float32 predicted return of the plan: mean, 10, 50, 90 %; NaN where not
                    planned at this tick
     gain           [E] float32 the same minus the return of the best starting guess (the last
@@ -48,8 +46,6 @@ class Plan:
     fallback: F64
     mode: npt.NDArray[np.uint8]
     sequence: F64
-    predicted: F32
-    predicted_std: F32
     returned: F32
     gain: F32
     uncertainty: F32
@@ -68,15 +64,13 @@ class Draft:
     """
 
     def __init__(self, spec: SystemSpec, frame: Frame, memory: PlannerMemory, action: F64) -> None:
-        entities, columns = len(frame.entities), len(spec.columns)
+        entities = len(frame.entities)
         self.spec, self.frame, self.memory = spec, frame, memory
         self.fallback = action
         self.issued: F64 | None = None
         self.proposal = action.copy()
         self.mode = np.full(entities, Mode.FALLBACK, dtype=np.uint8)
         self.actor: F64 | None = None
-        self.predicted = np.full((entities, columns), np.nan, dtype=np.float32)
-        self.predicted_std = np.full((entities, columns), np.nan, dtype=np.float32)
         self.returned = np.full((entities, 1 + len(QUANTILES)), np.nan, dtype=np.float32)
         self.gain = np.full(entities, np.nan, dtype=np.float32)
         self.uncertainty = np.full(entities, np.nan, dtype=np.float32)
@@ -149,18 +143,12 @@ class Draft:
         self.proposal[follow] = self.memory.ahead(self.frame.tick, 1)[follow, 0]
         self.mode[young], self.mode[self.tier >= 0] = Mode.FOLLOW, Mode.PLAN
 
-    def expect(self, imagination: Imagination, noise: F32) -> None:
-        """One step under all members: the next observation, its spread, the disagreement."""
-        rows = np.arange(len(self.proposal))
+    def doubt(self, imagination: Imagination, latent: int) -> None:
+        """How far the members are apart about the next observation, and about what is planned."""
         finite = np.where(np.isfinite(self.proposal), self.proposal, self.fallback)
-        verdict = imagination.under_all(rows, finite[:, None, None], noise)
-        channels = verdict.channels[0, :, :, 0]  # [M,E,D,O]
+        # Without noise: what is random is no doubt.
+        channels = imagination.next(finite, np.zeros((2, 1, latent), np.float32))
         apart = imagination.disagreement(channels[None])
-        self.predicted = channels.mean(axis=(0, 2), dtype=np.float64).astype(np.float32)
-        self.predicted_std = channels.std(axis=(0, 2), dtype=np.float64).astype(np.float32)
-        observed = len(self.spec.observed_columns)
-        self.predicted[:, observed:] = imagination.known(1)
-        self.predicted_std[:, observed:] = 0.0
         planned = np.isin(self.mode, (Mode.PLAN, Mode.FOLLOW))
         ahead = np.where(planned, self.memory.uncertainty, 0.0)
         self.uncertainty = np.maximum(apart, ahead).astype(np.float32)
@@ -172,8 +160,6 @@ class Draft:
             fallback=self.fallback,
             mode=self.mode,
             sequence=self.memory.ahead(self.frame.tick, self.memory.sequence.shape[1]),
-            predicted=self.predicted,
-            predicted_std=self.predicted_std,
             returned=self.returned,
             gain=self.gain,
             uncertainty=self.uncertainty,

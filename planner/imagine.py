@@ -103,6 +103,20 @@ class Imagination:
         score = spread(worth.score).mean(axis=2)
         return Verdict(spread(worth.returned), score, channels)
 
+    def next(self, action: F64, noise: F32) -> F32:
+        """[M,E,D,O] the next channels of all E entities under `action` [E,A], by every member.
+
+        Args:
+            action: as it is executed.
+            noise: [2,D,Z] standard normal.
+        """
+        entities, columns = action.shape
+        shape = (1, self.members, entities, noise.shape[1], columns)
+        futures, _ = self._futures(
+            np.arange(entities), np.broadcast_to(action[:, None], shape), noise
+        )
+        return futures.channels.reshape(*shape[1:-1], -1)
+
     def disagreement(self, channels: F32) -> F64:
         """[E] of futures [T,M,E,D,O]: root mean square of the members' spread about their mean.
 
@@ -115,6 +129,11 @@ class Imagination:
 
     def _roll(self, rows: Index, actions: F64, noise: F32) -> tuple[Futures, Worth]:
         """Rolls [T,M,E,R,A] actions out; row r uses noise sequence r mod D. Worth is [M,E,R]."""
+        futures, small = self._futures(rows, actions, noise)
+        worth, wide = self._objective.worth(futures, small), actions.shape[1:4]
+        return futures, Worth(worth.returned.reshape(wide), worth.hard.reshape(wide))
+
+    def _futures(self, rows: Index, actions: F64, noise: F32) -> tuple[Futures, F32]:
         steps, members, entities, count, columns = actions.shape
         flat = (members, entities * count)
         sequence = noise[: steps + 1, np.arange(count) % noise.shape[1]]  # [T+1,R,Z]
@@ -130,8 +149,7 @@ class Imagination:
                 steps, *flat, latent
             ),
         )
-        worth = self._objective.worth(futures, small)
-        return futures, Worth(worth.returned.reshape(wide), worth.hard.reshape(wide))
+        return futures, small
 
     def _start(self) -> tuple[F32, F32, F32]:
         return self._posterior.h, self._posterior.mean, self._posterior.std

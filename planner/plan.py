@@ -85,8 +85,26 @@ def plan(
     _improve(draft, imagination, bundle, innovation, trusted, budget, key)
     calm = ~(innovation > bundle.innovation_band)
     draft.choose(trusted, calm)
-    draft.expect(imagination, pairs(key, CLOSING, (2, 2, bundle.latent)))
+    draft.doubt(imagination, bundle.latent)
     return draft.plan()
+
+
+def expect(
+    spec: SystemSpec, bundle: Bundle, posterior: Posterior, frame: Frame, action: F64, seed: int
+) -> tuple[F32, F32]:
+    """The next observation [E,O] under `action` [E,A], and its spread over members and noise.
+
+    NaN for entities that were given no finite action.
+    """
+    finite = np.asarray(np.isfinite(action).all(axis=1))
+    imagination = Imagination(spec, bundle, posterior, frame.tick)
+    noise = pairs((seed, frame.cohort, frame.tick), CLOSING, (2, 2, bundle.latent))
+    channels = imagination.next(np.where(finite[:, None], action, spec.action_safe), noise)
+    mean, spread = channels.mean(axis=(0, 2), dtype=np.float64), channels.std(axis=(0, 2))
+    observed = len(spec.observed_columns)
+    mean[:, observed:], spread[:, observed:] = imagination.known(1), 0.0
+    mean[~finite], spread[~finite] = np.nan, np.nan
+    return mean.astype(np.float32), spread.astype(np.float32)
 
 
 def plan_ahead(

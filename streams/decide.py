@@ -13,7 +13,7 @@ from planner.draft import Plan
 from planner.explore import explore
 from planner.gate import Gated, gate
 from planner.memory import PlannerMemory
-from planner.plan import plan, plan_ahead
+from planner.plan import expect, plan, plan_ahead
 from planner.session import Bundle, Posterior
 from schemas.codes import Flag, Reason
 from schemas.frames import Frame
@@ -134,10 +134,18 @@ def respond(
 def prepare(
     spec: SystemSpec, frame: Frame, answer: Answer, budget: Budget | None
 ) -> tuple[Row, Decisions]:
-    """The second half of `step`: plans for the ticks to come, into the row's planner memory."""
+    """The second half of `step`: what is expected, and plans for the ticks to come.
+
+    The plans go into the row's planner memory.
+    """
     bundle, posterior, decisions = answer.bundle, answer.posterior, answer.decisions
     decisions = replace(decisions, spent={**decisions.spent, "belief": answer.row.digest})
-    if bundle is None or posterior is None or budget is None:
+    if bundle is None or posterior is None:
+        return answer.row, decisions
+    seed, action = seed_of(bundle), decisions.action
+    mean, spread = expect(spec, bundle, posterior, frame, action, seed)
+    decisions = replace(decisions, predicted=mean, predicted_std=spread)
+    if budget is None:
         return answer.row, decisions
     memory, spent = plan_ahead(
         spec,
@@ -145,9 +153,9 @@ def prepare(
         posterior,
         frame,
         answer.made,
-        decisions.action,
+        action,
         budget,
-        seed_of(bundle),
+        seed,
         believed=answer.believed,
     )
     if not spent.sizes:
@@ -189,6 +197,7 @@ def _carry(spec: SystemSpec, row: Row | None, frame: Frame, bundle: str) -> Plan
 def _decisions(
     spec: SystemSpec, frame: Frame, row: Row, made: Plan, gated: Gated, late: bool
 ) -> Decisions:
+    nothing = np.full((len(frame.entities), len(spec.columns)), np.nan, np.float32)
     return Decisions(
         proposal=made.proposal,
         action=gated.action,
@@ -196,8 +205,8 @@ def _decisions(
         reasons=gated.reasons,
         hidden=row.hidden,
         latent=row.mean,
-        predicted=made.predicted,
-        predicted_std=made.predicted_std,
+        predicted=nothing,
+        predicted_std=nothing,
         returned=made.returned,
         uncertainty=made.uncertainty,
         innovation=row.innovation,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from infra import broker as embedded
 from infra.broker import Broker
@@ -19,6 +20,10 @@ from infra.kafka import client_config
 structlog.configure(
     logger_factory=lambda *_: structlog.PrintLogger(sys.stderr), cache_logger_on_first_use=False
 )
+
+# A busy machine is no failure: time is measured by benchmarks.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # A log shall end with each failing test and its reason, a line each. pytest leaves reasons out
 # where lines are short, and prints explanations whole, however long, where it finds itself in CI.

@@ -13,7 +13,7 @@ from planner.budget import Budget, FreeBudget, RecordedBudget, Spent
 from planner.draft import Plan
 from planner.gate import gate
 from planner.memory import PlannerMemory
-from planner.plan import plan, plan_ahead
+from planner.plan import expect, plan, plan_ahead
 from planner.session import Bundle, Posterior
 from schemas.codes import Mode
 from schemas.frames import ControlView
@@ -92,7 +92,7 @@ def test_without_a_model_the_fallback_answers_for_everyone() -> None:
     frame, _ = scene()
     np.testing.assert_array_equal(made.proposal, np.clip(-2 * frame.values[:, 2:4], -1, 1))
     assert made.spent == Spent()
-    for array in (made.predicted, made.returned, made.gain, made.uncertainty):
+    for array in (made.returned, made.gain, made.uncertainty):
         assert np.isnan(array).all()
     assert (made.tier == -1).all()
 
@@ -122,12 +122,16 @@ def test_with_time_everyone_is_planned_at_every_tier(bundle: Bundle) -> None:
 
 def test_predictions_are_one_step_of_the_mean_member(bundle: Bundle) -> None:
     made = make(bundle)
-    frame, _ = scene()
-    world = double_integrator()
-    expected = frame.values @ world.transition + made.proposal @ world.control
-    np.testing.assert_allclose(made.predicted, expected, atol=1e-5)
-    effect = np.abs(made.proposal @ world.control) * np.std(GAINS)
-    np.testing.assert_allclose(made.predicted_std, effect, atol=1e-5)
+    frame, posterior = scene()
+    world, action = double_integrator(), made.proposal.copy()
+    action[3, 1] = np.nan
+    mean, spread = expect(QUICK, bundle, posterior, frame, action, SEED)
+    expected = frame.values @ world.transition + action @ world.control
+    np.testing.assert_allclose(mean[:3], expected[:3], atol=1e-5)
+    effect = np.abs(action @ world.control) * np.std(GAINS)
+    np.testing.assert_allclose(spread[:3], effect[:3], atol=1e-5)
+    assert np.isnan(mean[3]).all()
+    assert np.isnan(spread[3]).all()
     assert (made.uncertainty > 0).all()
 
 

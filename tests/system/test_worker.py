@@ -316,6 +316,7 @@ def test_a_second_worker_joins_and_takes_over_from_the_first(world: World) -> No
     made = frames(world.spec, 60)
     world.start()
     world.send(made[:40], pause=0.01)
+    world.wait_for(10)  # the first has decided before the second can
     second = replace(world, worker="two", process=None)
     second.start()
     try:
