@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from schemas.system import SystemSpec, load_spec
+from schemas.trajectories import decode_trajectory
 from streams.recording import spec_text
 from streams.supervise import Process, Supervisor
 from tests.planner.worlds import double_integrator, write_bundle
 from tests.streams.runs import RUN_SPEC
 from tests.support import unique
+from tests.system.loop import records
 
 
 class Loop:
@@ -45,6 +47,24 @@ class Loop:
     def processes(self) -> tuple[Process, ...]:
         """All that were started."""
         return self.sink, self.worker, self.align
+
+
+def until_decided(spec: SystemSpec, kafka: Mapping[str, str], ticks: int) -> int:
+    """Waits until every cohort's frames of `ticks` ticks, and of the one after, are decided.
+
+    The plant sends that one as well, and ends without waiting for it. Returns how many they are. A
+    frame that was decided twice, as after a kill, counts once.
+    """
+    frames = spec.cohorts * (ticks + 1)
+
+    def decided() -> int:
+        found = (
+            decode_trajectory(spec, m.value() or b"") for m in records(spec, kafka, "trajectories")
+        )
+        return len({(t.frame.cohort, t.frame.tick) for t in found})
+
+    until(lambda: decided() >= frames, "the last decision")
+    return frames
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = 90.0) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -24,7 +23,8 @@ from streams.supervise import Process, Supervisor
 from tests.planner.worlds import double_integrator, write_bundle
 from tests.streams.runs import RUN_SPEC
 from tests.support import unique
-from tests.system.loop import make_topics, messages, records
+from tests.system.loop import make_topics, messages
+from tests.system.processes import until_decided
 
 pytestmark = [pytest.mark.broker, pytest.mark.system]
 Kafka = dict[str, str]
@@ -69,10 +69,7 @@ def test_a_killed_worker_loses_doubles_and_changes_nothing(kafka: Kafka, tmp_pat
             spec, plant, bootstrap, kafka, threading.Event(),
             ticks=TICKS, patience_s=90, first_patience_s=90, on_tick=on_tick,
         )  # fmt: skip
-        # The last tick is decided as well, but no longer applied.
-        frames, limit = 2 * (TICKS + 1), time.monotonic() + 60
-        while len(records(spec, kafka, "trajectories")) < frames and time.monotonic() < limit:
-            time.sleep(0.2)
+        frames = until_decided(spec, kafka, TICKS)
         loop.stop("align")
         loop.stop("worker")
         loop.stop("sink")
