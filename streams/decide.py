@@ -65,7 +65,11 @@ async def decide(stream: Any, desk: Desk) -> None:
                 answer = respond(desk.spec, None, row, frame, budget)
             acted = await desk.act(frame, answer.row, answer.decisions, began_ns)
             await desk.out(acted)
-            row, decisions = prepare(desk.spec, frame, answer, desk.ahead(frame))
+            try:
+                row, decisions = prepare(desk.spec, frame, answer, desk.ahead(frame))
+            except Exception as error:  # the actions are out, and are logged
+                await desk.report(event, error)
+                row, decisions = unprepared(answer)
             await desk.publish(event, frame, row, decisions, acted)
         except Exception as error:  # Faust would acknowledge the event and restart the agent
             await desk.reject(event, error)
@@ -138,15 +142,15 @@ def prepare(
 
     The plans go into the row's planner memory.
     """
-    bundle, posterior, decisions = answer.bundle, answer.posterior, answer.decisions
-    decisions = replace(decisions, spent={**decisions.spent, "belief": answer.row.digest})
+    bundle, posterior = answer.bundle, answer.posterior
+    row, decisions = unprepared(answer)
     if bundle is None or posterior is None:
-        return answer.row, decisions
+        return row, decisions
     seed, action = seed_of(bundle), decisions.action
     mean, spread = expect(spec, bundle, posterior, frame, action, seed)
     decisions = replace(decisions, predicted=mean, predicted_std=spread)
     if budget is None:
-        return answer.row, decisions
+        return row, decisions
     memory, spent = plan_ahead(
         spec,
         bundle,
@@ -159,9 +163,15 @@ def prepare(
         believed=answer.believed,
     )
     if not spent.sizes:
-        return answer.row, decisions
+        return row, decisions
     decisions = replace(decisions, spent={**decisions.spent, "ahead": spent.as_dict()})
-    return replace(answer.row, memory=memory.arrays()), decisions
+    return replace(row, memory=memory.arrays()), decisions
+
+
+def unprepared(answer: Answer) -> tuple[Row, Decisions]:
+    """What `step` gives where nothing is prepared."""
+    spent = {**answer.decisions.spent, "belief": answer.row.digest}
+    return answer.row, replace(answer.decisions, spent=spent)
 
 
 def seed_of(bundle: Bundle | None) -> int:

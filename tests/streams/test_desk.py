@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -15,8 +16,8 @@ from schemas.codes import Mode, Reason
 from schemas.frames import Frame, encode_frame
 from schemas.system import load_spec
 from streams.bundles import Shelf
-from streams.decide import step
-from streams.desk import CohortError, Desk, Options, Turns
+from streams.decide import decide, step
+from streams.desk import MAX_IN_FLIGHT, CohortError, Desk, Options, Turns
 from streams.publish import DeliveryError, Record
 from streams.supervise import TryAgain
 from streams.tally import Tally, percentiles
@@ -269,3 +270,44 @@ def test_the_watchdog_lets_a_broker_be_away() -> None:
     back = [(35.0 + 0.1 * i, 52 + i, 49) for i in range(20)]
     assert 0.0 < stalled([*before, *away, *back]) < 5.0
     assert stalled([*before, *away, *back, (38.0, 80, 80)]) == 0.0
+
+
+class Stream:
+    """A Faust stream of given events."""
+
+    def __init__(self, events: list[Any]) -> None:
+        self.pending = events
+
+    def noack(self) -> "Stream":
+        return self
+
+    async def events(self) -> Any:
+        for event in self.pending:
+            yield event
+
+
+async def test_where_preparing_fails_what_was_decided_is_logged_and_acknowledged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("a model that fails")
+
+    monkeypatch.setattr("streams.decide.prepare", fail)
+    outside = Outside()
+    desk = make_desk(outside)
+    made = [make_frame(SPEC, np.zeros((2, 6)), tick=tick) for tick in (0, 1)]
+
+    async def confirm() -> None:
+        while "ack 1" not in outside.log:
+            for future in (*outside.sent, *outside.written):
+                if not future.done():
+                    future.set_result(0)
+            await asyncio.sleep(0)
+
+    stream = Stream([outside.event(frame, frame.tick) for frame in made])
+    async with asyncio.timeout(5):
+        await asyncio.gather(decide(stream, desk), confirm())
+    assert desk._slots._value == MAX_IN_FLIGHT
+    kinds = ["send actions", "send deadletter", "send trajectories", "write", "ack"]
+    assert Counter(entry.rstrip(" 01") for entry in outside.log) == dict.fromkeys(kinds, 2)
+    assert (desk.tally.frames, desk.tally.failures, desk.tally.gaps) == (2, 2, 0)
