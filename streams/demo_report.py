@@ -40,9 +40,16 @@ def write_report(scene: "Scene", take: "Take", result: Mapping[str, Any], folder
         _course(page, scene, ticks, {})
     else:
         _nav2d(page, scene, result, ticks)
-    decisions_section(page, result)
-    latency_section(page, take, result)
-    provenance_section(page, scene, result)
+    return finished(page, scene, take, result, folder)
+
+
+def finished(
+    page: Page, scene: "Scene", take: "Take", result: Mapping[str, Any], folder: Path
+) -> Path:
+    """Adds what every report ends with, and writes it; returns its path."""
+    _decisions_section(page, result)
+    _latency_section(page, take, result)
+    _provenance_section(page, scene, result)
     return page.write(folder / f"{scene.folder.name}.html")
 
 
@@ -278,7 +285,7 @@ def read_trajectories(folder: Path) -> pl.DataFrame | None:
     return pl.concat([pl.read_parquet(file) for file in files], how="diagonal_relaxed")
 
 
-def decisions_section(page: Page, result: Mapping[str, Any]) -> None:
+def _decisions_section(page: Page, result: Mapping[str, Any]) -> None:
     """Counts by mode and by reason of the gate."""
     page.section(
         "Who decided, and what the gate said",
@@ -301,7 +308,7 @@ def decisions_section(page: Page, result: Mapping[str, Any]) -> None:
     )
 
 
-def latency_section(page: Page, take: "Take", result: Mapping[str, Any]) -> None:
+def _latency_section(page: Page, take: "Take", result: Mapping[str, Any]) -> None:
     """Percentiles from reading to action, and of a step."""
     page.section(
         "Latency",
@@ -326,7 +333,7 @@ def latency_section(page: Page, take: "Take", result: Mapping[str, Any]) -> None
     page.table(rows)
 
 
-def provenance_section(page: Page, scene: "Scene", result: Mapping[str, Any]) -> None:
+def _provenance_section(page: Page, scene: "Scene", result: Mapping[str, Any]) -> None:
     """Command, folder, spec, bundles, load and seed."""
     page.section("Where these figures come from")
     page.facts(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import plotly.graph_objects as go
 import polars as pl
 
-from streams.demo_report import decisions_section, latency_section, provenance_section
+from streams.demo_report import finished
 from streams.report import COLOURS, Card, Page
 
 if TYPE_CHECKING:
@@ -35,10 +35,7 @@ def write_retrain_report(
     alone = _binned(pl.read_parquet(scene.folder / "fallback.parquet"))
     _course(page, result, ours, alone)
     _gain(page, result, ours, alone)
-    decisions_section(page, result)
-    latency_section(page, take, result)
-    provenance_section(page, scene, result)
-    return page.write(folder / f"{scene.folder.name}.html")
+    return finished(page, scene, take, result, folder)
 
 
 def _cards(result: Mapping[str, Any]) -> list[Card]:
