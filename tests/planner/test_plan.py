@@ -132,7 +132,12 @@ def test_predictions_are_one_step_of_the_mean_member(bundle: Bundle) -> None:
     np.testing.assert_allclose(spread[:3], effect[:3], atol=1e-5)
     assert np.isnan(mean[3]).all()
     assert np.isnan(spread[3]).all()
-    assert (made.uncertainty > 0).all()
+    idle = make(bundle, budget=FreeBudget(0))
+    assert (idle.uncertainty > 0).all()
+    # What is planned is as doubtful as the whole plan, not only its first step.
+    np.testing.assert_allclose(
+        made.uncertainty, np.maximum(made.memory.uncertainty, made.uncertainty), rtol=1e-6
+    )
 
 
 def test_the_budget_goes_to_the_most_urgent(bundle: Bundle) -> None:
