@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -238,6 +240,20 @@ def test_two_processes_create_and_write_at_once(catalog_url: str) -> None:
         assert session.scalar(select(func.count()).select_from(Decision)) == 2 * 15 * 300
         assert session.scalar(select(func.count()).select_from(Release)) == 30
     catalog.close()
+
+
+def test_many_open_a_new_file_at_once(tmp_path: Path) -> None:
+    def opened(url: str, barrier: Barrier) -> None:
+        catalog = Catalog(url)
+        barrier.wait()
+        catalog.create()
+        catalog.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        for trial in range(40):
+            url, barrier = f"sqlite:///{tmp_path / str(trial)}.sqlite", Barrier(8)
+            for done in [pool.submit(opened, url, barrier) for _ in range(8)]:
+                done.result()
 
 
 def test_readers_do_not_wait_for_a_writer(catalog: Catalog) -> None:
