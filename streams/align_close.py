@@ -29,7 +29,7 @@ def advance(store: Store, epoch: int) -> None:
     if store.resume is not None:
         _arrive(store)
     while True:
-        closable = store.progress.closable(_earliest(store))
+        closable = store.progress.closable(store.earliest())
         if store.resume is not None:
             closable.last[store.resume.waiting] = NEVER
         todo = closable.first <= closable.last
@@ -60,21 +60,6 @@ def _arrive(store: Store) -> None:
                 state.parts[i] = part.take(~late)
     if not resume.waiting.any():
         store.resume = None
-
-
-def _earliest(store: Store) -> Ints:
-    """[cohorts] the first tick of what waits, for cohorts without members; FAR for the others."""
-    earliest = np.full(store.spec.cohorts, FAR, dtype=np.int64)
-    if store.populated <= store.progress.member_cohorts:
-        return earliest
-    cohort = store.entities.cohort
-    for state in store.sensors.values():
-        for part in state.parts:
-            rows = ~store.progress.has_members[cohort[part.entity]]
-            if not part.complete:
-                rows &= ~np.isnan(part.values).all(axis=1)
-            np.minimum.at(earliest, cohort[part.entity[rows]], part.tick[rows])
-    return earliest
 
 
 def _places(store: Store) -> Places:

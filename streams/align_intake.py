@@ -169,7 +169,7 @@ def _by_segment(
     store: Store, state: SensorState, batch: Readings, clock: Ints, advance: Callable[[], None]
 ) -> None:
     """Takes readings none of which is late yet; closes what can be closed before each cut."""
-    cuts = store.progress.cuts(state, batch, _blind(batch), clock)
+    cuts = store.progress.cuts(state, batch, _blind(batch), clock, store.earliest())
     if store.resume is not None:
         cuts = np.union1d(cuts, store.resume.cuts(batch))
     begin, position = 0, store.sources.position

@@ -167,11 +167,19 @@ class Progress:
     def _settled(self, clock: Ints) -> Ints:
         return np.minimum(clock, self.settled) if self.clock == "event" else clock
 
-    def cuts(self, sensor: SensorState, readings: Readings, blind: Bools, clock: Ints) -> Ints:
+    def cuts(
+        self,
+        sensor: SensorState,
+        readings: Readings,
+        blind: Bools,
+        clock: Ints,
+        earliest: Ints,
+    ) -> Ints:
         """Rows before which a tick may have closed that they matter to; usually none.
 
         A row in the order of its stream, which blocks the ticks that the row passes, cannot be too
         late for them. Others get a cut. `clock` [n]: by which lateness expires before each row.
+        `earliest` [cohorts]: the first tick with a reading that waits, as for `closable`.
         """
         spec, number = self.spec, sensor.number
         order = by_entity(readings.entity)
@@ -182,13 +190,17 @@ class Progress:
         if blind.any() or np.any(self.passed[number] != self.seen[number]):
             said = np.where(blind[order], NEVER, time)
             seen = running_max_before(said, first, self.seen[number][entity])
-        closed = self.closed[self.entities.cohort[entity]]
+        cohort = self.entities.cohort[entity]
+        # A cohort without members has no tick before its first reading.
+        first_tick = earliest.copy()
+        np.minimum.at(first_tick, cohort, readings.tick[order])
+        alone = ~self.has_members
+        closed = np.where(alone, np.maximum(self.closed, first_tick - 1), self.closed)[cohort]
         mark = int(self.marks[number])
         floor = (np.maximum(passed, mark) - spec.epoch_us) // spec.period_us
         tick = np.maximum(floor, closed) + 1
         due = spec.epoch_us + tick * spec.period_us
         cut = readings.tick[order] < tick
-        cut |= due > seen + self.silent_us[number, 0]
         cut |= self._settled(clock)[order] >= due + spec.lateness_us
         if sensor.linear:
             cut |= time < passed
@@ -197,4 +209,9 @@ class Progress:
             said = np.where(absent, NEVER, time)
             reached = running_max_before(said, first, sensor.reached[channel, entity])
             cut |= floor > np.maximum((reached - spec.epoch_us) // spec.period_us, closed)
+        starts = due > seen + self.silent_us[number, 0]
+        # Where a cohort has no members yet, only lateness closes anything: its first readings need
+        # no cut, until another one lets ticks close, and with them members come to be.
+        cut |= starts & ~alone[cohort]
+        cut |= starts & (order > order[cut].min(initial=len(order)))
         return np.sort(order[cut])

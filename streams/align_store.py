@@ -77,6 +77,20 @@ class Store:
             self.populated = int(one.any(axis=0).sum())
         return rows
 
+    def earliest(self) -> Ints:
+        """[cohorts] the first tick of what waits, for cohorts without members; FAR for others."""
+        earliest = np.full(self.spec.cohorts, FAR, dtype=np.int64)
+        if self.populated <= self.progress.member_cohorts:
+            return earliest
+        cohort = self.entities.cohort
+        for state in self.sensors.values():
+            for part in state.parts:
+                rows = ~self.progress.has_members[cohort[part.entity]]
+                if not part.complete:
+                    rows &= ~np.isnan(part.values).all(axis=1)
+                np.minimum.at(earliest, cohort[part.entity[rows]], part.tick[rows])
+        return earliest
+
     def count(self, name: str, number: int) -> None:
         """Adds to a counter."""
         if number:

@@ -6,6 +6,7 @@ own as for one in a joined array, and so no message can lean on its neighbour.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from operator import attrgetter
 from typing import Annotated, Any, Final, NamedTuple, Protocol
@@ -238,7 +239,9 @@ class SensorDecoder:
     """The messages of one sensor; columns as the aligner's core wants them."""
 
     def __init__(self, sensor: SensorSpec) -> None:
-        self._factor = sensor.time.microseconds
+        scale = sensor.time.microseconds
+        # Nanoseconds are divided: 0.001 is no binary fraction, and would be a microsecond off.
+        self._factor, self._divisor = max(scale, 1.0), round(max(1 / scale, 1.0))
         fields = {sensor.time.field: Field(sensor.time.field, required=True)}
         for channel in sensor.channels.values():
             found = fields.setdefault(channel.field, Field(channel.field, channel.shape))
@@ -269,7 +272,7 @@ class SensorDecoder:
             text = "its time is not a number"
             bad = [*bad, *(Bad(place, "missing_field", text) for place in kept[absent].tolist())]
             kept, numbers = kept[~absent], numbers[~absent]
-        time = _microseconds(numbers[:, 0] * self._factor)
+        time = _microseconds(numbers[:, 0] * self._factor / self._divisor)
         none = np.zeros((len(kept), 0), dtype=np.int64)
         return Rows(kept, entity[kept], time, numbers[:, self._columns], none, bad)
 
@@ -316,15 +319,26 @@ class KeyRows(dict[bytes | None, int]):
         if len(key) > MAX_KEY:
             return -3
         try:
-            name = key.decode()
+            key.decode()
         except UnicodeDecodeError:
             return -4
-        row = self[key] = int(self._intern([name])[0])
-        return row
+        raise KeyError(key)
 
     def rows(self, keys: Sequence[bytes | None]) -> Ints:
         """[n] rows of entities."""
-        return np.fromiter(map(self.__getitem__, keys), np.int64, len(keys))
+        try:
+            return np.fromiter(map(self.__getitem__, keys), np.int64, len(keys))
+        except KeyError:  # rare: all that are new get their room at once
+            self._learn([key for key in dict.fromkeys(keys) if key and key not in self])
+            return self.rows(keys)
+
+    def _learn(self, keys: Sequence[bytes]) -> None:
+        names: dict[bytes, str] = {}
+        for key in keys:
+            if len(key) <= MAX_KEY:
+                with suppress(UnicodeDecodeError):
+                    names[key] = key.decode()
+        self.update(zip(names, self._intern(list(names.values())).tolist(), strict=True))
 
 
 def bad_keys(rows: Ints) -> Iterator[Bad]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from streams.align import Aligner
+from streams.desk import Clock
 from tests.streams.align_line import MS, TWO, mark, read, spec_of
 
 
@@ -191,3 +192,18 @@ def test_frames_come_by_tick_and_cohort() -> None:
     assert sorted(name for frame in frames if frame.tick == 3 for name in frame.entities) == sorted(
         names
     )
+
+
+@pytest.mark.parametrize("clock", ["wall", "event"])
+def test_a_fleet_that_begins_is_taken_at_once(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aligner = Aligner(spec_of(more=TWO), clock)
+    if clock == "wall":
+        aligner.close(5 * MS)
+    advances: list[None] = []
+    monkeypatch.setattr(aligner, "_advance", lambda: advances.append(None))
+    rows = aligner.intern([f"robot-{i}" for i in range(100)])
+    for sensor in ("one", "two"):
+        aligner.readings(sensor, rows, np.full(100, 10 * MS), np.ones((100, 1)))
+    assert len(advances) == 2, "once for each batch, not for each entity"

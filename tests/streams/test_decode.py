@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas.messages import Action, Applied, encode
 from schemas.system import SystemSpec, parse_spec
-from streams.align_state import Entities
+from streams.align_state import Entities, Ints
 from streams.decode import (
     MAX_KEY,
     REASONS,
@@ -175,6 +175,7 @@ SCALAR = "a: {unit: m, range: [0, 1]}"
 
 @pytest.mark.parametrize(("unit", "per_us"), [("s", 1e-6), ("ms", 1e-3), ("us", 1), ("ns", 1_000)])
 @given(time_us=st.integers(0, 4_000_000_000_000_000))
+@example(time_us=2_547_561_474_733_619)
 @settings(max_examples=50)
 def test_times_are_exact_to_the_microsecond(unit: str, per_us: float, time_us: int) -> None:
     decoder = SensorDecoder(spec_with(SCALAR, unit=unit).sensors["s"])
@@ -255,6 +256,21 @@ def test_keys_become_rows() -> None:
     assert found == [(3, "no_key"), (4, "empty_key"), (5, "bad_key"), (6, "long_key")]
     assert {reason for _, reason in found} <= REASONS.keys()
     assert len(keys) == 2, "keys that name nothing are not remembered"
+
+
+def test_new_keys_of_a_batch_get_their_room_at_once() -> None:
+    entities = Entities(4)
+    batches: list[list[str]] = []
+
+    def intern(names: Sequence[str]) -> Ints:
+        batches.append(list(names))
+        return entities.intern(names)
+
+    keys = KeyRows(intern)
+    rows = keys.rows([b"ant", b"bee", None, b"\xff", b"ant", b"cat"])
+    assert rows.tolist() == [0, 1, -1, -4, 0, 2]
+    assert keys.rows([b"cat", b"dog"]).tolist() == [2, 3]
+    assert batches == [["ant", "bee", "cat"], ["dog"]]
 
 
 @given(st.lists(st.text(min_size=1, max_size=4), max_size=20))
