@@ -27,6 +27,7 @@ VALID_TICKS = 2  # one lost frame does not send an actuator to its local fallbac
 CONFIRM_S = 120.0  # after which the broker is given up; a restart of it takes far less
 RESERVE_US = 1_500  # for gate, encoding and sending, after planning
 OUT_S = 0.005  # for actions to get to the broker before planning goes on
+TAKEN_S = 0.004  # and from there to who waits for them
 MAX_IN_FLIGHT = 64  # frames decided but not yet acknowledged
 # Kafka takes records of 1 MB, and a key frame holds the row and about as much again.
 ROW_BYTES = 450_000
@@ -213,9 +214,11 @@ class Desk:
         return Acted(confirmed, seconds)
 
     async def out(self, acted: Acted) -> None:
-        """Lets the actions get to the broker: what is computed meanwhile would be in their way."""
+        """Lets the actions get to their actuators: what is computed meanwhile is in their way."""
         if not self.options.shadow and self.spec.budget.ahead_us:
             await asyncio.wait([acted.confirmed], timeout=OUT_S)
+            if self.options.clock == "wall":
+                await asyncio.sleep(TAKEN_S)
 
     def ahead(self, frame: Frame) -> Budget | None:
         """The time to plan for the ticks after `frame`, once every cohort has its answer.

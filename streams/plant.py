@@ -18,7 +18,7 @@ from streams.actuator_state import Report
 from streams.metrics import Values, exposed
 from streams.plant_log import Latencies, RewardMeter, TickTable, outcomes_of, summary_ms
 from streams.readings import Outgoing, ReadingEncoder, send_readings, send_watermark
-from streams.topic_io import TIMEOUT_S, bounds, make_consumer, make_producer, send
+from streams.topic_io import HURRY_S, TIMEOUT_S, bounds, make_consumer, make_producer, send
 from streams.warm import collector_at_rest
 
 OnTick = Callable[[int, dict[str, float]], None]
@@ -259,7 +259,7 @@ class _Run:
             self._send_group(group)
         if not self.wall:
             send_watermark(self.producer, self.places, self._time(self.tick))
-        self.producer.poll(0)
+        self.producer.flush(HURRY_S)
 
     def _send_group(self, group: Outgoing) -> None:
         send_readings(self.producer, group)

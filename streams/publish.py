@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from streams.topic_io import LINGER_MS
+from streams.topic_io import HURRY_S, LINGER_MS
 
 FLUSH_SECONDS = 10.0
 
@@ -84,14 +84,22 @@ class Publisher:
         self._loop = asyncio.get_running_loop()
         self._pending: set[asyncio.Future[int]] = set()
         self._closing = threading.Event()
-        # librdkafka calls back from poll(), which waits without the interpreter's lock.
+        self._sent = threading.Event()
+        # librdkafka calls back from flush() and poll(), which wait without the interpreter's lock.
         self._poller = threading.Thread(target=self._poll, name="delivery-reports", daemon=True)
         self._poller.start()
 
     def _poll(self) -> None:
         while not self._closing.is_set():
             try:
-                self._producer.poll(0.2)
+                if self._sent.is_set():
+                    self._sent.clear()
+                    self._producer.flush(HURRY_S)
+                elif len(self._producer):
+                    self._producer.poll(0.2)  # or until the next report
+                else:
+                    self._producer.poll(0)  # errors
+                    self._sent.wait(0.2)
             except KafkaException as error:  # fatal: nothing is sent any more, nor reported
                 self._loop.call_soon_threadsafe(self._fail, DeliveryError(str(error.args[0].str())))
                 self._closing.wait(0.2)
@@ -120,6 +128,7 @@ class Publisher:
                 # The count can no longer reach zero, so nothing else resolves the future.
                 future.set_exception(DeliveryError(f"{topic}: {error}"))
                 break
+        self._sent.set()
         return future
 
     def connect(self, topics: Iterable[str]) -> None:
@@ -134,5 +143,6 @@ class Publisher:
         except KafkaException:  # fatal: whoever awaits a report has been told
             left = len(self._producer)
         self._closing.set()
+        self._sent.set()
         self._poller.join()
         return left

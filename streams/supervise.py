@@ -45,18 +45,6 @@ def end_with_parent(parent: int, end: Callable[[], object]) -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
-def yield_to_all(pid: int) -> None:
-    """Has a process that nobody waits for run when nobody else would; its threads to come as well.
-
-    A lower `nice` alone is not enough: Linux lets the running one finish its slice of 3 to 4 ms
-    first, which at each hop of a frame is as much as the hop itself.
-    """
-    if hasattr(os, "SCHED_IDLE"):
-        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
-    else:
-        os.setpriority(os.PRIO_PROCESS, pid, 19)
-
-
 @dataclass
 class Process:
     """One of our commands as a child process: its log in a file, its summary on standard output."""
@@ -64,7 +52,7 @@ class Process:
     name: str
     arguments: Sequence[str]
     folder: Path
-    background: bool = False
+    nice: int = 0
     restarts: int = 0
     child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
@@ -86,6 +74,8 @@ class Process:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "streams.cli", *self.arguments, "--json"]
+        if self.nice:
+            command = ["nice", "-n", str(self.nice), *command]
         with self.log.open("ab") as log, self.output.open("wb") as output:
             self.child = subprocess.Popen(
                 command,
@@ -95,8 +85,6 @@ class Process:
                 process_group=0,
                 env=environment(),
             )
-        if self.background:
-            yield_to_all(self.child.pid)
 
     @property
     def pid(self) -> int:
@@ -151,9 +139,9 @@ class Supervisor:
         self.folder = folder
         self.processes: list[Process] = []
 
-    def start(self, name: str, *arguments: str, background: bool = False) -> Process:
-        """Start `rehearse ARGUMENTS` under `name`; in the `background` it yields to all others."""
-        process = Process(name, arguments, self.folder, background)
+    def start(self, name: str, *arguments: str, nice: int = 0) -> Process:
+        """Start `rehearse ARGUMENTS` under `name`; `nice` lowers its priority."""
+        process = Process(name, arguments, self.folder, nice)
         self.processes.append(process)  # before it starts: stopped even when we are interrupted
         process.start()
         return process

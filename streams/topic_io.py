@@ -34,6 +34,8 @@ CONSUMER: Final = {
 # librdkafka's thread ask for their answers without pause: on two busy cores up to 14 ms of CPU that
 # the broker needed to give them. This is long enough for a burst to go out as one request.
 LINGER_MS: Final = 0.5
+HURRY_S: Final = 0.003
+"""For `flush` when all of a burst was handed over: it goes out at once, as far as nobody waits."""
 # Idempotent: a retry may not put a reading or a report behind the watermark that follows it.
 PRODUCER: Final = {
     **_SOCKET,
