@@ -392,6 +392,7 @@ def summary(
         "latency_ms": plant["latency_ms"],
         "tick_to_action_ms": plant["tick_to_action_ms"],
         "send_lateness_ms": plant["send_lateness_ms"],
+        "stolen_ms": plant["stolen_ms"],
         "statuses": plant["statuses"],
         "missing": plant["missing"],
         "restarts": take.restarts,

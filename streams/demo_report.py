@@ -308,12 +308,23 @@ def _decisions_section(page: Page, result: Mapping[str, Any]) -> None:
     )
 
 
+def stolen_note(result: Mapping[str, Any]) -> str:
+    """What to say of the processor time that was not this machine's; nothing where all was."""
+    if not result.get("stolen_ms"):
+        return ""
+    return (
+        f" The host of this virtual machine gave {result['stolen_ms']:,} ms of its processors' "
+        "time to others meanwhile; what waited for it is in these figures."
+    )
+
+
 def _latency_section(page: Page, take: "Take", result: Mapping[str, Any]) -> None:
     """Percentiles from reading to action, and of a step."""
     page.section(
         "Latency",
         "Open loop: from the scheduled sending of the reading that closed a tick to the arrival of "
-        "the action at the actuator. Step: encode, believe, plan and gate, inside the worker.",
+        "the action at the actuator. Step: encode, believe, plan and gate, inside the worker."
+        + stolen_note(result),
     )
     names = {
         "latency_ms": "sensor → action",

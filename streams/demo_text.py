@@ -31,6 +31,8 @@ def print_summary(result: Mapping[str, Any]) -> None:
             f"  latency  p50 {values['p50']:.1f} · p99 {values['p99']:.1f} · "
             f"p99.9 {values['p999']:.1f} ms from reading to action"
         )
+        if result.get("stolen_ms"):
+            out.print(f"           (the host took {result['stolen_ms']:,} ms of processor time)")
     if "slo" in result:
         out.print(_cost_table(result))
     if "returns" in result:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
+import psutil
 import structlog
 
 from infra.plants.base import Floats, Plant, Sample
@@ -75,7 +76,9 @@ def run_plant(
     Summary: `ticks`, `entities`, `seconds`, `ticks_per_s`, `readings`, `score` (of the plant),
     `statuses` (counts of the actuator), `modes`, `missing` (entity ticks without an answer in
     time), `latency_ms` (closing readings due → action at the actuator), `tick_to_action_ms` (from
-    the tick's time), `send_lateness_ms` (of the last reading of each moment).
+    the tick's time), `send_lateness_ms` (of the last reading of each moment), `stolen_ms`
+    (processor time, over all processors, that a virtual machine's host gave to others meanwhile:
+    no software here can be quicker than that; None where the system does not say).
 
     Raises:
         KafkaSetupError: the topics are not there, or no broker answers.
@@ -169,6 +172,7 @@ class _Run:
         self.done = np.zeros(len(plant.entities), dtype=bool)
         self.steps = self.readings = self.missing = self.late = 0
         self.spent_s = 0.0
+        self.stolen_ms: int | None = None
 
     def _shift(self) -> int:
         """Whole ticks between the plant's time and real time; 0 under the event clock."""
@@ -213,7 +217,7 @@ class _Run:
 
     def go(self, ticks: int | None) -> None:
         """Tick after tick: send, wait for actions, step. The last tick is sent, not waited for."""
-        begun = time.monotonic()
+        begun, stolen = time.monotonic(), stolen_s()
         if self.speed is not None:  # the first readings are due from now on
             self.started_ns = time.time_ns() + int(self.spec.period_us * 1_000 / self.speed)
         self._send_tick()
@@ -223,6 +227,8 @@ class _Run:
             self._step()
             self._send_tick()
         self.spent_s = time.monotonic() - begun
+        if stolen is not None:
+            self.stolen_ms = round(1e3 * ((stolen_s() or stolen) - stolen))
 
     def _step(self) -> None:
         action = self.actuator.state.values
@@ -363,7 +369,13 @@ class _Run:
             "latency_ms": latency,
             "tick_to_action_ms": None if self.lockstep else latency,
             "send_lateness_ms": summary_ms(self.latencies.lateness),
+            "stolen_ms": self.stolen_ms,
         }
+
+
+def stolen_s() -> float | None:
+    """Seconds of processor time that the host of this virtual machine gave to others so far."""
+    return getattr(psutil.cpu_times(), "steal", None)
 
 
 __all__ = ["Pace", "Sample", "Stop", "run_plant"]

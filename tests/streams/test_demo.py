@@ -20,6 +20,7 @@ from streams.demo import (
     set_scene,
     write_trace,
 )
+from streams.demo_report import stolen_note
 
 
 def table(days: int = 3) -> pl.DataFrame:
@@ -138,3 +139,8 @@ def _is_there(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+
+
+def test_stolen_time_is_told_where_there_was_any() -> None:
+    assert "gave 1,234 ms" in stolen_note({"stolen_ms": 1_234})
+    assert stolen_note({"stolen_ms": 0}) == stolen_note({"stolen_ms": None}) == ""

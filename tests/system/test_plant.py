@@ -107,6 +107,7 @@ def test_under_the_wall_clock_event_times_are_real_and_on_ticks(
     )
     assert (summary["clock"], summary["ticks"]) == ("wall", 4)
     assert summary["send_lateness_ms"]["n"] > 0
+    assert summary["stolen_ms"] is None or summary["stolen_ms"] >= 0
     for sensor in spec.sensors.values():
         for record in read_to_end(kafka["bootstrap.servers"], kafka, sensor.topic):
             assert record.key() is not None, "no watermarks under the wall clock"
