@@ -76,7 +76,10 @@ def test_a_killed_worker_loses_doubles_and_changes_nothing(kafka: Kafka, tmp_pat
     stored = sink.summary()
     assert (summary["ticks"], summary["missing"]) == (TICKS, 0)
     assert (stored["frames"], stored["frames_lost"]) == (frames, 0)
-    assert (stored["counted"], stored["rejected"]) == (TICKS * ROBOTS, 0)
+    # Actions leave before their log does: of the tick at which a worker dies in between, only rows
+    # count that were decided alike the second time.
+    assert TICKS * ROBOTS - ROBOTS <= stored["counted"] <= TICKS * ROBOTS
+    assert stored["rejected"] == 0
 
     reports = messages(spec, kafka, "applied", Applied)
     times = Counter((a.entity, a.tick) for a in reports)
@@ -88,7 +91,7 @@ def test_a_killed_worker_loses_doubles_and_changes_nothing(kafka: Kafka, tmp_pat
 
     table = pl.read_parquet(stored["files"], hive_partitioning=False)
     counted = table.filter("counted")
-    assert counted.height == counted.n_unique(["entity", "tick"]) == TICKS * ROBOTS
+    assert counted.height == counted.n_unique(["entity", "tick"]) == stored["counted"]
     assert table["attempt"].n_unique() == 2, "both lives of the worker decided"
 
     # Undisturbed, from the first frame on: the same decisions and beliefs, to the last bit.
