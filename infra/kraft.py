@@ -23,10 +23,10 @@ _FIRST_PORT, _LAST_PORT = 20_000, 32_000
 # generation that is large, and there from the start, makes its pauses (5 to 10 ms) rare. The second
 # compiler, which takes a core for minutes, is left out: where it matters, the broker is as quick.
 _JVM = (
-    "-Xms320m",
-    "-Xmx512m",
+    "-Xms576m",
+    "-Xmx768m",
     "-XX:+UseG1GC",
-    "-Xmn160m",
+    "-Xmn400m",
     "-XX:+AlwaysPreTouch",
     "-XX:+ExplicitGCInvokesConcurrent",
     "-XX:+PerfDisableSharedMem",  # its memory-mapped counters stall the JVM on a busy disk
@@ -72,7 +72,7 @@ _SETTINGS = {
     "num.io.threads": "4",
     "background.threads": "2",
     "log.cleaner.dedupe.buffer.size": str(16 * 2**20),  # of the heap; the default takes 128 MB
-    "log.cleaner.backoff.ms": "5000",
+    "log.cleaner.backoff.ms": "15000",
 }
 
 

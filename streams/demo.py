@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.live import Live
 
 from infra.kafka import client_config, delete_topics, ensure_topics
+from infra.priority import make_room
 from infra.traces import Trace, generate_trace, read_trace
 from schemas.system import SystemSpec, load_spec, parse_spec, spec_path
 from schemas.topics import topics_of, worker_group
@@ -162,7 +163,7 @@ class Stage:
         chosen = [part for path in bundles for part in ("--bundle", str(path))]
         start = self.supervisor.start
         out = str(folder / "trajectories")
-        start("sink", "sink", spec, "--out", out, *connection, nice=10)  # nobody waits for it
+        start("sink", "sink", spec, "--out", out, *connection)
         data = ("--data-dir", str(folder / "worker-0"))
         start("worker", "worker", spec, "--clock", clock, *data, *chosen, *worker, *connection)
         start("align", "align", spec, "--clock", clock, *connection)
@@ -365,7 +366,7 @@ def _judge(sender: "Connection[Any, Any]", *arguments: Any) -> None:
     """Compute the baselines with the time that the stream leaves over, and send them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the demo's; it ends this process
     end_with_parent(os.getppid(), lambda: os._exit(1))
-    os.nice(5)
+    make_room(5)
     sender.send(baselines(*arguments))
 
 

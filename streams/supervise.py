@@ -52,7 +52,6 @@ class Process:
     name: str
     arguments: Sequence[str]
     folder: Path
-    nice: int = 0
     restarts: int = 0
     child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
@@ -69,13 +68,11 @@ class Process:
     def start(self) -> None:
         """Start it in a group of its own, so that Ctrl-C reaches it only through us.
 
-        Not in a session: Linux shares the processors among sessions first (autogroup), and `nice`
-        would count for nothing against the others of the loop.
+        Not in a session: Linux shares the processors among sessions first (autogroup), and a lower
+        priority (`infra.priority`) would count for nothing against the others of the loop.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "streams.cli", *self.arguments, "--json"]
-        if self.nice:
-            command = ["nice", "-n", str(self.nice), *command]
         with self.log.open("ab") as log, self.output.open("wb") as output:
             self.child = subprocess.Popen(
                 command,
@@ -139,9 +136,9 @@ class Supervisor:
         self.folder = folder
         self.processes: list[Process] = []
 
-    def start(self, name: str, *arguments: str, nice: int = 0) -> Process:
-        """Start `rehearse ARGUMENTS` under `name`; `nice` lowers its priority."""
-        process = Process(name, arguments, self.folder, nice)
+    def start(self, name: str, *arguments: str) -> Process:
+        """Start `rehearse ARGUMENTS` under `name`."""
+        process = Process(name, arguments, self.folder)
         self.processes.append(process)  # before it starts: stopped even when we are interrupted
         process.start()
         return process

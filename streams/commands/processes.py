@@ -105,8 +105,10 @@ def sink(
 
     Example: rehearse sink autoscale --out ./trajectories
     """
+    from infra.priority import make_room
     from streams.sink import run_sink
 
+    make_room(10)  # nobody waits for it
     with errors(), stopping() as stop, metrics_at(metrics_port, metrics_host):
         result = run_sink(
             spec_of(spec),
