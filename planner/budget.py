@@ -27,6 +27,10 @@ VARIED = 0.125
 class Budget(Protocol):
     """Says whether another iteration may begin."""
 
+    def some(self) -> bool:
+        """Whether anything at all may begin; where not, nobody need be ranked."""
+        ...
+
     def more(self, group: int, iteration: int, work: float) -> bool:
         """Whether iteration `iteration` of group `group` may begin.
 
@@ -135,6 +139,10 @@ class WallBudget:
         self._clock = clock
         self._granted: tuple[int, float] | None = None
 
+    def some(self) -> bool:
+        """See `Budget`."""
+        return self._clock() < self._ends
+
     def more(self, group: int, iteration: int, work: float) -> bool:
         """See `Budget`; between two questions the time is taken as the cost of the work granted."""
         now = self._look()
@@ -166,6 +174,10 @@ class RecordedBudget:
     def __init__(self, spent: Spent) -> None:
         self._iterations, self._sizes = spent.iterations, spent.sizes
 
+    def some(self) -> bool:
+        """See `Budget`."""
+        return bool(self._iterations)
+
     def more(self, group: int, iteration: int, work: float) -> bool:
         """See `Budget`."""
         return group < len(self._iterations) and iteration < self._iterations[group]
@@ -180,6 +192,10 @@ class FreeBudget:
 
     def __init__(self, iterations: int | None = None) -> None:
         self._iterations = iterations
+
+    def some(self) -> bool:
+        """See `Budget`."""
+        return self._iterations != 0
 
     def more(self, group: int, iteration: int, work: float) -> bool:
         """See `Budget`."""

@@ -31,7 +31,6 @@ class Plan:
 
     proposal       [E,A] float64, before the gate;  fallback [E,A] the verified controller's answer
     mode           [E] uint8 `codes.Mode`: PLAN, FOLLOW, ACTOR or FALLBACK
-    sequence       [E,T,A] float64: the plan in force, from this tick on (T: the longest horizon)
     returned       [E,4] float32 predicted return of the plan: mean, 10, 50, 90 %; NaN where not
                    planned at this tick
     gain           [E] float32 the same minus the return of the best starting guess (the last
@@ -45,7 +44,6 @@ class Plan:
     proposal: F64
     fallback: F64
     mode: npt.NDArray[np.uint8]
-    sequence: F64
     returned: F32
     gain: F32
     uncertainty: F32
@@ -159,7 +157,6 @@ class Draft:
             proposal=self.proposal,
             fallback=self.fallback,
             mode=self.mode,
-            sequence=self.memory.ahead(self.frame.tick, self.memory.sequence.shape[1]),
             returned=self.returned,
             gain=self.gain,
             uncertainty=self.uncertainty,

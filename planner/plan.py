@@ -152,6 +152,8 @@ def _improve(
     key: tuple[int, int, int],
 ) -> None:
     """Spends the budget: tier by tier, group by group, in the order of need."""
+    if not budget.some():
+        return
     spec, frame = draft.spec, draft.frame
     urgency = schedule.need(spec, draft.memory, innovation, bundle.innovation_band, frame.tick)
     order = schedule.ranked(urgency, schedule.plannable(frame, believed))

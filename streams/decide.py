@@ -69,7 +69,7 @@ async def decide(stream: Any, desk: Desk) -> None:
                 row, decisions = prepare(desk.spec, frame, answer, desk.ahead(frame))
             except Exception as error:  # the actions are out, and are logged
                 await desk.report(event, error)
-                row, decisions = unprepared(answer)
+                row, decisions = unprepared(desk.spec, frame, answer)
             await desk.publish(event, frame, row, decisions, acted)
         except Exception as error:  # Faust would acknowledge the event and restart the agent
             await desk.reject(event, error)
@@ -143,7 +143,7 @@ def prepare(
     The plans go into the row's planner memory.
     """
     bundle, posterior = answer.bundle, answer.posterior
-    row, decisions = unprepared(answer)
+    row, decisions = unprepared(spec, frame, answer)
     if bundle is None or posterior is None:
         return row, decisions
     seed, action = seed_of(bundle), decisions.action
@@ -168,10 +168,11 @@ def prepare(
     return replace(row, memory=memory.arrays()), decisions
 
 
-def unprepared(answer: Answer) -> tuple[Row, Decisions]:
+def unprepared(spec: SystemSpec, frame: Frame, answer: Answer) -> tuple[Row, Decisions]:
     """What `step` gives where nothing is prepared."""
     spent = {**answer.decisions.spent, "belief": answer.row.digest}
-    return answer.row, replace(answer.decisions, spent=spent)
+    reward = realised_reward(spec, frame)
+    return answer.row, replace(answer.decisions, reward=reward, spent=spent)
 
 
 def seed_of(bundle: Bundle | None) -> int:
@@ -195,10 +196,10 @@ def _carry(spec: SystemSpec, row: Row | None, frame: Frame, bundle: str) -> Plan
     if row is None:
         return PlannerMemory.fresh(spec, len(frame.entities))
     memory = PlannerMemory.from_arrays(row.memory)
-    index = index_of(row.entities, frame.entities)
-    index[(frame.flags & Flag.JOINED) != 0] = -1
-    if row.entities != frame.entities or (index < 0).any():
-        memory = memory.carry(spec, index)
+    joined = (frame.flags & Flag.JOINED) != 0
+    if row.entities != frame.entities or joined.any():
+        index = index_of(row.entities, frame.entities)
+        memory = memory.carry(spec, np.where(joined, -1, index))
     if row.bundle != bundle:
         memory = memory.forget_plans(np.ones(len(frame.entities), bool))
     return memory
@@ -220,7 +221,7 @@ def _decisions(
         returned=made.returned,
         uncertainty=made.uncertainty,
         innovation=row.innovation,
-        reward=realised_reward(spec, frame),
+        reward=np.full(len(frame.entities), np.nan, np.float32),
         tier=made.tier,
         iterations=made.iterations,
         group=made.group,

@@ -10,20 +10,19 @@ import structlog
 
 from planner.budget import Budget, Cost, WallBudget
 from planner.session import Bundle
-from schemas.codes import Mode
 from schemas.frames import Frame, decode_frame
-from schemas.messages import Action, DeadLetter, action_id, cloudevents_headers, encode
+from schemas.messages import DeadLetter, encode
 from schemas.system import SystemSpec
-from schemas.topics import cohort_of, partition_of, topic, topics_of
+from schemas.topics import partition_of, topic, topics_of
 from schemas.trajectories import KEY_FRAME_EVERY, Decisions, encode_trajectory
+from streams.action_records import ActionRecords
 from streams.belief import Row, RowError, decode_row, encode_row
 from streams.bundles import Shelf
-from streams.publish import DeliveryError, Headers, Publisher, Record
+from streams.publish import DeliveryError, Publisher, Record
 from streams.tally import Tally
 
 _log = structlog.get_logger(__name__)
 Clock = Literal["event", "wall"]
-VALID_TICKS = 2  # one lost frame does not send an actuator to its local fallback
 CONFIRM_S = 120.0  # after which the broker is given up; a restart of it takes far less
 RESERVE_US = 1_500  # for gate, encoding and sending, after planning
 OUT_S = 0.005  # for actions to get to the broker before planning goes on
@@ -118,10 +117,11 @@ class Desk:
         self._slots = asyncio.Semaphore(MAX_IN_FLIGHT)
         self.failure: BaseException | None = None
         self._partitions = {t.kind: t.partitions for t in topics_of(spec)}
+        self._records = ActionRecords(spec, options.worker, options.attempt)
 
     def rehearse(self, frame: Frame, row: Row, decisions: Decisions) -> None:
         """Does all that sending a frame's decisions takes, but for sending them."""
-        self._actions(frame, decisions)
+        self._records.make(frame, decisions, 0)
         self._trajectory(frame, decisions, encode_row(row), 0.0)
 
     # in
@@ -204,7 +204,9 @@ class Desk:
             )
         await self._slots.acquire()
         try:
-            actions = [] if self.options.shadow else self._actions(frame, decisions)
+            decided = time.time_ns() // 1_000
+            make = self._records.make
+            actions = [] if self.options.shadow else make(frame, decisions, decided)
             confirmed = self._publisher.send(actions)
         except BaseException:
             self._slots.release()
@@ -249,6 +251,7 @@ class Desk:
         before = self._tails.get(frame.cohort)
         task = asyncio.create_task(self._confirm(event, frame, sent, packed, before))
         self._tails[frame.cohort] = task
+        self._records.expect(frame.cohort, frame.tick + 1, frame.entities)
 
     async def _confirm(
         self,
@@ -275,50 +278,6 @@ class Desk:
         finally:
             self._slots.release()
         self.tally.confirmed((time.monotonic_ns() - began) / 1e9)
-
-    def _actions(self, frame: Frame, decisions: Decisions) -> list[Record]:
-        name, system = topic(self.spec, "actions"), self.spec.system
-        partitions = self._partitions["actions"]
-        common = [h for h in cloudevents_headers(system, "action", "") if h[0] != "ce_id"]
-        wait = VALID_TICKS * self.spec.period_us + self.spec.lateness_us + self.spec.deadline_us
-        until, decided = frame.header.time_us + wait, time.time_ns() // 1_000
-        records = []
-        rows = zip(
-            frame.entities,
-            decisions.action.tolist(),
-            decisions.mode.tolist(),
-            decisions.reasons.tolist(),
-            decisions.iterations.tolist(),
-            decisions.tier.tolist(),
-            strict=True,
-        )
-        for entity, values, mode, reasons, iterations, tier in rows:
-            if mode == Mode.REFUSED:
-                continue
-            action = Action(
-                id=action_id(system, entity, frame.tick),
-                system=system,
-                entity=entity,
-                tick=frame.tick,
-                time=frame.header.time_us,
-                values=dict(zip(self.spec.action_columns, values, strict=True)),
-                valid_until=until,
-                mode=mode,
-                reasons=reasons,
-                worker=self.options.worker,
-                attempt=self.options.attempt,
-                tier=self._tier(tier),
-                iterations=iterations,
-                bundle=decisions.bundle,
-                decided=decided,
-            )
-            headers: Headers = [*common, ("ce_id", action.id.encode())]
-            partition = cohort_of(entity, partitions)  # as every client's murmur2 partitioner
-            records.append(Record(name, partition, encode(action), entity.encode(), headers))
-        return records
-
-    def _tier(self, index: int) -> str:
-        return "" if index < 0 else list(self.spec.budget.tiers)[index]
 
     def _trajectory(
         self, frame: Frame, decisions: Decisions, packed: bytes, seconds: float

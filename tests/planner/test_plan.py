@@ -50,6 +50,9 @@ class First:
     def __init__(self, groups: int) -> None:
         self.groups = groups
 
+    def some(self) -> bool:
+        return self.groups > 0
+
     def more(self, group: int, iteration: int, work: float) -> bool:
         return group < self.groups and iteration == 0
 
@@ -115,8 +118,9 @@ def test_with_time_everyone_is_planned_at_every_tier(bundle: Bundle) -> None:
     assert made.spent == Spent((0, 0, 1, 1, 1), (2, 2, 3, 3, 3), (3, 2, 2, 2, 1))
     assert (made.gain >= 0).all()
     assert made.gain.max() > 0.01
-    assert made.sequence.shape == (5, 10, 2)
-    np.testing.assert_array_equal(made.sequence[:, 0], made.proposal)
+    plans = made.memory.ahead(7, 10)
+    assert plans.shape == (5, 10, 2)
+    np.testing.assert_array_equal(plans[:, 0], made.proposal)
     assert (np.diff(made.returned[:, 1:], axis=1) >= 0).all()
 
 

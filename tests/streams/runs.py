@@ -48,6 +48,10 @@ class Uneven:
     def __init__(self, tick: int) -> None:
         self._left = tick % 4
 
+    def some(self) -> bool:
+        """See `planner.budget.Budget`."""
+        return self._left > 0
+
     def more(self, group: int, iteration: int, work: float) -> bool:
         """As long as something is left."""
         self._left -= 1

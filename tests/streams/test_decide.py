@@ -86,6 +86,9 @@ def test_a_stored_row_goes_on_as_if_nothing_had_happened(bundle: Bundle) -> None
 class Twice:
     """A budget with its own mind: three iterations for the first group, one for the second."""
 
+    def some(self) -> bool:
+        return True
+
     def more(self, group: int, iteration: int, work: float) -> bool:
         return iteration < (3, 1)[group] if group < 2 else False
 

@@ -156,7 +156,7 @@ async def test_refused_entities_get_no_action() -> None:
     frame = make_frame(SPEC, np.zeros((3, 6)))
     _, decisions = step(SPEC, None, None, frame, FreeBudget(0))
     decisions.mode[1] = Mode.REFUSED
-    keys = [record.key for record in desk._actions(frame, decisions)]
+    keys = [record.key for record in desk._records.make(frame, decisions, 0)]
     assert keys == [b"e000", b"e002"]
 
 
