@@ -28,6 +28,8 @@ _JVM = (
     "-XX:+UseG1GC",
     "-Xmn400m",
     "-XX:+AlwaysPreTouch",
+    "-XX:+UseTransparentHugePages",
+    "-XX:+UseCompactObjectHeaders",
     "-XX:+ExplicitGCInvokesConcurrent",
     "-XX:+PerfDisableSharedMem",  # its memory-mapped counters stall the JVM on a busy disk
     "-XX:TieredStopAtLevel=1",

@@ -259,6 +259,10 @@ class Aligner:
             else:
                 progress.newest = max(progress.newest, now_us)
             self._advance()
+        return self.frames()
+
+    def frames(self) -> list[Frame]:
+        """As `close`, at no other time than before."""
         frames, self._store.frames = self._store.frames, []
         frames.sort(key=lambda frame: (frame.header.tick, frame.header.cohort))
         return frames
