@@ -57,6 +57,7 @@ class File(Table, kw_only=True):
     """Digests of the bundles that decided in it."""
     bytes: Mapped[int]
     digest: Mapped[str]
+    """SHA-256 of its content; empty as long as its decisions are not all indexed."""
 
 
 class Recording(Table, kw_only=True):

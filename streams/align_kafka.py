@@ -174,7 +174,9 @@ class _Run:
             if messages:
                 messages += consume(_MOST, _FILL_S if count > _BUSY else 0.0)
             count = self._take(messages) if messages else 0
-            self._send(self.aligner.frames())  # they are waited for; whether time closes more is not
+            self._send(
+                self.aligner.frames()
+            )  # they are waited for; whether time closes more is not
             self._settle()
             self._send(self.aligner.close(_now_us() if self.clock == "wall" else None))
             if on_batch is not None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 from confluent_kafka import Message, TopicPartition
-from sqlalchemy import delete
 
 from schemas.arrow_io import FrameError
-from schemas.catalog import Catalog, File
 from schemas.messages import Applied
 from schemas.system import SystemSpec
 from schemas.topics import topic
@@ -26,6 +24,7 @@ from streams.intervals import Intervals
 from streams.metrics import Values, exposed
 from streams.plant import Stop
 from streams.sink_files import FileInfo
+from streams.sink_index import PIECE_ROWS, SinkIndex
 from streams.sink_table import KEPT_TICKS, LoggedFrame, Reports, read_frame, table_of
 from streams.topic_io import TIMEOUT_S, bounds, make_consumer, raise_fatal, topic_id
 
@@ -35,6 +34,8 @@ SETTLE_S: Final = 1.0  # for reports of a frame that later ones have followed
 PATIENCE_S: Final = 30.0  # for reports in any case
 DRAIN_S: Final = 8.0  # at the end
 REPORTS_BEFORE_MS: Final = 60_000  # how far before its frames a restart looks for reports
+PIECE_S: Final = 0.01  # of storing at a time, while no more waits than a file is to hold
+_DONE: Final = object()
 _BATCH: Final = 2_000
 
 _log = structlog.get_logger("sink")
@@ -95,7 +96,7 @@ class Sink:
         self.spec, self.root = spec, out_dir.absolute()
         self.root.mkdir(parents=True, exist_ok=True)
         self._trajectories, self._applied = topic(spec, "trajectories"), topic(spec, "applied")
-        self._index = _Index(spec, self.root, catalog_url)
+        self._index = SinkIndex(spec, self.root, catalog_url)
         # Nobody waits for the sink: it takes much at a time and leaves the broker to the loop.
         slow = {"fetch_min_bytes": "200000", "fetch_wait_max_ms": "300"}
         self._consumer = make_consumer(bootstrap, extra, **slow)
@@ -104,6 +105,7 @@ class Sink:
         self._waiting: list[tuple[float, LoggedFrame]] = []  # in the order of arrival
         self._waiting_rows = 0
         self._flushed = time.monotonic()
+        self._storing: Iterator[None] = iter(())  # what is left of the last flush
         self._ticks: dict[int, Intervals] = {}
         self._rejected: dict[int, Intervals] = {}  # partition → offsets of unreadable records
         self.counts: Counter[str] = Counter()
@@ -156,13 +158,21 @@ class Sink:
     # reading
 
     def poll(self, timeout: float) -> int:
-        """Reads what there is, and stores what is settled. Returns the number of records."""
+        """Reads what there is, and stores what is settled. Returns the number of records.
+
+        Files are made in pieces: when records have just come, the loop that made them is at rest.
+        """
         messages = self._consumer.consume(_BATCH, timeout)
         for message in messages:
             self._take(message)
         now = time.monotonic()
-        if self._waiting_rows >= self.flush_rows or now - self._flushed >= self.flush_s:
-            self.flush(now)
+        full = self._waiting_rows >= self.flush_rows
+        while (busy := next(self._storing, _DONE) is not _DONE) and (
+            full or time.monotonic() < now + PIECE_S
+        ):
+            pass
+        if not busy and (full or now - self._flushed >= self.flush_s):
+            self._begin(now)
         return len(messages)
 
     def _take(self, message: Message) -> None:
@@ -199,8 +209,16 @@ class Sink:
 
     # writing
 
-    def flush(self, now: float, everything: bool = False) -> None:
-        """Stores the frames that are settled, one file per day and layout."""
+    def flush(self, now: float) -> None:
+        """Stores all frames, settled or not, one file per day and layout."""
+        for _ in self._storing:
+            pass
+        self._begin(now, everything=True)
+        for _ in self._storing:
+            pass
+
+    def _begin(self, now: float, everything: bool = False) -> None:
+        """Takes up the frames that are settled, to be stored one piece after the other."""
         self._flushed = now
         newest = {frame.cohort: frame.tick for _, frame in self._waiting}
         ready: list[tuple[float, LoggedFrame]] = []
@@ -215,22 +233,31 @@ class Sink:
         for _, frame in ready:
             key = (sink_files.day_of(frame.time_us), frame.layout)
             groups.setdefault(key, []).append(frame)
+        oldest = min((f.tick for _, f in (*ready, *waiting)), default=0)
+        self._storing = self._store_all(groups, oldest)
+
+    def _store_all(
+        self, groups: Mapping[tuple[str, str], list[LoggedFrame]], oldest: int
+    ) -> Iterator[None]:
         for (day, layout), frames in sorted(groups.items()):
-            self._store(day, layout, frames)
-        if ready:
-            oldest = min((f.tick for _, f in (*ready, *waiting)), default=0)
+            yield from self._store(day, layout, frames)
+        if groups:
             self._reports.forget(oldest - KEPT_TICKS)
 
-    def _store(self, day: str, layout: str, frames: list[LoggedFrame]) -> None:
-        table = table_of(self.spec, frames, self._reports)
+    def _store(self, day: str, layout: str, frames: list[LoggedFrame]) -> Iterator[None]:
+        parts = []
+        for few in _few(frames):
+            parts.append(table_of(self.spec, few, self._reports))
+            yield
+        table = pa.concat_tables(parts)
         info = self._info(day, layout, frames, table.num_rows)
-        info = sink_files.write(self.root, table, info)
+        info = yield from sink_files.writing(self.root, table, info)
         self.files.append(info)
-        self._index.add(info)
         self.counts["rows"] += table.num_rows
         self.counts["counted"] += int(np.count_nonzero(table.column("counted")))
         for frame in frames:
             self._done[frame.partition].add(frame.offset)
+        yield from self._index.adding(info, table)
 
     def _info(self, day: str, layout: str, frames: list[LoggedFrame], rows: int) -> FileInfo:
         ranges, ticks = dict[int, Intervals](), dict[int, Intervals]()
@@ -272,7 +299,7 @@ class Sink:
         }
         while time.monotonic() < until and not self._reached(goals):
             self.poll(0.1)
-        self.flush(time.monotonic(), everything=True)
+        self.flush(time.monotonic())
         for group in sink_files.merge_groups(self.files):
             merged = sink_files.merge(self.root, group)
             self._index.replace(group, merged)
@@ -317,68 +344,16 @@ class Sink:
         }
 
 
-class _Index:
-    """The catalog's view of the files, if there is a catalog."""
-
-    def __init__(self, spec: SystemSpec, root: Path, url: str | None) -> None:
-        self._spec, self._root = spec, root
-        self._catalog = Catalog(url) if url else None
-        if self._catalog:
-            self._catalog.create()
-
-    def match(self, files: Sequence[FileInfo]) -> None:
-        """Makes the catalog say what is there: after a crash it may lag behind, or be ahead."""
-        if self._catalog is None:
-            return
-        known = {row.path for row in self._catalog.files(self._spec.system)}
-        there = {str(info.path): info for info in files}
-        mine = {path for path in known if Path(path).is_relative_to(self._root)}
-        self._drop(sorted(mine - there.keys()))
-        for path in sorted(there.keys() - known):
-            self.add(there[path])
-
-    def add(self, info: FileInfo) -> None:
-        """Puts a file and its actions into the catalog."""
-        if self._catalog is None:
-            return
-        data = info.path.read_bytes()
-        bounds = [tick for pairs in info.ticks.values() for pair in pairs for tick in pair]
-        row = File(
-            path=str(info.path),
-            system=info.system,
-            day=info.day,
-            first_tick=min(bounds, default=0),
-            last_tick=max(bounds, default=1) - 1,
-            rows=info.rows,
-            cohorts=sorted(info.ticks),
-            spec_hash=info.facts["spec_hash"],
-            interface_hash=info.facts["interface_hash"],
-            objective_hash=info.facts["objective_hash"],
-            bundles=info.facts["bundles"],
-            bytes=len(data),
-            digest=hashlib.sha256(data).hexdigest(),
-        )
-        self._catalog.put(row)
-        names = ["action_id", "entity", "tick"]
-        table = pq.read_table(info.path, columns=names, partitioning=None)
-        ids, entities, ticks = (table.column(name).to_pylist() for name in names)
-        groups = (np.arange(info.rows) // sink_files.ROW_GROUP).tolist()
-        self._catalog.index_decisions(str(info.path), ids, entities, ticks, groups)
-
-    def replace(self, old: Sequence[FileInfo], merged: FileInfo) -> None:
-        """Puts the merged file in, and takes those out that it replaces."""
-        self.add(merged)
-        self._drop([str(info.path) for info in old])
-
-    def _drop(self, paths: Sequence[str]) -> None:
-        if self._catalog is None or not paths:
-            return
-        with self._catalog.session(write=True) as session:
-            session.execute(delete(File).where(File.path.in_(paths)))
-
-    def close(self) -> None:
-        if self._catalog is not None:
-            self._catalog.close()
+def _few(frames: Sequence[LoggedFrame]) -> Iterator[list[LoggedFrame]]:
+    """`frames` in order, in parts of about `PIECE_ROWS` rows."""
+    few: list[LoggedFrame] = []
+    for frame in frames:
+        few.append(frame)
+        if sum(one.batch.num_rows for one in few) >= PIECE_ROWS:
+            yield few
+            few = []
+    if few:
+        yield few
 
 
 __all__ = ["Sink", "run_sink"]
