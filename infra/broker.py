@@ -22,6 +22,7 @@ from infra import jars, kraft
 from infra.home import home_folder
 from infra.kafka import KafkaSetupError, client_config, wait_ready
 from infra.kraft import BrokerError as BrokerError
+from infra.priority import children_first
 
 Progress = Callable[[str], None]
 
@@ -189,7 +190,7 @@ def _spawn(home: Path, command: Sequence[str], port: int) -> Broker:
     log = folder / "broker.log"
     if log.exists():
         log.replace(folder / "broker.log.1")
-    with log.open("wb") as stream:
+    with log.open("wb") as stream, children_first():
         child = subprocess.Popen(
             command,
             cwd=folder,

@@ -1,11 +1,20 @@
-"""Work that nobody waits for makes room, at once, for work that somebody waits for."""
+"""Who is waited for goes first, at once, and work that nobody waits for makes room.
+
+Priority is a share of the processors: whoever is running still goes on for a slice, 1 to 3 ms, when
+someone more important wakes up. Since Linux 6.12 a process may ask for slices of its own length:
+who wakes up with a shorter one interrupts who has a longer one (EEVDF, with PREEMPT_SHORT). That
+needs no privilege, and elsewhere it does nothing.
+"""
 
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 LONG_NS: Final = 100_000_000  # the longest slice that Linux grants
+SHORT_NS: Final = 300_000  # of 100_000 at least
 _CALLS: Final = {"x86_64": (314, 315), "aarch64": (274, 275)}  # sched_setattr, sched_getattr
 
 
@@ -27,14 +36,27 @@ class _Attributes(ctypes.Structure):
 def make_room(nice: int) -> None:
     """Lowers this process's priority by `nice`, and lets those who wake up interrupt it at once.
 
-    Call it before there are other threads: they inherit both. A lower priority alone is a smaller
-    share of the processors: whoever is running still goes on for a slice, 1 to 3 ms, when someone
-    of a higher one wakes up. Since Linux 6.12, whose slices are shorter goes first (EEVDF's
-    PREEMPT_SHORT), so this asks for long ones. Unlike under SCHED_IDLE, work goes on where the
-    processors are never idle. Elsewhere than on Linux only the share is smaller.
+    Call it before there are other threads: they inherit both. Unlike under SCHED_IDLE, work goes on
+    where the processors are never idle.
     """
     os.nice(nice)
     set_slice(LONG_NS)
+
+
+def go_first() -> None:
+    """Lets this process interrupt others when it wakes up. Call it before there are threads."""
+    set_slice(SHORT_NS)
+
+
+@contextmanager
+def children_first() -> Iterator[None]:
+    """Lets the processes that this thread starts meanwhile interrupt others when they wake up."""
+    before = slice_ns()
+    set_slice(SHORT_NS)
+    try:
+        yield
+    finally:
+        set_slice(before or 0)
 
 
 def set_slice(nanoseconds: int) -> bool:

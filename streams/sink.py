@@ -34,6 +34,7 @@ SETTLE_S: Final = 1.0  # for reports of a frame that later ones have followed
 PATIENCE_S: Final = 30.0  # for reports in any case
 DRAIN_S: Final = 8.0  # at the end
 REPORTS_BEFORE_MS: Final = 60_000  # how far before its frames a restart looks for reports
+REST_S: Final = 0.5  # after which a loop that is silent is taken for one at rest
 PIECE_S: Final = 0.01  # of storing at a time, while no more waits than a file is to hold
 _DONE: Final = object()
 _BATCH: Final = 2_000
@@ -104,7 +105,7 @@ class Sink:
         self._reports = Reports()
         self._waiting: list[tuple[float, LoggedFrame]] = []  # in the order of arrival
         self._waiting_rows = 0
-        self._flushed = time.monotonic()
+        self._flushed = self._rested = time.monotonic()
         self._storing: Iterator[None] = iter(())  # what is left of the last flush
         self._ticks: dict[int, Intervals] = {}
         self._rejected: dict[int, Intervals] = {}  # partition → offsets of unreadable records
@@ -163,10 +164,13 @@ class Sink:
         Files are made in pieces: when records have just come, the loop that made them is at rest.
         """
         messages = self._consumer.consume(_BATCH, timeout)
-        for message in messages:
-            self._take(message)
+        frames = [self._take(message) for message in messages]
         now = time.monotonic()
         full = self._waiting_rows >= self.flush_rows
+        if any(frames):
+            self._rested = now
+        elif now < self._rested + REST_S and not full:
+            return len(messages)  # reports: the loop is in the middle of a tick
         while (busy := next(self._storing, _DONE) is not _DONE) and (
             full or time.monotonic() < now + PIECE_S
         ):
@@ -175,13 +179,16 @@ class Sink:
             self._begin(now)
         return len(messages)
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: Message) -> bool:
+        """Takes a record; whether it was a frame."""
         if (error := message.error()) is not None:
             _log.warning("kafka", detail=raise_fatal(error))
         elif message.topic() == self._applied:
             self._take_report(message.value() or b"")
         else:
             self._take_frame(message)
+            return True
+        return False
 
     def _take_report(self, value: bytes) -> None:
         try:

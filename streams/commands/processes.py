@@ -47,8 +47,10 @@ def align(
 
     Example: rehearse align my-system.yaml --bootstrap-servers kafka:9092
     """
+    from infra.priority import go_first
     from streams.align_kafka import run_align
 
+    go_first()
     with errors(), stopping() as stop, metrics_at(metrics_port, metrics_host):
         result = run_align(spec_of(spec), *cluster_of(bootstrap, extra), stop, clock=clock)
     show(result, as_json)
@@ -72,8 +74,10 @@ def worker(
 
     Example: rehearse worker my-system.yaml --shadow --bootstrap-servers kafka:9092
     """
+    from infra.priority import go_first
     from streams.worker import run_worker
 
+    go_first()
     with errors(), stopping() as stop, metrics_at(metrics_port, metrics_host):
         system = spec_of(spec)
         result = run_worker(
@@ -150,8 +154,10 @@ def plant(
     Example: rehearse plant nav2d --ticks 600 -o robots=50
     """
     from infra.plants.base import make_plant
+    from infra.priority import go_first
     from streams.plant import run_plant
 
+    go_first()
     with errors(), stopping() as stop, metrics_at(metrics_port, metrics_host):
         system = spec_of(spec)
         parsed: dict[str, Any] = plant_options(options)
