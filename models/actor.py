@@ -8,10 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from models.belief import WorldModel
+from models.features import Features
 from models.heads import mlp
 from planner.objective import SOFT_COST
 from schemas.system import SystemSpec
 
+State = tuple[Tensor, Tensor, Tensor]
+"""Last action `[N, A]`, memory `[N, G]` and latent `[N, Z]`, normalised."""
 SLOW = 0.02
 """Share of the critic that its slow copy takes over per step (Polyak averaging)."""
 
@@ -26,6 +29,8 @@ class ActorConfig:
         trace: λ of the λ-return.
         explore: standard deviation of the action noise in imagination, in units of the data's.
         starts: imagined futures per update.
+        go_on: share of these that begin where earlier ones ended. Logs seldom show what the actor
+            will make of the world, such as a robot at rest near its goal; its own futures do.
     """
 
     horizon: int = 15
@@ -33,7 +38,8 @@ class ActorConfig:
     trace: float = 0.95
     explore: float = 0.15
     starts: int = 200
-    learning_rate: float = 1e-3
+    go_on: float = 0.75
+    learning_rate: float = 3e-3
     units: int = 64
 
 
@@ -53,7 +59,8 @@ class Actor(nn.Module):
 
     def __init__(self, spec: SystemSpec, model: WorldModel, units: int) -> None:
         super().__init__()
-        self.net = mlp(model.actions + model.config.memory + model.latent, units, model.actions, 2)
+        self.features = Features(model)
+        self.net = mlp(self.features.size, units, model.actions, 2)
         limits = (spec.action_low, spec.action_high, spec.rate_up, spec.rate_down)
         for name, value in zip(("low", "high", "up", "down"), limits, strict=True):
             finite = torch.tensor(value, dtype=torch.float32).clamp(max=1e30)
@@ -69,7 +76,7 @@ class Actor(nn.Module):
 
     def target(self, action: Tensor, memory: Tensor, latent: Tensor) -> Tensor:
         """`[N, A]` the action wanted, raw units, before rate limits; `action` is normalised."""
-        out: Tensor = self.net(torch.cat([action, memory, latent], -1))
+        out: Tensor = self.net(self.features(action, memory, latent))
         squashed = torch.sigmoid(self.centre + self.gain * out)
         return self.low + (self.high - self.low) * squashed
 
@@ -87,13 +94,14 @@ class Critic(nn.Module):
 
     def __init__(self, model: WorldModel, units: int) -> None:
         super().__init__()
-        self.net = mlp(model.actions + model.config.memory + model.latent, units, 1, 2)
+        self.features = Features(model)
+        self.net = mlp(self.features.size, units, 1, 2)
         self.register_buffer("offset", torch.zeros(()))
         self.register_buffer("scale", torch.ones(()))
 
     def forward(self, action: Tensor, memory: Tensor, latent: Tensor) -> Tensor:
         """`[N]` values; `action` is the last applied one, normalised."""
-        out: Tensor = self.net(torch.cat([action, memory, latent], -1)).squeeze(-1)
+        out: Tensor = self.net(self.features(action, memory, latent)).squeeze(-1)
         return self.offset + self.scale * out
 
 
@@ -146,11 +154,12 @@ class Behaviour(nn.Module):
         memory: Tensor,
         latent: Tensor,
         generator: torch.Generator,
-    ) -> dict[str, Tensor]:
+    ) -> tuple[dict[str, Tensor], State, Tensor]:
         """Losses of actor and critic from start states `[N, ·]` (N a multiple of M), normalised.
 
-        The gradient of the λ-return flows through the differentiable dynamics (Hafner et al. 2020).
-        Each future stays under one member, as in the planner.
+        Also the states in which these futures ended, and the probability `[N]` that an episode
+        was still going on there. The gradient of the λ-return flows through the differentiable
+        dynamics (Hafner et al. 2020). Each future stays under one member, as in the planner.
         """
         states, rewards, alive = [], [], []
         for _ in range(self.config.horizon):
@@ -165,7 +174,9 @@ class Behaviour(nn.Module):
         states.append((action, memory, latent))
         values = [self.slow(*state) for state in states]
         returns = self._lambda_returns(rewards, alive, values)
-        return self._objective(states, returns, alive)
+        losses = self._objective(states, returns, alive)
+        action, memory, latent = (part.detach() for part in states[-1])
+        return losses, (action, memory, latent), torch.stack(alive).detach().prod(0)
 
     def _step(
         self,

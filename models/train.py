@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.actor import ActorConfig, Behaviour
+from models.actor import ActorConfig, Behaviour, State
 from models.belief import ModelConfig, WorldModel
 from models.data import Batch, Dataset
 from models.losses import (
@@ -110,6 +110,7 @@ class Trainer:
             "critic": _adam(self.behaviour.critic.parameters(), config.actor.learning_rate),
         }
         self.progress = Progress()
+        self.ends: State | None = None  # of the last imagined futures
 
     def _loss_weights(self) -> Weights:
         rng = np.random.default_rng([self.config.seed, 11])
@@ -167,8 +168,13 @@ class Trainer:
             batch = self.batch(step)
             trace = observe(self.model, batch, hide(batch.mask, generator))
             state = self._starts(batch, trace.memory(), trace.stack("mean"), generator)
+            state = self._continued(state, generator)
         self.model.requires_grad_(False)
-        losses = self.behaviour.losses(self.model, *state, generator)
+        losses, (action, memory, latent), alive = self.behaviour.losses(
+            self.model, *state, generator
+        )
+        still = alive > 0.5
+        self.ends = action[still], memory[still], latent[still]
         first, count = config.steps, config.actor_steps
         for name, module in (("actor", self.behaviour.actor), ("critic", self.behaviour.critic)):
             self._descend(name, losses[name], module.parameters(), step - first, count)
@@ -178,7 +184,7 @@ class Trainer:
 
     def _starts(
         self, batch: Batch, memory: Tensor, mean: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> State:
         """Beliefs to imagine from: last action, memory, latent, a multiple of M of them."""
         places = torch.nonzero(batch.valid[:, 1:].T > 0)
         places = places[torch.randperm(len(places), generator=generator)]
@@ -187,6 +193,18 @@ class Trainer:
         t, b = places[:count, 0] + 1, places[:count, 1]
         action = self.model.action_scaler(batch.action)[b, t]
         return action, memory[t, b], mean[t, b]
+
+    def _continued(self, fresh: State, generator: torch.Generator) -> State:
+        """`fresh` starts, a share of them replaced by where the last futures ended."""
+        if self.ends is None or not len(self.ends[0]):
+            return fresh
+        count = len(fresh[0])
+        going_on = torch.rand(count, 1, generator=generator) < self.config.actor.go_on
+        chosen = torch.randint(len(self.ends[0]), (count,), generator=generator)
+        going_on, chosen = going_on.to(self.device), chosen.to(self.device)
+        pairs = zip(self.ends, fresh, strict=True)
+        action, memory, latent = (torch.where(going_on, old[chosen], new) for old, new in pairs)
+        return action, memory, latent
 
     def _descend(
         self,
@@ -224,6 +242,7 @@ class Trainer:
             "behaviour": self.behaviour.state_dict(),
             "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
             "progress": asdict(self.progress),
+            "ends": self.ends,
         }
         part = path.with_suffix(".part")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -246,6 +265,7 @@ class Trainer:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.progress = Progress(**state["progress"])
+        self.ends = state["ends"]
 
     def run(
         self, checkpoint: Path | None = None, report: Callable[[Progress], None] | None = None

@@ -9,14 +9,14 @@ here=$(dirname "$0")
 data=$out/.trajectories
 mkdir -p "$data"
 
-# nav2d has a model of the usual size: one of half of it plans as well, but its actor stops short.
+# nav2d has a model of half the usual size, which plans as well.
 nav2d() {
   rehearse backtest "$here/nav2d.yaml" --policy fallback --ticks 150 --seed 1 --log "$data/nav-free-1"
   rehearse backtest "$here/nav2d.yaml" --policy fallback --ticks 150 --seed 2 --log "$data/nav-free-2"
   rehearse backtest nav2d --policy explore --share 0.8 --ticks 150 --seed 3 --log "$data/nav-brake-3"
   rehearse train nav2d --data "$data/nav-free-1" --data "$data/nav-free-2" \
-    --data "$data/nav-brake-3" --split entity \
-    --steps 2000 --actor-steps 8000 --out "$out/nav2d"
+    --data "$data/nav-brake-3" --split entity --memory 16 --units 32 --free 2 \
+    --steps 2000 --actor-steps 3000 --out "$out/nav2d"
 }
 
 # autoscale in two rounds: the first model learns from the fallback, hot and explored; the second

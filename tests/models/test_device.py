@@ -49,6 +49,7 @@ def test_an_update_on_a_gpu_stays_on_it(trained: Trained, monkeypatch: pytest.Mo
         found |= imagination_losses(model, there, trace, weights, generator, **sizes)
         action = model.action_scaler(there.action)[:20, 3]
         state = action, trace.memory()[3, :20], trace.stack("mean")[3, :20]
-        found |= behaviour.losses(model, *state, generator)
+        learned, ends, _ = behaviour.losses(model, *state, generator)
+        found |= learned
     assert {"imagine", "actor", "critic"} <= found.keys()
-    assert {loss.device.type for loss in found.values()} == {"cuda"}
+    assert {value.device.type for value in (*found.values(), *ends)} == {"cuda"}

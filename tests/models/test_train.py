@@ -7,11 +7,13 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from models.actor import Behaviour
+from models.belief import WorldModel
 from models.train import CheckpointError, Trainer
 from models.trust import trial
 from tests.models.conftest import TINY, Trained
@@ -42,19 +44,43 @@ def test_killed_and_resumed_equals_uninterrupted(trained: Trained, tmp_path: Pat
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
-        if int(line) >= 45:  # in the middle of the actor's part
+        if int(line) >= 55:  # in the middle of the actor's part
             os.kill(process.pid, signal.SIGKILL)
             break
     assert process.wait() == -signal.SIGKILL
     resumed = Trainer(trained.spec, trained.dataset, SHORT)
     resumed.load(checkpoint)
-    assert 40 <= resumed.progress.step < SHORT.total
+    assert 50 <= resumed.progress.step < SHORT.total
     resumed.run()
     for name, value in _weights(whole).items():
         assert torch.equal(value, _weights(resumed)[name]), name
     assert [list(p) for p in resumed.progress.curves["actor"]] == [
         list(p) for p in whole.progress.curves["actor"]
     ]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_share_of_the_imagined_futures_goes_on_from_the_last_ones(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    actor = replace(SHORT.actor, go_on=share)
+    trainer = Trainer(trained.spec, trained.dataset, replace(SHORT, steps=0, actor=actor))
+    trainer.model.load_state_dict(trained.trainer.model.state_dict())  # it knows that life goes on
+    begun = []
+    losses = trainer.behaviour.losses
+
+    def noted(model: WorldModel, *args: Any) -> Any:
+        begun.append(args[2])  # the latents
+        return losses(model, *args)
+
+    monkeypatch.setattr(trainer.behaviour, "losses", noted)
+    trainer.update()
+    assert trainer.ends is not None
+    before = {tuple(row) for row in trainer.ends[2].tolist()}
+    trainer.update()
+    went_on = [tuple(row) in before for row in begun[1].tolist()]
+    assert len(before) > 30
+    assert sum(went_on) == share * len(went_on)
 
 
 def test_another_seed_gives_other_weights(trained: Trained) -> None:
