@@ -89,6 +89,37 @@ class Act(nn.Module):
         return self.behaviour.act(self.model, h, z)
 
 
+class Drive(nn.Module):
+    """The graph `drive`: where the actor takes each row, one `Scan` over T ticks as in `Imagine`.
+
+    A planner that is to be better than the actor has to know what the actor would do.
+    """
+
+    def __init__(self, model: WorldModel, behaviour: Behaviour) -> None:
+        super().__init__()
+        self.model, self.behaviour = model, behaviour
+
+    def forward(self, h: Tensor, z: Tensor, first: Tensor, noise: Tensor) -> Any:
+        """h `[M,N,H]`, z `[M,N,Z]`, first `[M,N,A]` raw, noise `[T,M,N,Z]` → the T actions
+        `[T,M,N,A]` raw that the actor takes after the first one.
+        """
+        model, actor = self.model, self.behaviour.actor
+        members, rows = h.shape[0], h.shape[1]
+        memory = model.unpack(h.flatten(0, 1)).memory.clone()
+
+        def step(carry: tuple[Tensor, Tensor, Tensor], now: Tensor) -> Any:
+            deterministic, latent, last = carry
+            deterministic, latent, _ = model.imagine(deterministic, latent, last, now, clone=True)
+            target = actor.target(last, deterministic, latent)
+            action = actor.limit(target, model.action_scaler.inverse(last))
+            return (deterministic, latent, model.action_scaler(action)), action.clone()
+
+        last = model.action_scaler(first).flatten(0, 1)
+        begin = (memory, z.flatten(0, 1), last)
+        _, actions = scan(step, begin, noise.flatten(1, 2))
+        return (actions.unflatten(1, (members, rows)),)
+
+
 def _example(model: WorldModel, graph: str, rows: int, ticks: int, seed: int) -> dict[str, Tensor]:
     """Inputs of a graph, plausible in their units and different in every row."""
     g = torch.Generator().manual_seed(seed)
@@ -110,18 +141,21 @@ def _example(model: WorldModel, graph: str, rows: int, ticks: int, seed: int) ->
         return {"h": h, "z": z, "action": action, "obs": obs * mask, "mask": mask}
     if graph == "actor":
         return {"h": h, "z": z}
-    return {
+    start = {
         "h": h.expand(m, -1, -1).clone(),
         "z": z + 0.1 * normal(m, rows, model.latent),
-        "actions": raw_action(ticks, m, rows),
-        "noise": normal(ticks, m, rows, model.latent),
     }
+    noise = {"noise": normal(ticks, m, rows, model.latent)}
+    if graph == "drive":
+        return {**start, "first": raw_action(m, rows), **noise}
+    return {**start, "actions": raw_action(ticks, m, rows), **noise}
 
 
 _OUTPUTS = {
     "believe": ["h_next", "z_mean", "z_std", "predicted", "predicted_std", "innovation"],
     "imagine": ["channels", "alive", "value", "reward"],
     "actor": ["action", "value"],
+    "drive": ["driven"],
 }
 
 
@@ -130,6 +164,8 @@ def _dynamic(graph: str) -> dict[str, dict[int, Any]]:
     if graph == "imagine":
         long = {0: ticks, 2: rows}
         return {"h": {1: rows}, "z": {1: rows}, "actions": long, "noise": long}
+    if graph == "drive":
+        return {**{name: {1: rows} for name in ("h", "z", "first")}, "noise": {0: ticks, 2: rows}}
     names = {"believe": ("h", "z", "action", "obs", "mask"), "actor": ("h", "z")}[graph]
     return {name: {0: rows} for name in names}
 
@@ -151,11 +187,12 @@ def _quiet() -> Iterator[None]:
 def _module(graph: str, model: WorldModel, behaviour: Behaviour) -> nn.Module:
     if graph == "believe":
         return Believe(model)
-    return (Imagine if graph == "imagine" else Act)(model, behaviour)
+    kinds = {"imagine": Imagine, "actor": Act, "drive": Drive}
+    return kinds[graph](model, behaviour)
 
 
 def export_graph(graph: str, model: WorldModel, behaviour: Behaviour, path: Path) -> float:
-    """Writes one graph (`believe`, `imagine`, `actor`) and proves its parity.
+    """Writes one graph (`believe`, `imagine`, `actor`, `drive`) and proves its parity.
 
     Returns:
         The largest difference to torch over several shapes, relative to `1 + |torch|`.
@@ -211,5 +248,5 @@ def export_graphs(
 ) -> dict[str, float]:
     """Writes all graphs of a bundle into `folder`; the parity difference of each, by name."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = ["believe", "imagine", *(["actor"] if with_actor else [])]
+    names = ["believe", "imagine", *(["actor", "drive"] if with_actor else [])]
     return {name: export_graph(name, model, behaviour, folder / f"{name}.onnx") for name in names}

@@ -64,12 +64,14 @@ class Start:
     guesses  [E,G,T,A] sequences to begin with; the last guess is where the search is centred,
              the ones before are its rivals: the actor's, the fallback's, …
     issued   [E,A] where the first action is decided already: every sequence begins with it
+    rivals   how many of the last guesses come to the finals in any case; wide tiers have two
     """
 
     rows: Index
     applied: F64
     guesses: F64
     issued: F64 | None = None
+    rivals: int = 1
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Cem:
     def act_now(self) -> Answer:
         """The best of mean, top elite and last guesses, judged by all members; ties: the first."""
         mean = self._executable(self._mean[:, None])
-        rivals = self._guesses[:, -2 if self._wide else -1 :]
+        rivals = self._guesses[:, -max(self._start.rivals, 2 if self._wide else 1) :]
         finalists = np.concatenate([mean, self._elites[:, :1], rivals], axis=1)
         noise = self._noise.transitions()
         noise = noise[:, :2] if self._wide else np.zeros_like(noise[:, :1])

@@ -69,6 +69,7 @@ class Draft:
         self.proposal = action.copy()
         self.mode = np.full(entities, Mode.FALLBACK, dtype=np.uint8)
         self.actor: F64 | None = None
+        self.driven: F64 | None = None  # [E,T,A] where the actor leads, T the longest horizon
         self.returned = np.full((entities, 1 + len(QUANTILES)), np.nan, dtype=np.float32)
         self.gain = np.full(entities, np.nan, dtype=np.float32)
         self.uncertainty = np.full(entities, np.nan, dtype=np.float32)
@@ -86,21 +87,28 @@ class Draft:
     def start(self, rows: Index, horizon: int) -> Start:
         """What the search for `rows` starts from."""
         issued = None if self.issued is None else self.issued[rows]
-        return Start(rows, self.frame.applied[rows], self._guesses(rows, horizon), issued)
+        guesses, rivals = self._guesses(rows, horizon), 1 if self.driven is None else 2
+        return Start(rows, self.frame.applied[rows], guesses, issued, rivals)
 
     def _guesses(self, rows: Index, horizon: int) -> F64:
-        """[E,G,T,A] sequences to start from; the one the search is centred on is the last."""
+        """[E,G,T,A] sequences to start from; the one the search is centred on is the last.
+
+        Before it stands what the actor is expected to do, where that is known.
+        """
         applied = np.where(np.isnan(self.frame.applied), self.fallback, self.frame.applied)
-        held = [applied, self.fallback] + ([] if self.actor is None else [self.actor])
-        constant = [np.repeat(value[rows][:, None], horizon, axis=1) for value in held]
+        rivals = [
+            np.repeat(value[rows][:, None], horizon, axis=1) for value in (applied, self.fallback)
+        ]
+        if self.actor is not None:
+            held = np.repeat(self.actor[rows][:, None], horizon, axis=1)
+            rivals.append(held if self.driven is None else self.driven[rows, :horizon])
         last = self.memory.ahead(self.frame.tick, horizon)[rows]
         planned = (self.memory.length[rows] > 0)[:, None, None]
-        centre = np.where(planned, last, constant[-1])
-        rivals = constant
+        centre = np.where(planned, last, rivals[-1])
         if self.actor is not None:  # the actor now, the last plan after it
             led = centre.copy()
             led[:, 0] = self.actor[rows]
-            rivals = [*constant, led]
+            rivals.insert(2 if self.driven is not None else 3, led)
         return np.stack([*rivals, centre], axis=1)
 
     def take(self, rows: Index, answer: Answer, tier: int, iterations: int) -> None:

@@ -16,8 +16,9 @@ import msgspec
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-GRAPHS = ("believe.onnx", "imagine.onnx", "actor.onnx")
-"""The graphs of a bundle; without `actor.onnx` there is no actor, the others are required."""
+GRAPHS = ("believe.onnx", "imagine.onnx", "actor.onnx", "drive.onnx")
+"""The graphs of a bundle; the first two are required. Without `actor.onnx` there is no actor, and
+without `drive.onnx` nobody knows where the actor would go."""
 
 
 class BundleError(ValueError):

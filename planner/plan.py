@@ -22,7 +22,7 @@ from planner.draft import Draft, Plan
 from planner.draws import CLOSING, Draws, pairs
 from planner.imagine import Imagination
 from planner.memory import PlannerMemory
-from planner.policy import actor
+from planner.policy import actor, driven
 from planner.session import Bundle, Posterior
 from schemas.frames import Frame
 from schemas.spec_parts import Tier
@@ -82,7 +82,7 @@ def plan(
     imagination = Imagination(spec, bundle, posterior, frame.tick)
     key = (seed, frame.cohort, frame.tick)
     innovation = posterior.innovation.astype(np.float64)
-    _improve(draft, imagination, bundle, innovation, trusted, budget, key)
+    _improve(draft, imagination, bundle, posterior, trusted, budget, key)
     calm = ~(innovation > bundle.innovation_band)
     draft.choose(trusted, calm)
     draft.doubt(imagination, bundle.latent)
@@ -132,8 +132,7 @@ def plan_ahead(
     imagination = Imagination(spec, bundle, posterior, frame.tick)
     trusted = _trusted(posterior, believed) & np.isfinite(issued).all(axis=1)
     key = (seed, frame.cohort, frame.tick)
-    innovation = posterior.innovation.astype(np.float64)
-    _improve(draft, imagination, bundle, innovation, trusted, budget, key)
+    _improve(draft, imagination, bundle, posterior, trusted, budget, key)
     return draft.memory, draft.spent
 
 
@@ -146,7 +145,7 @@ def _improve(
     draft: Draft,
     imagination: Imagination,
     bundle: Bundle,
-    innovation: F64,
+    posterior: Posterior,
     believed: Mask,
     budget: Budget,
     key: tuple[int, int, int],
@@ -155,6 +154,11 @@ def _improve(
     if not budget.some():
         return
     spec, frame = draft.spec, draft.frame
+    first = draft.actor if draft.issued is None else draft.issued
+    if draft.actor is not None and first is not None and bundle.drives:
+        longest = max(tier.horizon for tier in spec.budget.tiers.values())
+        draft.driven = driven(spec, bundle, posterior, first, longest)
+    innovation = posterior.innovation.astype(np.float64)
     urgency = schedule.need(spec, draft.memory, innovation, bundle.innovation_band, frame.tick)
     order = schedule.ranked(urgency, schedule.plannable(frame, believed))
     for number, tier in enumerate(schedule.tiers(spec, frame.header.control.budget)):

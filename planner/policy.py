@@ -21,3 +21,19 @@ def actor(spec: SystemSpec, bundle: Bundle, posterior: Posterior) -> F64 | None:
         return None
     action, _ = bundle.act(posterior.h, posterior.mean)
     return np.clip(action.astype(np.float64), spec.action_low, spec.action_high)
+
+
+def driven(spec: SystemSpec, bundle: Bundle, posterior: Posterior, first: F64, steps: int) -> F64:
+    """[E,steps,A] `first` [E,A] and what the actor does after it, as imagined without noise.
+
+    Row e of the posterior is under member e mod M, whoever else is there.
+    """
+    rows, members = len(first), bundle.members
+    if steps == 1:
+        return first[:, None]
+    dealt = np.resize(np.arange(rows), (-(-rows // members), members)).T  # [M,N]; some twice
+    noise = np.zeros((steps - 1, *dealt.shape, bundle.latent), np.float32)
+    begun = np.where(np.isfinite(first), first, spec.action_safe).astype(np.float32)
+    after = bundle.drive(posterior.h[dealt], posterior.mean[dealt], begun[dealt], noise)
+    found = after.transpose(2, 1, 0, 3).reshape(-1, steps - 1, first.shape[1])[:rows]
+    return np.concatenate([first[:, None], found.astype(np.float64)], axis=1)

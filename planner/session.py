@@ -29,11 +29,13 @@ _INPUTS = {
     "believe": ("h", "z", "action", "obs", "mask"),
     "imagine": ("h", "z", "actions", "noise"),
     "actor": ("h", "z"),
+    "drive": ("h", "z", "first", "noise"),
 }
 _OUTPUTS = {
     "believe": 6,
     "imagine": 4,
     "actor": 2,
+    "drive": 1,
 }
 
 
@@ -110,6 +112,7 @@ class Bundle:
         self._believe = self._session("believe")
         self._imagine = self._session("imagine")
         self._actor = self._session("actor") if "actor.onnx" in manifest.files else None
+        self._drive = self._session("drive") if "drive.onnx" in manifest.files else None
 
     @property
     def digest(self) -> str:
@@ -201,6 +204,27 @@ class Bundle:
         action, value = self._actor.run(None, {"h": h, "z": z})
         return action, value
 
+    @property
+    def drives(self) -> bool:
+        """Whether `drive` can be asked."""
+        return self._drive is not None
+
+    def drive(self, h: F32, z: F32, first: F32, noise: F32) -> F32:
+        """[T,M,N,A] the actions, raw units, that the actor takes after `first`.
+
+        Args:
+            h: [M,N,H];  z: [M,N,Z];  first: [M,N,A] raw units, the actions before.
+            noise: [T,M,N,Z] standard normal.
+
+        Raises:
+            BundleError: the bundle has no such graph.
+        """
+        if self._drive is None:
+            raise BundleError(f"{self.path}: the bundle has no drive.onnx; ask drives first")
+        inputs = {"h": h, "z": z, "first": first, "noise": noise}
+        driven: F32 = self._drive.run(None, inputs)[0]
+        return driven
+
     def warm_up(self) -> None:
         """Runs every graph once on zeros, so that no frame pays for first allocations."""
         h, z, m = self.hidden, self.latent, self.members
@@ -214,6 +238,8 @@ class Bundle:
             self.imagine(zeros(m, 2, h), zeros(m, 2, z), zeros(2, m, 2, a), zeros(2, m, 2, z))
             if self._actor is not None:
                 self.act(zeros(2, h), zeros(2, z))
+            if self._drive is not None:
+                self.drive(zeros(m, 2, h), zeros(m, 2, z), zeros(m, 2, a), zeros(2, m, 2, z))
         except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
             sizes = f"hidden {h}, latent {z}, members {m}"
             reason = f"{self.path}: the graphs do not take the manifest's sizes ({sizes}): {error}"

@@ -25,20 +25,21 @@ def bundle_folder(trained: Trained, tmp_path_factory: pytest.TempPathFactory) ->
     return folder
 
 
-@pytest.mark.parametrize("graph", ["believe", "imagine", "actor"])
+@pytest.mark.parametrize("graph", ["believe", "imagine", "actor", "drive"])
 def test_graphs_agree_with_torch(trained: Trained, bundle_folder: Path, graph: str) -> None:
     trainer = trained.trainer
     worst = parity(graph, trainer.model, trainer.behaviour, bundle_folder / f"{graph}.onnx")
     assert worst < 2e-5
 
 
-@pytest.mark.parametrize("graph", ["believe", "imagine", "actor"])
+@pytest.mark.parametrize("graph", ["believe", "imagine", "actor", "drive"])
 def test_parity_notices_a_changed_weight(trained: Trained, bundle_folder: Path, graph: str) -> None:
     trainer = trained.trainer
     weight = {
         "believe": trainer.model.memory.gates.weight,
         "imagine": trainer.model.ensemble.weights[0],
         "actor": trainer.behaviour.actor.net[0].weight,
+        "drive": trainer.behaviour.actor.net[0].weight,
     }[graph]
     with torch.no_grad():
         weight[..., 0].add_(0.05)
@@ -91,7 +92,7 @@ def test_the_manifest_says_where_it_comes_from(trained: Trained, bundle_folder: 
     assert manifest.lineage["command"] == "rehearse train mass"
     assert manifest.lineage["datasets"][0]["entities"] == 8
     assert manifest.actor_trusted
-    assert set(manifest.metrics["parity"]) == {"believe", "imagine", "actor"}
+    assert set(manifest.metrics["parity"]) == {"believe", "imagine", "actor", "drive"}
     assert manifest.calibration.discount == trained.trainer.config.actor.discount
     assert manifest.calibration.innovation_band > 1
     assert summary(bundle_folder, manifest)["bytes"] < 2_000_000
@@ -128,3 +129,28 @@ def test_it_beats_persistence_and_its_spread_is_honest(
     assert (result.coverage[:, :2] < 0.995).all()
     again = evaluate(bundle, trained.spec, trained.dataset.validation, windows=200)
     np.testing.assert_array_equal(result.rmse, again.rmse)
+
+
+def test_the_actor_goes_where_it_would_if_it_were_asked_each_tick(
+    trained: Trained, bundle_folder: Path
+) -> None:
+    model, behaviour = trained.trainer.model, trained.trainer.behaviour
+    bundle = load_bundle(bundle_folder, provider="cpu")
+    members, rows, steps = model.config.members, 3, 4
+    g = torch.Generator().manual_seed(5)
+    h, z = (
+        torch.randn(members, rows, size, generator=g) for size in (bundle.hidden, bundle.latent)
+    )
+    first = model.action_scaler.inverse(torch.randn(members, rows, model.actions, generator=g))
+    noise = torch.randn(steps, members, rows, bundle.latent, generator=g)
+    found = bundle.drive(*(part.numpy() for part in (h, z, first, noise)))
+    memory, latent = model.unpack(h.flatten(0, 1)).memory, z.flatten(0, 1)
+    action = first.flatten(0, 1)
+    for step in range(steps):
+        last = model.action_scaler(action)
+        with torch.no_grad():
+            memory, latent, _ = model.imagine(memory, latent, last, noise[step].flatten(0, 1))
+            wanted = behaviour.actor.target(last, memory, latent)
+            action = behaviour.actor.limit(wanted, action)
+        got = torch.from_numpy(found[step]).flatten(0, 1)
+        torch.testing.assert_close(got, action, rtol=1e-4, atol=1e-4)

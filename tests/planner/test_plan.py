@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from planner.budget import Budget, FreeBudget, RecordedBudget, Spent
-from planner.draft import Plan
+from planner.draft import Draft, Plan
 from planner.gate import gate
 from planner.memory import PlannerMemory
 from planner.plan import expect, plan, plan_ahead
@@ -315,3 +315,38 @@ def test_closed_loop_robots_reach_their_goal(bundle: Bundle) -> None:
     shares = np.bincount(np.concatenate(modes), minlength=8) / (150 * count)
     assert shares[Mode.PLAN] == pytest.approx(1 / 3)
     assert shares[Mode.FOLLOW] > 0.5
+
+
+def test_a_plan_is_held_against_what_the_actor_would_do(bundle: Bundle) -> None:
+    frame, _ = scene()
+    draft = Draft.begin(QUICK, frame, PlannerMemory.fresh(QUICK, 5))
+    draft.actor = np.full((5, 2), 0.25)
+    assert draft.start(np.arange(5), 8).rivals == 1
+    draft.driven = np.random.default_rng(1).uniform(-1, 1, (5, 10, 2))
+    start = draft.start(np.array([3, 1]), 8)
+    assert start.rivals == 2
+    np.testing.assert_array_equal(start.guesses[:, -2], draft.driven[[3, 1], :8])
+    np.testing.assert_array_equal(start.guesses[:, -1], draft.driven[[3, 1], :8])  # no plan yet
+
+
+@pytest.mark.parametrize("candidates", [40, 300])
+def test_what_the_actor_would_do_reaches_the_finals(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, candidates: int
+) -> None:
+    """A drive to the best that can be found in many iterations is not given up for less."""
+    slow = with_tiers(NAV, only=Tier(candidates=400, horizon=10, iterations=8))
+    best = make(bundle, spec=slow)
+    quick = with_tiers(NAV, only=Tier(candidates=candidates, horizon=10, iterations=1))
+    without = make(bundle, spec=quick)
+    after = best.memory.ahead(7, 10)[:, 1:]
+
+    def drive(h: Any, z: Any, first: Any, noise: Any) -> Any:
+        rows = np.resize(np.arange(5), (1, 5)).T
+        return after[rows].transpose(2, 0, 1, 3).astype(np.float32)
+
+    monkeypatch.setattr(Bundle, "drives", property(lambda _: True))
+    monkeypatch.setattr(Bundle, "drive", lambda _, *inputs: drive(*inputs))
+    monkeypatch.setattr("planner.plan.actor", lambda *_: best.proposal)
+    led = make(bundle, spec=quick)
+    assert (led.returned[:, 0] >= without.returned[:, 0] - 1e-3).all()
+    assert led.returned[:, 0].sum() > without.returned[:, 0].sum() + 0.01
