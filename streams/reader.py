@@ -30,8 +30,8 @@ T = TypeVar("T")
 Place = tuple[str, int]  # topic, partition
 POLL_S: Final = 0.05  # how long a new version, or a question, may wait while records are read
 IDLE_S: Final = 0.01  # and while none are
-MANY: Final = 64  # records that are handed over at once
-HELD: Final = 128  # records that may wait in the loop before reading stops
+MANY: Final = 32  # records that are handed over at once
+HELD: Final = 32  # records that may wait in the loop before reading stops
 _log = structlog.get_logger("worker")
 # What no later attempt would do better.
 _FINAL: Final = (
@@ -54,6 +54,11 @@ class Reading(NamedTuple):
 
     version: int
     places: Mapping[Place, int]
+
+
+class _Job(NamedTuple):
+    work: Callable[[], None]
+    answer: "asyncio.Future[Any]"
 
 
 class Owner(Protocol):
@@ -79,7 +84,7 @@ class Reader:
         self._consumer = Consumer({**config, "on_commit": self._on_commit})
         self._owner, self._loop = owner, asyncio.get_running_loop()
         self._wanted, self._applied = Reading(0, {}), Reading(0, {})
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._commit: tuple[Mapping[Place, int], asyncio.Future[None]] | None = None
         self._in_rebalance = False
         self._handed = self._taken = 0  # each is written by one thread alone
@@ -111,7 +116,10 @@ class Reader:
         )
 
     async def ask(self, function: Callable[[Consumer], T]) -> T:
-        """What `function` returns or raises; nothing is read while it runs."""
+        """What `function` returns or raises; nothing is read while it runs.
+
+        Raises `ReadingFailed` when the thread has ended, or ends before there is an answer.
+        """
         answer: asyncio.Future[T] = self._loop.create_future()
 
         def job() -> None:
@@ -122,14 +130,21 @@ class Reader:
             else:
                 self._tell(_settle, answer, result)
 
-        self._jobs.put(job)
-        return await answer
+        return await self._queue(job, answer)
 
     async def commit(self, offsets: Mapping[Place, int]) -> None:
-        """Returns when the offsets are committed. Raises `KafkaException`, or `Interrupted`."""
+        """Returns when the offsets are committed.
+
+        Raises `KafkaException`, `Interrupted`, or `ReadingFailed` as `ask` does.
+        """
         answer: asyncio.Future[None] = self._loop.create_future()
-        self._jobs.put(lambda: self._send_commit(offsets, answer))
-        await answer
+        await self._queue(lambda: self._send_commit(offsets, answer), answer)
+
+    async def _queue(self, job: Callable[[], None], answer: "asyncio.Future[T]") -> T:
+        if self._ended.is_set():
+            raise ReadingFailed("the reading has ended")
+        self._jobs.put(_Job(job, answer))
+        return await answer
 
     async def close(self) -> None:
         """Leaves the group and ends, without asking for anything any more."""
@@ -148,7 +163,17 @@ class Reader:
         finally:
             self._closing.set()
             self._consumer.close()
-            self._tell(self._ended.set)
+            self._tell(self._end)
+
+    def _end(self) -> None:
+        """In the event loop: whoever still waits for an answer does not get one."""
+        self._ended.set()
+        answers = [] if self._commit is None else [self._commit[1]]
+        while not self._jobs.empty():
+            if (job := self._jobs.get()) is not None:
+                answers.append(job.answer)
+        for answer in answers:
+            _fail(answer, ReadingFailed("the reading has ended"))
 
     def _turn(self) -> None:
         while not self._jobs.empty():
@@ -180,7 +205,7 @@ class Reader:
         except Empty:
             return
         if job is not None:
-            job()
+            job.work()
 
     def _assign(self, places: Mapping[Place, int]) -> None:
         self._consumer.assign(_listed(places))

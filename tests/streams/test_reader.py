@@ -264,6 +264,10 @@ def test_an_owner_that_fails_ends_the_reading(kafka: dict[str, str], numbers: st
             await reader.join([numbers])
             await until(lambda: log.error is not None, "the end")
         assert isinstance(log.error, ReadingFailed)
+        with pytest.raises(ReadingFailed, match="ended"):
+            await reader.ask(lambda _: None)
+        with pytest.raises(ReadingFailed, match="ended"):
+            await reader.commit({(numbers, 0): 1})
 
     asyncio.run(run())
 

@@ -16,15 +16,15 @@ from schemas.system import SystemSpec
 from schemas.topics import cohort_partitions, topic
 from streams import topic_io
 from streams.app import WorkerApp, make_app
+from streams.faust_consumer import _check_together
 from streams.publish import Publisher
 from streams.reader import ReadingFailed
 from streams.topic_io import consumer_config, make_consumer, make_producer
-from streams.transport import Transport, _check_together
+from streams.transport import Transport
 from tests.streams.specs import small_spec
 from tests.support import unique
 from tests.system.loop import make_topics
 
-GROUP = "members"
 Taken = list[tuple[int, int, Any]]  # partition, offset, event
 
 
@@ -41,12 +41,11 @@ async def member(
     kafka: Mapping[str, str],
     folder: Path,
     take: Callable[[Any], Any],
-    group: str = GROUP,
 ) -> AsyncIterator[WorkerApp]:
     """A member of the group whose agent has `take` look at each event."""
     bootstrap = kafka["bootstrap.servers"]
     worker = make_app(
-        spec, bootstrap, {}, group=group, worker=folder.name, data_dir=folder / "data"
+        spec, bootstrap, {}, group=spec.system, worker=folder.name, data_dir=folder / "data"
     )
 
     async def agent(stream: Any) -> None:
@@ -78,8 +77,8 @@ def send(spec: SystemSpec, kafka: Mapping[str, str], count: int, start: int = 0)
     assert producer.flush(30) == 0
 
 
-def committed(spec: SystemSpec, kafka: Mapping[str, str], group: str = GROUP) -> dict[int, int]:
-    client = make_consumer(kafka["bootstrap.servers"], kafka, group_id=group)
+def committed(spec: SystemSpec, kafka: Mapping[str, str]) -> dict[int, int]:
+    client = make_consumer(kafka["bootstrap.servers"], kafka, group_id=spec.system)
     places = [TopicPartition(topic(spec, "frames"), p) for p in range(cohort_partitions(spec))]
     try:
         return {p.partition: p.offset for p in client.committed(places, 10)}
