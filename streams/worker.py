@@ -15,7 +15,6 @@ import faust
 import numpy as np
 import onnxruntime
 import structlog
-from aiokafka.errors import KafkaConnectionError
 
 from planner.session import Provider
 from schemas.system import SystemSpec
@@ -75,7 +74,8 @@ def run_worker(
 
     Raises:
         WorkerStalled: Kafka did not confirm, Faust crashed, or commits stopped.
-        WorkerError: no broker answers, the folder or the id is taken; says what helps.
+        WorkerError: the folder or the id is taken; says what helps.
+        KafkaSetupError: no broker answers.
     """
     # Threads wait for the interpreter's lock for this long: 5 ms would be a third of a round trip.
     sys.setswitchinterval(0.0005)
@@ -144,12 +144,7 @@ async def _serve(
     _wire(worker, desk)
     _warm_up(desk)
     publisher.connect(topic(spec, kind) for kind in ("actions", "trajectories", "beliefs"))
-    try:
-        await worker.app.start()
-    except KafkaConnectionError as error:
-        raise WorkerError(
-            f"no broker answers at {bootstrap}: check the address, and the settings given with -X"
-        ) from error
+    await worker.app.start()
     ready_s = time.monotonic() - began
     _log.info("worker ready", worker=options.worker, seconds=round(ready_s, 2))
     try:
