@@ -21,10 +21,20 @@ _MOST: Final = 1 << 20  # bytes of a schema
 _WIDEST: Final = 65_536  # bytes of one raw reading
 
 
+def _named_null(schema: Any) -> Any:
+    """YAML's null, where Avro means the type of that name."""
+    if isinstance(schema, list):
+        return ["null" if part is None else _named_null(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: part if key == "default" else _named_null(part) for key, part in schema.items()}
+    return made | {key: "null" for key in ("type", "items", "values") if made.get(key, "") is None}
+
+
 def _text(value: Any, info: ValidationInfo) -> Any:
     """A schema's text: of a file beside the spec, or as it stands in the spec."""
     if isinstance(value, dict | list):  # JSON is YAML: an Avro schema may stand in the spec itself
-        return json.dumps(value)
+        return json.dumps(_named_null(value))
     if not isinstance(value, str):
         raise ValueError("name a file (.avsc, .proto), or write the schema here")
     if not value.endswith(_FILES) or "\n" in value:
@@ -57,6 +67,7 @@ class SchemaFormat(Part):
     under, by default the topic's name with `-value`. Fields may be paths: `imu.acceleration`.
     """
 
+    kind: str
     records: Records | None = None
     schema_text: SchemaText | None = Field(default=None, alias="schema")
     schemas: dict[int, SchemaText] = Field(default={})

@@ -290,7 +290,7 @@ def topics_read(spec: SystemSpec) -> list[str]:
 def _offsets(offset: Ints, place: Ints) -> Ints:
     """The offsets of readings, for the core; a record with several is read with its last one.
 
-    The others stand before it: where a tick closes between them, going on means to read all again.
+    The others stand one before it: where a tick closes between them, going on is to read all again.
     """
     if len(place) < 2 or (place[1:] != place[:-1]).all():
         return offset

@@ -11,12 +11,16 @@ from typing import Any
 
 
 class RegistryServer:
-    """Subjects with versions, schemas by id; `failing`: it answers 503 to everything."""
+    """Subjects with versions, schemas by id.
+
+    `failing`: it answers 503 to everything; `silent`: to what is asked of these ids.
+    """
 
     def __init__(self) -> None:
         self.subjects: dict[str, list[int]] = {}
         self.schemas: dict[int, dict[str, Any]] = {}
         self.failing = False
+        self.silent: set[int] = set()
         self.requests: list[str] = []
         owner = self
 
@@ -49,9 +53,12 @@ class RegistryServer:
         path = request.path.partition("?")[0]
         self.requests.append(f"{request.command} {path}")
         status, content = 503, dict[str, Any](error_code=50301, message="not now")
-        if not self.failing:
+        parts = path.strip("/").split("/")
+        if not self.failing and not (
+            parts[:2] == ["schemas", "ids"] and int(parts[2]) in self.silent
+        ):
             try:
-                status, content = 200, self._content(path.strip("/").split("/"), body)
+                status, content = 200, self._content(parts, body)
             except (KeyError, IndexError, ValueError):
                 status, content = 404, {"error_code": 40403, "message": f"{path} not found"}
         data = json.dumps(content).encode()

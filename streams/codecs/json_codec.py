@@ -6,6 +6,7 @@ own as for one in a joined array, and so no message can lean on its neighbour.
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import chain
 from operator import attrgetter
 from typing import Annotated, Any, Final
@@ -44,6 +45,7 @@ class JsonCodec:
     def __init__(self, fields: Sequence[Field], records: str | None = None) -> None:
         self._fields, self._many = list(fields), records is not None
         self._limit = size_limit(fields, self._many)
+        self._scalar = all(field.size is None for field in fields)
         struct, names = _struct_of(self._fields)
         self._type: Any = struct
         self._list: Callable[[Any], Any] = _same
@@ -80,6 +82,11 @@ class JsonCodec:
         return Decoded(self._numbers(everything), repeated(places, lists), bad)
 
     def _numbers(self, items: Sequence[Any]) -> Floats:
+        if self._scalar:  # no list of all rows: it costs a fifth of the time
+            with suppress(TypeError):  # a null among them
+                flat = chain.from_iterable(map(self._row, items))
+                count, width = len(items), len(self._fields)
+                return np.fromiter(flat, np.float64, count * width).reshape(count, width)
         return numbers_of(self._fields, list(map(self._row, items)))
 
     def _one_by_one(self, values: Sequence[bytes | None]) -> Decoded:

@@ -119,7 +119,10 @@ def test_timestamps_structs_and_booleans() -> None:
     schema = pa.schema([("ts", pa.timestamp("ns", "UTC")), ("in", inner)])
     fields = [FIELDS[0], Field("in.b"), Field("in.none")]
     made = codec(sensor("arrow", unit="ms"), fields, Schemas())
-    rows = [{"ts": 1_700_000_000_123_000_000, "in": {"b": True}}, {"ts": 0, "in": None}]
+    rows: list[dict[str, Any]] = [
+        {"ts": 1_700_000_000_123_000_000, "in": {"b": True}},
+        {"ts": 0, "in": None},
+    ]
     found = made.decode([stream(schema, rows)])
     nan = math.nan
     np.testing.assert_array_equal(found.numbers, [[1_700_000_000_123, 1, nan], [0, nan, nan]])
