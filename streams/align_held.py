@@ -33,7 +33,7 @@ class Held:
         if before:
             older = [message for held in before.values() for message in held]
             messages = older + messages
-        elif all(self._ready(messages, name) for name in self._topics):
+        elif self._ready(messages):
             return messages
         self._messages = self._cut(messages)
         if fresh := self._messages.keys() - before.keys():
@@ -44,9 +44,17 @@ class Held:
         held = {id(message) for rest in self._messages.values() for message in rest}
         return [message for message in messages if id(message) not in held]
 
-    def _ready(self, messages: Sequence[Message], name: str) -> bool:
-        values = [message.value() for message in messages if message.topic() == name]
-        return self._feed.awaits(name, values) is None
+    def _ready(self, messages: Sequence[Message]) -> bool:
+        """Whether nothing of a batch has to wait."""
+        names = list(map(Message.topic, messages))
+        for name in self._topics.intersection(names):
+            if names.count(name) == len(names):
+                values = list(map(Message.value, messages))
+            else:
+                values = [m.value() for m, of in zip(messages, names, strict=True) if of == name]
+            if self._feed.awaits(name, values) is not None:
+                return False
+        return True
 
     def _cut(self, messages: Sequence[Message]) -> dict[Place, list[Message]]:
         """Of each partition, what comes from the first record on that has to wait."""

@@ -6,6 +6,7 @@ which of the schema's types it is. The bytes behind them mean something under th
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -30,6 +31,9 @@ from streams.codecs.schemas import Schemas
 HEADER: Final = 5
 """Bytes of the wire format's magic and id."""
 _KNOWN: Final = 4_096  # schemas that are kept compiled
+_HEADS: Final[Mapping[int, Callable[[Any], bytes]]] = {
+    size: itemgetter(slice(size)) for size in (HEADER, HEADER + 1)
+}
 Path = tuple[str, ...]
 
 
@@ -88,7 +92,10 @@ class TypedCodec:
         """The first place whose schema is on its way; None: all can be decoded, or refused."""
         if self._bare is not None:
             return None
-        heads = {value[:HEADER] for value in values if value is not None}
+        try:
+            heads = set(map(_HEADS[HEADER], values))
+        except TypeError:  # one has no value
+            heads = {value[:HEADER] for value in values if value is not None}
         wanted = {head for head in heads if self._is_awaited(head)}
         if not wanted:
             return None
@@ -127,8 +134,9 @@ class TypedCodec:
         known = self._readers.get(head)
         if not isinstance(known, Reader):
             return None
-        alike = all(value.startswith(head) for value in values)  # type: ignore[union-attr]
-        return (known, begin) if alike else None
+        first: Callable[[Any], bytes] = _HEADS.get(begin) or itemgetter(slice(begin))
+        heads = set(map(first, values))
+        return (known, begin) if heads == {head} else None
 
     def _begin(self, value: bytes) -> int:
         try:
