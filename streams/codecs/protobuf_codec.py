@@ -370,7 +370,8 @@ def derived_schema(sensors: Sequence[SensorSpec], records: str | None) -> str:
     """The schema of what sensors that share a topic send; each may leave out the others' fields."""
     kinds: dict[str, str] = {}
     for sensor in sensors:
-        time = "double" if sensor.time.unit == "s" else "int64"
+        # With presence: a simulation's clock may well begin at zero.
+        time = "optional double" if sensor.time.unit == "s" else "optional int64"
         kinds |= {sensor.time.field: time}
         for channel in sensor.channels.values():
             number = "optional double" if channel.shape is None else "repeated double"

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import yaml
 
+from infra.plants.base import make_plant
 from infra.registry import Registry
 from schemas.frames import Frame, decode_frame
 from schemas.messages import DeadLetter
 from schemas.system import SystemSpec, parse_spec
 from streams.codecs import make_writer
 from streams.codecs.base import REASONS
+from streams.plant import run_plant
 from streams.readings import send_watermark
 from streams.topic_io import make_consumer, make_producer, partitions
 from tests.registry_server import RegistryServer, serving
-from tests.support import unique
-from tests.system.loop import make_topics, messages, records
+from tests.support import shipped_text, unique
+from tests.system.loop import constant_worker, make_topics, messages, records
 from tests.system.test_align_kafka import aligning, wait_for
 
 pytestmark = pytest.mark.broker
@@ -156,3 +161,38 @@ def test_a_registry_that_stays_silent_stops_nothing(
     assert {letter.reason for letter in letters} >= {"no_registry"}
     forces = [frame.values[:, -1] for frame in frames_of(spec, kafka)]
     assert np.nansum(np.concatenate(forces)) == len(NAMES) * sum(range(2, TICKS + 2))
+
+
+def frames_of_a_plant(
+    kafka: Kafka, url: str, odometry: str, mission: str
+) -> dict[tuple[str, int], list[float]]:
+    """What robots that are always pushed the same way look like in frames."""
+    text = shipped_text("nav2d").replace("system: nav2d", f"system: {unique()}")
+    document = yaml.safe_load(text)
+    document["sensors"]["odometry"]["codec"] = json.loads(odometry)
+    document["sensors"]["mission"]["codec"] = json.loads(mission)
+    spec = parse_spec(json.dumps(document))
+    make_topics(spec, kafka)
+    settings = {**kafka, "schema.registry.url": url}
+    plant = make_plant(spec, robots=3)
+    with (
+        aligning(spec, settings),
+        constant_worker(spec, kafka, plant.entities, (0.5, -0.5)),
+    ):
+        address = kafka["bootstrap.servers"]
+        run_plant(spec, plant, address, settings, threading.Event(), ticks=TICKS, seed=3)
+        wait_for(lambda: len(frames_of(spec, kafka)) >= TICKS)
+    return {
+        (name, frame.tick): values.tolist()
+        for frame in frames_of(spec, kafka)
+        for name, values in zip(frame.entities, frame.values, strict=True)
+        if frame.tick <= TICKS
+    }
+
+
+def test_a_plant_looks_the_same_through_every_codec(kafka: Kafka, server: RegistryServer) -> None:
+    plain = frames_of_a_plant(kafka, server.url, '"json"', '"json"')
+    assert len(plain) >= 3 * TICKS
+    assert frames_of_a_plant(kafka, server.url, '"avro"', '"protobuf"') == plain
+    raw = '{"raw": {"fields": {"ts": "<i8", "goal": "(2,)<f8"}}}'
+    assert frames_of_a_plant(kafka, server.url, '"arrow"', raw) == plain
