@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from operator import attrgetter
 from pathlib import Path as File
@@ -67,9 +67,27 @@ def codec(sensor: SensorSpec, fields: Sequence[Field], schemas: Schemas) -> Type
 
 
 def compiled(schema: Schema) -> FileDescriptor:
-    """The descriptors of a schema's text. Raises `Refused` with what the compiler says of it."""
+    """The descriptors of a schema's text. Raises `Refused` with what the compiler says of it.
+
+    Compiled once, however many types of it messages claim to be.
+    """
+    found = _remembered(schema.text, tuple(schema.imports.items()))
+    if isinstance(found, Refused):
+        raise found
+    return found
+
+
+@lru_cache(maxsize=256)
+def _remembered(schema: str, imports: tuple[tuple[str, str], ...]) -> FileDescriptor | Refused:
+    try:
+        return _compiled(schema, imports)
+    except Refused as refused:
+        return refused
+
+
+def _compiled(schema: str, imports: tuple[tuple[str, str], ...]) -> FileDescriptor:
     with tempfile.TemporaryDirectory(prefix="rehearse-proto-") as folder:
-        for name, text in {**schema.imports, _NAME: schema.text}.items():
+        for name, text in (*imports, (_NAME, schema)):
             path = (File(folder) / name).resolve()
             if not path.is_relative_to(File(folder).resolve()):
                 raise Refused("bad_schema", f"it imports {name!r}, which is no name of a file")

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from google.protobuf import message_factory
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.registry import Schema
+from streams.codecs import protobuf_codec
 from streams.codecs.base import MAX_READINGS, REASONS, Field, Refused
 from streams.codecs.protobuf_codec import codec, compiled, type_index
 from streams.codecs.schemas import Schemas
@@ -227,3 +229,21 @@ def test_too_many_readings_are_refused() -> None:
     found = MANY.decode(values)
     assert len(found.numbers) == MAX_READINGS
     assert [(b.place, b.reason) for b in found.bad] == [(1, "oversized")]
+
+
+def test_lies_about_the_type_do_not_compile_a_schema_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs: list[str] = []
+    protoc = protobuf_codec._protoc
+
+    def counted(folder: str) -> FileDescriptorSet:
+        runs.append(folder)
+        return protoc(folder)
+
+    monkeypatch.setattr(protobuf_codec, "_protoc", counted)
+    text = PROTO.replace("package zoo", "package once")
+    made = codec(sensor({"protobuf": {"schemas": {7: text}}}), FIELDS, Schemas())
+    found = made.decode([head(7, 2, 2 * number) for number in range(40)])
+    assert {bad.reason for bad in found.bad} == {"bad_schema", "missing_field"}
+    assert len(runs) == 1
