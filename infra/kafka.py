@@ -15,6 +15,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
+from infra.registry import PREFIX
+
 TopicRequest = tuple[str, int, Mapping[str, str]]
 """Name, number of partitions, and the topic's configuration as Kafka names it."""
 
@@ -46,8 +48,12 @@ def parse_extra(pairs: Iterable[str]) -> dict[str, str]:
 
 
 def client_config(bootstrap: str, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """librdkafka settings for the cluster at `bootstrap`; `extra` (TLS, SASL, ...) wins over it."""
-    return {"bootstrap.servers": bootstrap, **(extra or {})}
+    """librdkafka settings for the cluster at `bootstrap`; `extra` (TLS, SASL, ...) wins over it.
+
+    Those of a schema registry, which is asked by another client, are left out.
+    """
+    own = {k: v for k, v in (extra or {}).items() if not k.startswith(PREFIX)}
+    return {"bootstrap.servers": bootstrap, **own}
 
 
 def wait_ready(

@@ -11,10 +11,12 @@ from typing import Any, Final
 import yaml
 
 from schemas.asyncapi_payloads import (
+    CONTENT_TYPES,
     Json,
     frame_rows,
     message_schemas,
-    reading_schema,
+    reading_payload,
+    schema_binding,
     trajectory_rows,
 )
 from schemas.messages import WATERMARK_HEADER, action_id, cloudevents_headers
@@ -209,6 +211,9 @@ def _messages(spec: SystemSpec, system: str) -> Json:
     of_kind = {name: kind for kind, names in _MESSAGES.items() for name in names}
     of_kind |= {_reading(name): "sensors" for name in spec.sensors}
     messages = {name: _message(name, kind) for name, kind in of_kind.items()}
+    for name, sensor in spec.sensors.items():
+        messages[_reading(name)] |= {"contentType": CONTENT_TYPES[sensor.codec.kind]}
+        messages[_reading(name)]["bindings"]["kafka"] |= schema_binding(sensor)
     mark = {"type": "string", "const": "1"}
     messages["Action"]["headers"] = {"type": "object", "properties": _cloudevents(system)}
     messages["Watermark"] |= {
@@ -239,7 +244,7 @@ def _message(name: str, kind: Kind) -> Json:
 
 def _schemas(spec: SystemSpec, anybody: bool) -> Json:
     schemas = message_schemas()
-    schemas |= {_reading(name): reading_schema(sensor) for name, sensor in spec.sensors.items()}
+    schemas |= {_reading(name): reading_payload(sensor) for name, sensor in spec.sensors.items()}
     schemas |= {"Frame": frame_rows(spec), "Trajectory": trajectory_rows(spec)}
     schemas["BeliefRow"] = {
         "type": "string",

@@ -1,6 +1,7 @@
 """JSON Schemas of every payload: the JSON messages as they are decoded, Arrow batches as rows."""
 
 import inspect
+import json
 from collections.abc import Mapping
 from enum import IntEnum, IntFlag
 from typing import Any, Final
@@ -9,6 +10,7 @@ import msgspec
 import pyarrow as pa
 
 from schemas.codes import Flag, Mode, Reason, Status
+from schemas.formats import ITSELF, JsonFormat, RawFormat, SchemaFormat
 from schemas.frames import FrameHeader, frame_schema
 from schemas.messages import Action, Applied, Control, DeadLetter, Outcome, Watermark
 from schemas.spec_parts import ChannelSpec, SensorSpec
@@ -18,6 +20,18 @@ from schemas.trajectories import ROW_KEY, trajectory_schema
 Json = dict[str, Any]
 REFERENCE: Final = "#/components/schemas/"
 STRUCTS: Final = (Action, Applied, Outcome, DeadLetter, Control, Watermark)
+CONTENT_TYPES: Final[Mapping[str, str]] = {
+    "json": "application/json",
+    "avro": "application/vnd.apache.avro+binary",
+    "protobuf": "application/vnd.google.protobuf",
+    "arrow": "application/vnd.apache.arrow.stream",
+    "raw": "application/octet-stream",
+}
+"""What the readings of each codec are, by the codec's name."""
+_SCHEMA_FORMATS: Final = {
+    "avro": "application/vnd.apache.avro+json;version=1.9.0",
+    "protobuf": "application/vnd.google.protobuf;version=3",
+}
 _US: Final = "microseconds"
 _NOTES: Final = {
     "time": _US,
@@ -66,6 +80,38 @@ def reading_schema(sensor: SensorSpec) -> Json:
         },
         "required": [sensor.time.field],
     }
+
+
+def reading_payload(sensor: SensorSpec) -> Json:
+    """The message of a sensor, as its codec has it; what the registry says stands there alone."""
+    form, reading = sensor.codec, reading_schema(sensor)
+    if isinstance(form, SchemaFormat) and form.schema_text is not None:
+        avro = form.kind == "avro"
+        schema = json.loads(form.schema_text) if avro else form.schema_text
+        return {"schemaFormat": _SCHEMA_FORMATS[form.kind], "schema": schema}
+    if isinstance(form, RawFormat):
+        reading["x-packed"] = dict(form.fields)
+    if isinstance(form, SchemaFormat):
+        reading["description"] += " Under a schema of the registry, with at least these fields."
+    records = getattr(form, "records", None)
+    if form.kind != "arrow" and records is None:
+        return reading
+    listed = {"type": "array", "items": reading, "description": "Readings of one entity."}
+    if records in (None, ITSELF):
+        return listed
+    names = [records] if isinstance(form, JsonFormat) else records.split(".")
+    for name in reversed(names):
+        listed = {"type": "object", "properties": {name: listed}, "required": [name]}
+    return listed
+
+
+def schema_binding(sensor: SensorSpec) -> Json:
+    """How a message of a sensor names its schema, in AsyncAPI's Kafka binding."""
+    form = sensor.codec
+    if not isinstance(form, SchemaFormat) or not form.framed:
+        return {}
+    strategy = {} if form.subject else {"schemaLookupStrategy": "TopicNameStrategy"}
+    return {"schemaIdLocation": "payload", "schemaIdPayloadEncoding": "confluent", **strategy}
 
 
 def frame_rows(spec: SystemSpec) -> Json:

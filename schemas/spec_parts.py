@@ -2,12 +2,20 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_serializer,
+    model_validator,
+)
 
 from schemas.clock import parse_duration
+from schemas.formats import Format, JsonFormat, shortly
+from schemas.part import Name, Part
 
 Align = Literal["latest", "linear", "mean", "sum", "max", "count"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
 
 
 def _duration(value: Any) -> Any:
@@ -26,12 +34,6 @@ def _size(shape: Any) -> Any:
 
 
 Size = Annotated[int, BeforeValidator(_size), Field(ge=1, le=4096)]
-
-
-class Part(BaseModel):
-    """A part of the spec: immutable, and without fields that nobody reads."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 def flat_names(name: str, size: int | None) -> tuple[str, ...]:
@@ -95,11 +97,15 @@ class SensorSpec(Part):
 
     name: str = ""
     topic: str = ""
-    codec: Literal["json"] = "json"
+    codec: Format = JsonFormat()
     time: TimeSpec = TimeSpec()
     every_us: Duration = Field(alias="every")
     max_age_us: Duration = Field(alias="max_age")
     channels: dict[Name, ChannelSpec] = Field(min_length=1)
+
+    @field_serializer("codec")
+    def _codec(self, codec: Part) -> str | dict[str, Any]:
+        return shortly(codec)
 
 
 class RateLimit(Part):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schemas.expression import Expression, ExpressionError
+from schemas.part import Name
 from schemas.spec_parts import (
     ActionSpec,
     BudgetSpec,
@@ -21,7 +22,6 @@ from schemas.spec_parts import (
     ExploreSpec,
     FallbackSpec,
     GateSpec,
-    Name,
     PlantSpec,
     SensorSpec,
     flat_names,
@@ -254,7 +254,10 @@ def load_spec(name: str | Path) -> SystemSpec:
 
 
 def parse_spec(text: str, name: str = "<spec>") -> SystemSpec:
-    """The spec in a YAML text; `name` is what messages call it. Raises `SpecError`."""
+    """The spec in a YAML text; `name` is what messages call it. Raises `SpecError`.
+
+    Files that it names (schemas) lie beside `name`, or in the present folder.
+    """
     try:
         document, lines = load_yaml(text, name)
     except ValueError as error:
@@ -262,7 +265,7 @@ def parse_spec(text: str, name: str = "<spec>") -> SystemSpec:
     if not isinstance(document, dict):
         raise SpecError(f"{name}:1: a spec is a mapping that begins with 'system:'")
     try:
-        spec = SystemSpec.model_validate(document)
+        spec = SystemSpec.model_validate(document, context={"folder": Path(name).parent})
     except ValidationError as error:
         problems = [_problem(item, lines, name) for item in error.errors()]
         raise SpecError("\n".join(problems)) from error

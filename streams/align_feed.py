@@ -15,10 +15,14 @@ from schemas.system import SystemSpec
 from schemas.topics import topic
 from streams.align import Aligner
 from streams.align_state import Ints
-from streams.decode import Bad, KeyRows, ReportDecoder, Rows, SensorDecoder, bad_keys
+from streams.codecs.base import Bad
+from streams.codecs.schemas import Schemas
+from streams.decode import KeyRows, ReportDecoder, Rows, SensorDecoder, bad_keys
 
 Place = tuple[str, int]
 """Topic and partition."""
+Origins = tuple[Ints, Ints, Ints, Ints]
+"""Partition, offset, event time and place in the batch of readings that the core was given."""
 _COUNTED: Final = ("late", "future", "out_of_range")  # the core counts these itself
 
 
@@ -63,6 +67,7 @@ class Feed:
         spec, aligner: what it feeds.
         high: the offset after the last record that a partition is known to have.
         known: records before these offsets were counted, and reported where bad, before a restart.
+        schemas: where codecs find the schemas that messages name.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class Feed:
         aligner: Aligner,
         high: Callable[[Place], int],
         known: Offsets | None = None,
+        schemas: Schemas | None = None,
     ) -> None:
         self.aligner = aligner
         self.letters: list[DeadLetter] = []
@@ -80,7 +86,8 @@ class Feed:
         self._keys = KeyRows(aligner.intern)
         self._sensors: dict[str, list[tuple[str, SensorDecoder]]] = {}
         for name, sensor in spec.sensors.items():
-            self._sensors.setdefault(sensor.topic, []).append((name, SensorDecoder(sensor)))
+            decoder = SensorDecoder(sensor, schemas)
+            self._sensors.setdefault(sensor.topic, []).append((name, decoder))
         self._applied = ReportDecoder(spec, "tick", "status")
         self._issued = ReportDecoder(spec, "tick")
         # In this order: what a tick should know is there before what closes it.
@@ -99,6 +106,17 @@ class Feed:
         """Says which partitions have records that are to be read first."""
         self._behind = {place for place in behind if place[0] in self.timed}
         self.aligner.lagging(dict.fromkeys(self._behind, True))
+
+    def awaits(self, name: str, values: Sequence[bytes | None]) -> int | None:
+        """The first of a topic's records whose schema is on its way; None: all can be taken."""
+        found = (decoder.awaits(values) for _, decoder in self._sensors.get(name, ()))
+        return min((place for place in found if place is not None), default=None)
+
+    def hold(self, places: Iterable[Place]) -> None:
+        """Says that records of these partitions are held back, and are to be read first."""
+        held = {place for place in places if place[0] in self.timed}
+        self._behind |= held
+        self.aligner.lagging(dict.fromkeys(held, True))
 
     def take(self, messages: Sequence[Message], ends: Sequence[Message] = ()) -> None:
         """Takes a batch of records, and the ends of partitions that were reached (EOF events)."""
@@ -166,23 +184,21 @@ class Feed:
     def _readings(self, batch: Batch, places: Ints, rows: Ints, values: list[bytes | None]) -> None:
         sensors = self._sensors[batch.topic]
         found = [(name, decoder.decode(rows, values)) for name, decoder in sensors]
+        origins: list[Origins] = []
         for name, taken in found:
             if len(found) > 1:  # a record of another sensor that shares the topic
                 taken = taken.seeing()
             where = places[taken.places]
+            partition, offset = batch.partition[where], _offsets(batch.offset[where], where)
+            origins.append((partition, offset, taken.time_us, where))
             self.aligner.readings(
-                name,
-                taken.entity,
-                taken.time_us,
-                taken.values,
-                batch.partition[where],
-                batch.offset[where],
+                name, taken.entity, taken.time_us, taken.values, partition, offset
             )
         # What one of the sensors understands is no dead letter.
         unused = set.intersection(*({bad.place for bad in taken.bad} for _, taken in found))
         bad = [bad for bad in found[0][1].bad if bad.place in unused]
         self._reject(batch, 0, (b._replace(place=int(places[b.place])) for b in bad))
-        self._reject_late(batch)
+        self._reject_late(batch, origins)
 
     def _reports(self, batch: Batch, places: Ints, rows: Ints, values: list[bytes | None]) -> None:
         applied = batch.topic == self.reports[0]
@@ -236,16 +252,22 @@ class Feed:
         for bad in found:
             self._letter(batch, begin + bad.place, bad.reason, bad.detail, 0)
 
-    def _reject_late(self, batch: Batch) -> None:
-        """What the core refused of the readings that it was just given."""
+    def _reject_late(self, batch: Batch, origins: Sequence[Origins]) -> None:
+        """What the core refused of the readings that it was just given: one letter per record."""
         rejected = self.aligner.dead_letters()
         if not rejected:
             return
-        origins = zip(batch.partition.tolist(), batch.offset.tolist(), strict=True)
-        places = {origin: place for place, origin in enumerate(origins)}
+        places: dict[tuple[int, int, int], int] = {}
+        for columns in origins:
+            partition, offset, time_us, where = (column.tolist() for column in columns)
+            places.update(zip(zip(partition, offset, time_us, strict=True), where, strict=True))
+        found: dict[tuple[int, str, str], list[int]] = {}
         for letter in rejected:
-            place = places[letter.partition, letter.offset]
-            self._letter(batch, place, letter.reason, letter.detail, letter.time_us)
+            place = places[letter.partition, letter.offset, letter.time_us]
+            found.setdefault((place, letter.reason, letter.detail), []).append(letter.time_us)
+        for (place, reason, detail), times in found.items():
+            text = detail if len(times) == 1 else f"{detail} ({len(times)} readings of it)"
+            self._letter(batch, place, reason, text, times[0])
 
     def _letter(self, batch: Batch, place: int, reason: str, detail: str, time_us: int) -> None:
         partition, offset = int(batch.partition[place]), int(batch.offset[place])
@@ -263,6 +285,17 @@ def topics_read(spec: SystemSpec) -> list[str]:
     """What an aligner reads."""
     own = [topic(spec, kind) for kind in ("control", "outcomes", "applied", "actions")]
     return [*own, *dict.fromkeys(sensor.topic for sensor in spec.sensors.values())]
+
+
+def _offsets(offset: Ints, place: Ints) -> Ints:
+    """The offsets of readings, for the core; a record with several is read with its last one.
+
+    The others stand one before it: where a tick closes between them, going on is to read all again.
+    """
+    if len(place) < 2 or (place[1:] != place[:-1]).all():
+        return offset
+    earlier: Ints = offset - np.append(place[1:] == place[:-1], False)
+    return earlier
 
 
 def _is_watermark(message: Message) -> bool:

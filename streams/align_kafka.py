@@ -9,13 +9,17 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from infra.kafka import KafkaSetupError
+from infra.registry import Registry, registry_settings
 from schemas.frames import Frame, FrameError, Offsets, decode_frame, encode_frame
 from schemas.messages import EPOCH_HEADER, encode
 from schemas.system import SystemSpec
 from schemas.topics import cohort_partitions, partition_of, topic
 from streams.align import Aligner
 from streams.align_feed import Feed, Place, topics_read
+from streams.align_held import Held
 from streams.align_state import NEVER
+from streams.codecs import asks_registry, subject_of
+from streams.codecs.schemas import Schemas
 from streams.metrics import Values, exposed
 from streams.topic_io import (
     TIMEOUT_S,
@@ -35,6 +39,8 @@ _FILL_S: Final = 0.005
 _IDLE_S: Final = 0.05
 _PATIENCE_S: Final = 0.5  # by which a partition may be read later than another that is as old
 _AHEAD_US: Final = 60_000_000  # by how much a device's clock may lead, under the wall clock
+_REGISTRY_S: Final[dict[Clock, float]] = {"event": 60.0, "wall": 5.0}
+"""For how long the records behind one of an unknown schema wait for a registry that is silent."""
 _OLD_US: Final = 10_000_000  # a first start under the wall clock reads at least so much of the past
 _GAPLESS: Final = {
     "enable.gapless.guarantee": "true",
@@ -115,7 +121,10 @@ class _Run:
         self.aligner = Aligner(spec, clock, partitions=counts, ahead_us=ahead, patient=True)
         self.newest: deque[tuple[float, int]] = deque()
         seek = self.aligner.restore(last)
-        self.feed = Feed(spec, self.aligner, self._high, _positions(last))
+        schemas = _schemas(spec, extra, clock)
+        self.feed = Feed(spec, self.aligner, self._high, _positions(last), schemas)
+        framed = {sensor.topic for sensor in spec.sensors.values() if asks_registry(sensor)}
+        self.held = Held(self.consumer, self.feed, framed)
         begin = self._begin(seek)
         self.consumer.assign([TopicPartition(*place, first) for place, first in begin.items()])
         self.feed.begin(p for p, first in begin.items() if first < self.bounds[p][1])
@@ -173,7 +182,7 @@ class _Run:
             messages = consume(1, self._patience_s())
             if messages:
                 messages += consume(_MOST, _FILL_S if count > _BUSY else 0.0)
-            count = self._take(messages) if messages else 0
+            count = self._take(messages) if messages or self.held else 0
             self._send(
                 self.aligner.frames()
             )  # they are waited for; whether time closes more is not
@@ -186,7 +195,11 @@ class _Run:
         events = [m for m in messages if m.error() is not None]
         if events:
             messages = [m for m in messages if m.error() is None]
-        self.feed.take(messages, _ends(events))
+        messages = self.held.sift(messages)
+        ends = _ends(events)
+        if self.held:  # what is held back comes before an end
+            ends = [m for m in ends if not self.held.holds(m.topic() or "", m.partition() or 0)]
+        self.feed.take(messages, ends)
         return len(messages)
 
     def _settle(self) -> None:
@@ -283,6 +296,17 @@ def last_frames(spec: SystemSpec, bootstrap: str, extra: Mapping[str, str] | Non
             f"{name} does not say where to go on: {error}. Give the system another name, or delete "
             "its topics."
         ) from error
+
+
+def _schemas(spec: SystemSpec, extra: Mapping[str, str] | None, clock: Clock) -> Schemas:
+    """The schemas of a system's messages; the newest are asked for before one names them."""
+    settings = registry_settings(extra)
+    asking = [sensor for sensor in spec.sensors.values() if asks_registry(sensor)]
+    if not settings or not asking:
+        return Schemas()
+    found = Schemas(Registry(settings), _REGISTRY_S[clock])
+    found.prepare(dict.fromkeys(map(subject_of, asking)))
+    return found
 
 
 def _positions(frames: Sequence[Frame]) -> Offsets:

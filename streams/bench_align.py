@@ -1,5 +1,6 @@
 """Readings per second through the aligner's own process, beside what librdkafka alone takes in."""
 
+import json
 import resource
 import threading
 import time
@@ -8,7 +9,6 @@ from statistics import median
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
-import msgspec
 import numpy as np
 from confluent_kafka import TopicPartition
 
@@ -16,6 +16,7 @@ from infra.kafka import KafkaSetupError, client_config, delete_topics, ensure_to
 from schemas.system import SystemSpec, parse_spec
 from schemas.topics import topics_of
 from streams.align_kafka import run_align
+from streams.codecs import make_writer
 from streams.topic_io import bounds, make_consumer, make_producer, send
 
 _SPEC: Final = """
@@ -27,6 +28,7 @@ cohorts: {cohorts}
 sensors:
   state:
     topic: {topic}
+    codec: {codec}
     time: {{field: ts, unit: us}}
     every: 100 ms
     max_age: 1 s
@@ -40,8 +42,35 @@ actions:
 fallback: {{kind: value}}
 budget: {{tiers: {{one: {{candidates: 5, horizon: 1, iterations: 1}}}}}}
 """
+_FIELDS: Final = ("ts", "temperature", "pressure", "speed", "load")
+_AVRO: Final = {
+    "type": "record",
+    "name": "State",
+    "fields": [
+        {"name": "ts", "type": "long"},
+        *({"name": name, "type": "double"} for name in _FIELDS[1:]),
+    ],
+}
+_PROTO: Final = "\n".join(
+    (
+        'syntax = "proto3";',
+        "message State {",
+        "  int64 ts = 1;",
+        *(f"  double {name} = {number};" for number, name in enumerate(_FIELDS[1:], 2)),
+        "}",
+    )
+)
+CODECS: Final[dict[str, object]] = {
+    "json": "json",
+    "avro": {"avro": {"schemas": {1: json.dumps(_AVRO)}}},
+    "protobuf": {"protobuf": {"schemas": {1: _PROTO}}},
+    "arrow": "arrow",
+    "raw": {"raw": {"fields": {"ts": "<i8", **dict.fromkeys(_FIELDS[1:], "<f8")}}},
+}
+"""What may be measured: the codec's name → what the spec says; no registry is needed."""
 _BEGIN_US: Final = 1_700_000_000_000_000
 _TAILS: Final = 4_096  # different readings, but for their times
+_AT_ONCE: Final = 10_000
 _WAIT_S: Final = 60.0
 
 
@@ -59,12 +88,13 @@ def bench_align(
     partitions: int = 4,
     repeat: int = 3,
     extra: Mapping[str, str] | None = None,
+    codec: str = "json",
 ) -> dict[str, Any]:
     """Medians over `repeat` interleaved runs; topics of its own, deleted afterwards.
 
-    Every key sends one JSON reading per tick of 100 ms, a time and four channels: one reading per
-    window, so that the most has to be written. Aligned means consumed, decoded, validated, aligned,
-    and every frame confirmed by the broker, in one process and by the code of `run_align`.
+    Every key sends one reading of `codec` per tick of 100 ms, a time and four channels: one reading
+    per window, so that the most has to be written. Aligned means consumed, decoded, validated,
+    aligned, and every frame confirmed by the broker, in one process, by the code of `run_align`.
 
     Gives `readings_per_s`, `cpu_s_per_million` (CPU seconds of the process, librdkafka's threads
     included), `limit_per_s` and `limit_cpu_s_per_million` (raw consumption of the same topic),
@@ -73,12 +103,14 @@ def bench_align(
     name = f"bench{uuid4().hex[:10]}"
     config = client_config(bootstrap, extra)
     source = f"{name}.readings"
-    specs = [_spec(f"{name}-{run}", source, partitions) for run in range(repeat)]
+    if codec not in CODECS:
+        raise ValueError(f"{codec!r}: there are the codecs {', '.join(CODECS)}")
+    specs = [_spec(f"{name}-{run}", source, partitions, codec) for run in range(repeat)]
     wanted = {t.name: (t.name, t.partitions, t.config) for s in specs for t in topics_of(s)}
     wanted[source] = (source, partitions, {})
     try:
         ensure_topics(config, wanted.values())
-        _fill(config, source, readings, keys, partitions)
+        _fill(config, specs[0], readings, keys, partitions)
         limits, runs, frames = [], [], 0
         for spec in specs:
             limits.append(_limit(config, source, readings))
@@ -89,6 +121,7 @@ def bench_align(
         delete_topics(config, wanted)
     rate, limit = median(run.per_s for run in runs), median(run.per_s for run in limits)
     return {
+        "codec": codec,
         "readings": readings,
         "keys": keys,
         "partitions": partitions,
@@ -103,8 +136,10 @@ def bench_align(
     }
 
 
-def _spec(system: str, source: str, cohorts: int) -> SystemSpec:
-    return parse_spec(_SPEC.format(system=system, topic=source, cohorts=cohorts), "bench.yaml")
+def _spec(system: str, source: str, cohorts: int, codec: str) -> SystemSpec:
+    form = json.dumps(CODECS[codec])
+    text = _SPEC.format(system=system, topic=source, cohorts=cohorts, codec=form)
+    return parse_spec(text, "bench.yaml")
 
 
 class Meter:
@@ -167,24 +202,30 @@ def _align(config: Mapping[str, str], spec: SystemSpec, total: int) -> tuple[Spe
     return meter.spent(total), summary
 
 
-def _fill(config: Mapping[str, str], source: str, total: int, keys: int, partitions: int) -> None:
+def _fill(
+    config: Mapping[str, str], spec: SystemSpec, total: int, keys: int, partitions: int
+) -> None:
     """Sends `total` readings: every key once per tick, one after the other."""
     producer = make_producer(config["bootstrap.servers"], config, linger_ms=20)
+    sensor = spec.sensors["state"]
+    writer = make_writer([sensor])
     rng = np.random.default_rng(0)
     rows = rng.random((_TAILS, 4)) * [100, 1e5, 50, 1] + [250, 5e4, 0, 0]
-    tails = [_tail(*row) for row in rows.round(4).tolist()]
+    tails = rows.round(4).tolist()
     names = [f"device-{number:05d}" for number in range(keys)]
-    for i in range(total):
-        tick, key = divmod(i, keys)
-        time_us = tick * 100_000 + 1 + key * 99_999 // keys
-        value = b'{"ts":%d,%b' % (_BEGIN_US + time_us, tails[(i * 7919) % _TAILS])
-        send(producer, source, value, names[key], key % partitions)
-        if i % 10_000 == 0:
-            producer.poll(0)
+    for begin in range(0, total, _AT_ONCE):
+        numbers = range(begin, min(begin + _AT_ONCE, total))
+        values = writer.encode(
+            _FIELDS, [(_time(i, keys), *tails[i * 7919 % _TAILS]) for i in numbers]
+        )
+        for i, value in zip(numbers, values, strict=True):
+            send(producer, sensor.topic, value, names[i % keys], i % keys % partitions)
+        producer.poll(0)
     if producer.flush(_WAIT_S):
         raise KafkaSetupError(f"the broker did not take the readings within {_WAIT_S:g} s")
 
 
-def _tail(temperature: float, pressure: float, speed: float, load: float) -> bytes:
-    fields = {"temperature": temperature, "pressure": pressure, "speed": speed, "load": load}
-    return msgspec.json.encode(fields)[1:]
+def _time(number: int, keys: int) -> int:
+    """The event time of a reading (us): every key has one in each tick."""
+    tick, key = divmod(number, keys)
+    return _BEGIN_US + tick * 100_000 + 1 + key * 99_999 // keys

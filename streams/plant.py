@@ -10,6 +10,7 @@ import numpy as np
 import structlog
 
 from infra.plants.base import Floats, Plant, Sample
+from infra.registry import Registry, registry_settings
 from schemas.clock import tick_of, tick_time
 from schemas.messages import encode
 from schemas.system import SystemSpec
@@ -82,6 +83,7 @@ def run_plant(
 
     Raises:
         KafkaSetupError: the topics are not there, or no broker answers.
+        RegistryDown: the schema that readings are to be written under cannot be had.
     """
     run = _Run(spec, plant, bootstrap, extra, stop, lockstep=lockstep, speed=speed, seed=seed)
     run.patience, run.first_patience = patience_s, first_patience_s
@@ -165,7 +167,9 @@ class _Run:
             producer=self.producer,
         )
         self.places = self._places(bootstrap, extra)
-        self.encoder = ReadingEncoder(spec, plant.entities, self.shift)
+        settings = registry_settings(extra)
+        registry = Registry(settings) if settings else None
+        self.encoder = ReadingEncoder(spec, plant.entities, self.shift, registry)
         self.meter = RewardMeter(spec, len(plant.entities))
         self.meter.reward(self.sample, None)
         self.latencies = Latencies()

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from infra.kafka import client_config
 from streams.topic_io import HURRY_S, LINGER_MS
 
 FLUSH_SECONDS = 10.0
@@ -69,13 +70,12 @@ class Publisher:
 
     def __init__(self, bootstrap: str, extra: Mapping[str, str]) -> None:
         settings: dict[str, Any] = {
-            "bootstrap.servers": bootstrap,
             "enable.idempotence": True,
             "enable.gapless.guarantee": True,
             "linger.ms": LINGER_MS,
             "socket.nagle.disable": True,
             "message.timeout.ms": 0,  # else records could expire one by one, and leave gaps
-            **extra,
+            **client_config(bootstrap, extra),
         }
         # It warns at every start that the gapless guarantee is new; what matters is raised.
         quiet = logging.getLogger("librdkafka")

@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import numpy.ma  # np.unique and np.percentile would load it at the first message
 import numpy.typing as npt
 from confluent_kafka import Producer
 
 from infra.plants.base import Sample, SensorBatch
+from infra.registry import Registry
 from schemas.messages import WATERMARK_HEADER, Watermark, encode
 from schemas.spec_parts import SensorSpec
 from schemas.system import SystemSpec
+from streams.codecs import Writer, make_writer
 
 Ints = npt.NDArray[np.int64]
 
@@ -28,13 +29,30 @@ class Outgoing(NamedTuple):
 
 
 class ReadingEncoder:
-    """Turns samples into JSON messages; `shift_us` is added to every event time."""
+    """Turns samples into messages of the spec's codecs; `shift_us` is added to every event time.
 
-    def __init__(self, spec: SystemSpec, entities: Sequence[str], shift_us: int = 0) -> None:
+    `registry`: where schemas are found, or are registered, that codecs need and the spec has not.
+    Raises `ValueError` where there is no schema to write under, and as `Registry` does.
+    """
+
+    def __init__(
+        self,
+        spec: SystemSpec,
+        entities: Sequence[str],
+        shift_us: int = 0,
+        registry: Registry | None = None,
+    ) -> None:
         self._spec = spec
         self._names = np.array(entities, dtype=object)
         self._shift = shift_us
-        self._encode = msgspec.json.Encoder().encode
+        topics: dict[str, list[SensorSpec]] = {}
+        for sensor in spec.sensors.values():
+            topics.setdefault(sensor.topic, []).append(sensor)
+        self._writers: dict[str, Writer] = {}
+        for sensors in topics.values():
+            for sensor in sensors:  # those that share a topic share what they are written under
+                alike = [sensor, *(other for other in sensors if other.codec == sensor.codec)]
+                self._writers[sensor.name] = make_writer(alike, registry)
 
     def encode(self, sample: Sample, after_us: int) -> list[Outgoing]:
         """The readings of a sample by the moment at which they are due, earliest first.
@@ -63,10 +81,8 @@ class ReadingEncoder:
         for name, values in batch.values.items():
             fields.append(sensor.channels[name].field)
             columns.append(values.tolist())
-        encode_one = self._encode
-        return [
-            encode_one(dict(zip(fields, row, strict=True))) for row in zip(*columns, strict=True)
-        ]
+        rows = list(zip(*columns, strict=True))
+        return self._writers[sensor.name].encode(fields, rows)
 
 
 def _in_unit(times_us: Ints, microseconds: float) -> list[Any]:

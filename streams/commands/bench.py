@@ -11,20 +11,25 @@ app = typer.Typer(no_args_is_help=True, help="The figures of this machine.")
 
 @app.command()
 def align(
-    readings: Annotated[int, typer.Option(help="JSON readings to align.")] = 2_000_000,
+    readings: Annotated[int, typer.Option(help="Readings to align.")] = 2_000_000,
     keys: Annotated[int, typer.Option(help="Entities they come from.")] = 200,
     repeat: Annotated[int, typer.Option(help="Interleaved repetitions; medians are shown.")] = 3,
+    codec: Annotated[
+        str, typer.Option(help="Of the readings: json, avro, protobuf, arrow, raw.")
+    ] = "json",
     bootstrap: Bootstrap = None,
     as_json: Json = False,
 ) -> None:
-    """JSON readings into frames in one process, beside raw consumption of the same topic.
+    """Readings into frames in one process, beside raw consumption of the same topic.
 
     Example: rehearse bench align --json
     """
     from streams.bench_align import bench_align
 
     with errors(), console.status("aligning"):
-        result = bench_align(broker_of(bootstrap), readings=readings, keys=keys, repeat=repeat)
+        result = bench_align(
+            broker_of(bootstrap), readings=readings, keys=keys, repeat=repeat, codec=codec
+        )
     show(result, as_json)
 
 

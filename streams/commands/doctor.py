@@ -42,7 +42,7 @@ def doctor(
 
     Example: rehearse doctor my-system.yaml --bootstrap-servers kafka:9092
     """
-    from streams.checks import cluster, install, kept, machine
+    from streams.checks import cluster, codecs, install, kept, machine
 
     home = home_folder()
     with errors():
@@ -56,7 +56,7 @@ def doctor(
         )
     out, findings = Console(highlight=False, soft_wrap=True), []
     for finding in examine(
-        (*install.CHECKS, *machine.CHECKS, *kept.CHECKS, *cluster.CHECKS), place
+        (*install.CHECKS, *machine.CHECKS, *kept.CHECKS, *cluster.CHECKS, *codecs.CHECKS), place
     ):
         findings.append(finding)
         if not as_json:

@@ -22,6 +22,8 @@ def test_extra_settings_are_passed_through_and_win() -> None:
     extra = parse_extra(
         ["security.protocol=SASL_SSL", "sasl.password=a=b", "bootstrap.servers=x:1"]
     )
+    registry = {"schema.registry.url": "http://z:3"}
+    assert client_config("y:2", registry) == {"bootstrap.servers": "y:2"}, "another client's"
     assert client_config("y:2", extra) == {
         "bootstrap.servers": "x:1",
         "security.protocol": "SASL_SSL",

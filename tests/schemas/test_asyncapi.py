@@ -123,6 +123,37 @@ def test_two_sensors_on_one_topic_are_one_channel() -> None:
     ]
 
 
+AVRO = '{"type": "record", "name": "R", "fields": [{"name": "at", "type": "long"}]}'
+PAYLOADS: dict[str, tuple[str, list[str]]] = {
+    "json": ("application/json", ["properties", "d"]),
+    "{json: {records: .}}": ("application/json", ["items", "properties", "d"]),
+    "{json: {records: a.b}}": ("application/json", ["properties", "a.b", "items", "properties"]),
+    "{avro: {records: a.b}}": (
+        "application/vnd.apache.avro+binary",
+        ["properties", "a", "properties", "b", "items", "properties", "d"],
+    ),
+    f"{{avro: {{schema: {AVRO}}}}}": ("application/vnd.apache.avro+binary", ["schema", "fields"]),
+    "{protobuf: {schema: message R}}": ("application/vnd.google.protobuf", ["schemaFormat"]),
+    "arrow": (ARROW_TYPE, ["items", "properties", "d"]),
+    "{raw: {fields: {at: <i8}}}": ("application/octet-stream", ["x-packed", "at"]),
+}
+
+
+@pytest.mark.parametrize("codec", PAYLOADS)
+def test_readings_are_described_as_their_codec_has_them(codec: str) -> None:
+    text = SMALL.format(system="tanks").replace("  level:", f"  level:\n    codec: {codec}")
+    components = document(parse_spec(text))["components"]
+    message = components["messages"]["Reading-level"]
+    kind, path = PAYLOADS[codec]
+    assert message["contentType"] == kind
+    framed = message["bindings"]["kafka"].get("schemaIdPayloadEncoding") == "confluent"
+    assert framed == (codec == "{avro: {records: a.b}}")
+    payload = resolve({"components": components}, message["payload"]["$ref"])
+    for key in path:
+        assert key in payload
+        payload = payload[key]
+
+
 def test_columns_of_arrow_messages() -> None:
     spec = load_spec("nav2d")
     content = document(spec)

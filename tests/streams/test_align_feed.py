@@ -290,6 +290,85 @@ def test_two_sensors_may_share_a_topic() -> None:
     assert (frame.tick, frame.values.tolist()) == (1, [[3, 4]])
 
 
+# several readings per message
+
+LISTS = parse_spec("""
+system: lists
+tick: 1 s
+cohorts: 1
+sensors:
+  a:
+    topic: many
+    codec: {json: {records: r}}
+    every: 1 s
+    max_age: 9 s
+    channels: {x: {unit: m, range: [0, 9999], align: sum}}
+actions: {u: {unit: m, low: -1, high: 1}}
+fallback: {kind: value}
+budget: {tiers: {one: {candidates: 5, horizon: 2, iterations: 1}}}
+""")
+
+
+def listed(offset: int, *readings: tuple[float, float]) -> Message:
+    content = {"r": [{"ts": ts, "x": x} for ts, x in readings]}
+    return message("many", 0, offset, "ant", json.dumps(content).encode())
+
+
+def sums(frames: Sequence[Frame]) -> dict[int, float]:
+    return {frame.tick: float(frame.values[0, 0]) for frame in frames}
+
+
+def test_a_record_may_hold_several_readings() -> None:
+    aligner = Aligner(LISTS)
+    intake = Feed(LISTS, aligner, no_more)
+    intake.take(
+        [listed(0, (0.2, 1), (0.4, 2), (0.9, 4), (1.5, 8)), listed(1), listed(2, (1.9, 16))]
+    )
+    assert sums(aligner.close(3_500_000)) == {1: 7, 2: 24}
+    assert intake.letters == []
+    assert aligner.counters["readings"] == 5
+
+
+def test_late_readings_of_a_record_are_one_dead_letter() -> None:
+    aligner = Aligner(LISTS)
+    intake = Feed(LISTS, aligner, no_more)
+    intake.take([listed(7, (9.5, 1))])
+    aligner.close(11_500_000)
+    intake.take([listed(8, (1.1, 1), (1.2, 1), (9.6, 1), (20, 1), (20.1, 20000), (20.2, 30000))])
+    found = [(d.offset, d.reason, "readings of it" in d.detail) for d in intake.letters]
+    assert sorted(found) == [(8, "late", True), (8, "out_of_range", True)]
+    assert aligner.counters["late"] == 3
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_tick_that_closes_within_a_record_loses_none_of_it(cut: int) -> None:
+    """The last frame before a restart was closed by a reading in the middle of a record."""
+    readings = [(0.5 + 0.3 * i, float(2**i)) for i in range(12)]
+    log = [listed(0, *readings[:4]), listed(1, *readings[4:9]), listed(2, *readings[9:])]
+    log.append(listed(3, (9.0, 1)))
+    aligner = Aligner(LISTS)
+    whole = Feed(LISTS, aligner, no_more)
+    whole.take(log)
+    expected = aligner.close(9_500_000)
+
+    aligner = Aligner(LISTS)
+    intake = Feed(LISTS, aligner, no_more)
+    frames = []
+    for record in log[:cut]:
+        intake.take([record])
+        frames += aligner.close()
+    again = Aligner(LISTS)
+    seek = again.restore(frames)
+    intake = Feed(LISTS, again, no_more)
+    begin = max(seek.get("many", {}).get(0, 0), 0)
+    for record in log[begin:]:
+        intake.take([record])
+        frames += again.close()
+    frames += again.close(9_500_000)
+    assert sums(frames) == sums(expected)
+    assert intake.letters == []
+
+
 # control and outcomes
 
 

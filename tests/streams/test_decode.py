@@ -14,11 +14,9 @@ from hypothesis import strategies as st
 from schemas.messages import Action, Applied, encode
 from schemas.system import SystemSpec, parse_spec
 from streams.align_state import Entities, Ints
+from streams.codecs.base import MAX_KEY, REASONS, Field
+from streams.codecs.json_codec import JsonCodec
 from streams.decode import (
-    MAX_KEY,
-    REASONS,
-    Field,
-    JsonCodec,
     KeyRows,
     ReportDecoder,
     SensorDecoder,
