@@ -172,6 +172,11 @@ class _Replay:
         for tick, cohort, _, path, row in source.index("trajectories"):
             self.logged.setdefault((tick, cohort), []).append((path, row))
         self.index = source.index("frames")
+        if mode == "pinned" and not self.logged:
+            raise ReplayError(
+                f"{source.folder}: nothing was decided in this recording, so there is nothing to "
+                "repeat: replay it with mode reinfer"
+            )
 
     def load(self, roots: Sequence[Path], bundle: Path | None, provider: Provider) -> None:
         """Gets the bundles ready."""

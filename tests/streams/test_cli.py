@@ -73,6 +73,7 @@ def test_the_commands_of_the_design_are_there() -> None:
         "plant",
         "backtest",
         "record",
+        "import",
         "replay",
         "hold",
         "resume",
