@@ -46,7 +46,7 @@ class Commands(LazyGroup):
             _STUDY,
         ),
         "replay": _entry(
-            "study:replay",
+            "replaying:replay",
             "Decide recorded frames again, and compare "
             "(exit status 1: something came out differently).",
             _STUDY,
