@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 import time
@@ -32,6 +33,7 @@ _TERMINAL: Final = {
     "\x1b[6~": "]",
     "\x04": "q",
 }
+_KEY: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z~]|.", re.DOTALL)
 _WAIT_S: Final = 0.1
 OnTick = Callable[[int, list[Played]], None]
 
@@ -68,32 +70,43 @@ class Keys:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._waiting: list[str] = []
         self._asked: str | None = None
 
     def next(self, wait_s: float) -> str | None:
         """See `Commands`."""
-        if not select.select([self._descriptor], [], [], wait_s)[0]:
-            return None
-        key = os.read(self._descriptor, 32).decode(errors="replace")
+        if not self._waiting:
+            if not select.select([self._descriptor], [], [], wait_s)[0]:
+                return None
+            read = os.read(self._descriptor, 1024).decode(errors="replace")
+            self._waiting = _KEY.findall(read) or ["\x04"]
+        key = self._waiting.pop(0)
         if self._asked is not None:
             return self._typed(key)
         if key == "g":
             self._asked = ""
-            sys.stderr.write("go to tick, date, or seconds from the beginning (90 s): ")
-            sys.stderr.flush()
+            self._echo("go to tick, date, or seconds from the beginning (90 s): ")
             return None
-        return _TERMINAL.get(key, key[:1])
+        return _TERMINAL.get(key, key)
 
     def _typed(self, key: str) -> str | None:
-        assert self._asked is not None
+        """One key of the answer to `g`; the command once it is whole."""
+        asked = self._asked or ""
         if key in ("\r", "\n"):
-            asked, self._asked = self._asked, None
-            sys.stderr.write("\n")
+            self._asked = None
+            self._echo("\n")
             return f"g {asked}" if asked.strip() else None
-        self._asked = self._asked[:-1] if key == "\x7f" else self._asked + key
-        sys.stderr.write("\b \b" if key == "\x7f" else key)
-        sys.stderr.flush()
+        if key == "\x7f":
+            self._asked = asked[:-1]
+            self._echo("\b \b" if asked else "")
+        elif key.isprintable():
+            self._asked = asked + key
+            self._echo(key)
         return None
+
+    def _echo(self, text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 @contextmanager

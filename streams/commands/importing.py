@@ -1,12 +1,9 @@
 """Logs of other tools: import."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import Progress
 
 from streams.commands.options import (
     Bootstrap,
@@ -21,6 +18,7 @@ from streams.commands.options import (
     spec_of,
     stopping,
 )
+from streams.commands.progress import progress_bar
 
 LiveTopics = Annotated[
     bool,
@@ -83,11 +81,15 @@ def import_(
             from streams.target import target_of
 
             target = target_of(system, to_topics, live_topics)
-        with _bar("reading") as shown:
-            gathered = gather(located, system, files, shown)
+        try:
+            with progress_bar("reading", "readings", interrupt=stop) as shown:
+                gathered = gather(located, system, files, shown)
+        except KeyboardInterrupt:
+            console.print("stopped; nothing was imported")
+            raise typer.Exit(130) from None
         result: dict[str, Any] = {}
         if out is not None:
-            with _bar("aligning") as shown:
+            with progress_bar("aligning", "readings") as shown:
                 result = make_recording(
                     system,
                     gathered,
@@ -101,7 +103,7 @@ def import_(
             from streams.imports.publish import publish
 
             place = cluster_of(bootstrap, extra)
-            with _bar("sending") as shown:
+            with progress_bar("sending", "readings") as shown:
                 sent = publish(
                     target, gathered, *place, rate=rate, now=now, stop=stop, on_progress=shown
                 )
@@ -127,11 +129,3 @@ def _listed(files: list[Path]) -> dict[str, Any]:
         for path in files
         for found in contents(path)
     }
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error, where that is a terminal."""
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,12 +1,10 @@
 """Recordings once more: replay."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from streams.commands.importing import LiveTopics
 from streams.commands.options import (
@@ -23,6 +21,7 @@ from streams.commands.options import (
     spec_of,
     stopping,
 )
+from streams.commands.progress import progress_bar
 
 
 def replay(
@@ -96,7 +95,8 @@ def replay(
     from streams.replay import replay as run
 
     targets: dict[str, Literal["recorded"] | None] = {"recorded": "recorded", "nothing": None}
-    with errors(), stopping() as stop, _bar(f"replaying {recording}", step) as shown:
+    bar = progress_bar(f"replaying {recording}", "ticks", shown=not step)
+    with errors(), stopping() as stop, bar as shown:
         sink = _sink(recording, to_topics, live_topics, publish, now, bootstrap, extra)
         with _commands(step) as commands:
             result = run(
@@ -159,19 +159,3 @@ def _commands(step: bool) -> Any:
 
 def _say(text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _bar(what: str, step: bool) -> Iterator[Any]:
-    """A progress bar on standard error, where that is a terminal and nobody steps."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("ticks"),
-        TimeRemainingColumn(),
-    )
-    off = step or not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=off) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

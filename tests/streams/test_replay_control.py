@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from planner.session import Bundle
 from streams.recording import Recording
 from streams.replay import ReplayError, replay
-from streams.replay_control import Lines, Player
+from streams.replay_control import Keys, Lines, Player
 from streams.replay_deck import Deck, Played
 from streams.target import Pace
 from tests.streams.runs import RUN_SPEC, decide_all, run_bundle, run_frames, write_recording
@@ -142,6 +142,21 @@ def test_lines_of_a_pipe_are_commands() -> None:
     assert [lines.next(1.0) for _ in range(2)] == ["n 3", "n"]
     os.close(theirs)
     assert [lines.next(1.0) for _ in range(2)] == ["g 7", "q"]
+    os.close(ours)
+
+
+def test_keys_of_a_terminal_are_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    ours, theirs = os.pipe()
+    keys = Keys(ours)
+    assert keys.next(0.0) is None
+    os.write(theirs, b"\x1b[C\x1b[D n]\x1b[5~+")
+    assert [keys.next(1.0) for _ in range(7)] == ["n", "b", "p", "n", "]", "[", "+"]
+    os.write(theirs, b"g91\x7f0 s\rq")
+    found = [keys.next(1.0) for _ in range(9)]
+    assert [command for command in found if command] == ["g 90 s", "q"]
+    assert "go to tick" in capsys.readouterr().err
+    os.close(theirs)
+    assert keys.next(1.0) == "q", "a terminal that is gone ends it"
     os.close(ours)
 
 
