@@ -36,7 +36,7 @@ bundles: $(VENV)/dev.stamp ## train the shipped models again (TRACE=load.parquet
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh models/exploration/bundles.sh $(TRACE) $(OUT)
 
 lock: $(VENV)/dev.stamp ## pin the newest versions that fit (LOCK_ARGS=--upgrade) with their hashes
-	$(LOCK) --extra train --extra dev $(LOCK_ARGS) -o requirements/dev.txt
+	$(LOCK) --extra import --extra train --extra dev $(LOCK_ARGS) -o requirements/dev.txt
 	$(LOCK) -c requirements/dev.txt $(LOCK_ARGS) -o requirements/run.txt
 
 clean: ## remove the environment, caches, and what runs left in .rehearse/

@@ -26,7 +26,7 @@ from schemas.spec_parts import (
     SensorSpec,
     flat_names,
 )
-from schemas.yaml_lines import line_of, load_yaml
+from schemas.yaml_lines import line_of, load_yaml, problem
 
 SHIPPED = Path(__file__).parent / "systems"
 Context = Literal["time_of_day", "day_of_week"]
@@ -267,21 +267,10 @@ def parse_spec(text: str, name: str = "<spec>") -> SystemSpec:
     try:
         spec = SystemSpec.model_validate(document, context={"folder": Path(name).parent})
     except ValidationError as error:
-        problems = [_problem(item, lines, name) for item in error.errors()]
+        problems = [problem(item, lines, name, "spec") for item in error.errors()]
         raise SpecError("\n".join(problems)) from error
     _check_expressions(spec, lines, name)
     return spec
-
-
-def _problem(item: Any, lines: dict[tuple[str | int, ...], int], name: str) -> str:
-    path = tuple(part for part in item["loc"] if part != "[key]")
-    field = ".".join(map(str, path)) or "spec"
-    message = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "extra_forbidden":
-        message = "there is no such field; check its spelling, or remove it"
-    if item["type"] == "missing":
-        message = "this field is required; add it"
-    return f"{name}:{line_of(path, lines)}: {field}: {message}"
 
 
 def _check_expressions(

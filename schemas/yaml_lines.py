@@ -1,5 +1,6 @@
 """YAML with line numbers: a document, and where each of its fields stands."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -30,6 +31,21 @@ def line_of(path: Path, lines: dict[Path, int]) -> int:
     while path and path not in lines:
         path = path[:-1]
     return lines.get(path, 1)
+
+
+def problem(item: Mapping[str, Any], lines: dict[Path, int], name: str, whole: str) -> str:
+    """One of pydantic's errors as a line for people: file, line, field, and what to do.
+
+    `whole` is what the document is called where the error is of no field in particular.
+    """
+    path = tuple(part for part in item["loc"] if part != "[key]")
+    field = ".".join(map(str, path)) or whole
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        message = "there is no such field; check its spelling, or remove it"
+    if item["type"] == "missing":
+        message = "this field is required; add it"
+    return f"{name}:{line_of(path, lines)}: {field}: {message}"
 
 
 def _walk(node: yaml.Node, path: Path, lines: dict[Path, int], name: str) -> None:

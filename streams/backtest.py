@@ -30,6 +30,7 @@ from streams.align import Aligner
 from streams.belief import Row
 from streams.decide import prepare, respond
 from streams.plant_log import RewardMeter, TickTable
+from streams.recording_maker import RecordingMaker
 
 F64 = npt.NDArray[np.float64]
 MakeBudget = Callable[[], Budget]
@@ -109,6 +110,7 @@ def backtest(
     ticks: int | None = None,
     decisions: Path | None = None,
     log: Path | None = None,
+    recording: Path | None = None,
     on_tick: OnTick = lambda _: None,
 ) -> BacktestResult:
     """Runs `plant` under `policy` for `ticks` (None: its whole length).
@@ -117,6 +119,7 @@ def backtest(
         spec: the system; the policy's own spec may differ from it in what it wants.
         decisions: Parquet file with a row per tick and entity.
         log: folder of trajectory files, as a sink writes them, to train from.
+        recording: new folder for a recording, as `rehearse record` makes it, to be replayed.
         on_tick: called after each tick with the count of ticks done.
     """
     if plant.ticks is not None:
@@ -125,11 +128,14 @@ def backtest(
         raise ValueError("this plant never ends: say how many ticks")
     loop = _Loop(spec, plant, policy, seed)
     loop.log = _Log(log, f"{spec.system}-{seed}") if log else None
+    loop.maker = RecordingMaker(policy.spec, recording, "backtest") if recording else None
     began = time.perf_counter()
     for done in range(ticks):
         loop.turn()
         on_tick(done + 1)
     loop.finish(decisions)
+    if loop.maker is not None:
+        loop.maker.finish()
     seconds = time.perf_counter() - began
     return BacktestResult(
         score=plant.score(),
@@ -160,6 +166,7 @@ class _Loop:
         self.returns = np.zeros(len(plant.entities))
         self.sources = list(dict.fromkeys(sensor.topic for sensor in spec.sensors.values()))
         self.log: _Log | None = None
+        self.maker: RecordingMaker | None = None
         self.frames = self.decisions = 0
 
     def turn(self) -> None:
@@ -206,6 +213,8 @@ class _Loop:
                 self.action[slot] = decided.action[i]
         if self.log is not None:
             self.log.add(self.spec, frame, decided)
+        if self.maker is not None:
+            self.maker.add(frame, decided, row)
 
     def finish(self, decisions: Path | None) -> None:
         """Write what is to be kept."""

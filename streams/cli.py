@@ -40,8 +40,13 @@ class Commands(LazyGroup):
             "Copy frames and trajectories of a system into a folder that can be replayed.",
             _STUDY,
         ),
+        "import": _entry(
+            "importing:import_",
+            "Turn logs of other tools into a recording, or into readings on sensor topics.",
+            _STUDY,
+        ),
         "replay": _entry(
-            "study:replay",
+            "replaying:replay",
             "Decide recorded frames again, and compare "
             "(exit status 1: something came out differently).",
             _STUDY,

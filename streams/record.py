@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
@@ -18,10 +17,8 @@ from confluent_kafka import Message, TopicPartition
 from rich.console import Console
 from rich.progress import Progress
 
-from schemas.arrow_io import HEADER_KEY, FrameError, read_batch, write_batch
-from schemas.catalog import Catalog
-from schemas.catalog_tables import Recording as RecordingRow
-from schemas.clock import tick_of, tick_time
+from schemas.arrow_io import HEADER_KEY, FrameError, write_batch
+from schemas.clock import tick_of
 from schemas.frames import encode_frame
 from schemas.system import SystemSpec
 from schemas.topics import topic
@@ -36,10 +33,9 @@ from streams.recording import (
     Kind,
     RawRecord,
     RecordingError,
-    chunk_paths,
     spec_text,
-    write_manifest,
 )
+from streams.recording_maker import finish, raw_record
 from streams.topic_io import bounds, make_consumer, raise_fatal, topic_id
 
 _BATCH: Final = 500
@@ -96,7 +92,7 @@ def record(
             complete = copy.run(stop, follow, shown)
         else:
             complete = _copy_sink(spec, source, out_dir, span, stop, shown)
-    return _finish(spec, out_dir, text, span, complete, catalog_url)
+    return finish(spec, out_dir, text, span.first, complete, catalog_url)
 
 
 @dataclass(frozen=True)
@@ -137,28 +133,6 @@ def _progress(given: OnProgress | None) -> Iterator[OnProgress]:
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("recording", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def raw_record(
-    name: str, partition: int, offset: int, timestamp_ms: int, value: bytes
-) -> RawRecord:
-    """A record with the place of its frame, read from its header. Raises `FrameError`."""
-    _, metadata = read_batch(value)
-    try:
-        header = msgspec.json.decode(metadata[HEADER_KEY])
-        return RawRecord(
-            topic=name,
-            partition=partition,
-            offset=offset,
-            timestamp_ms=timestamp_ms,
-            tick=int(header["tick"]),
-            cohort=int(header["cohort"]),
-            epoch=int(header["epoch"]),
-            bundle=str(header.get("decisions", {}).get("bundle", "")),
-            value=value,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FrameError(f"not a frame: {error!r}") from error
 
 
 class _KafkaCopy:
@@ -287,73 +261,3 @@ def sink_records(spec: SystemSpec, path: Path) -> Iterator[RawRecord]:
         value = write_batch(schema, arrays, metadata)
         partition, offset = (rows.column(n)[0].as_py() for n in ("partition", "offset"))
         yield raw_record(topic(spec, "trajectories"), partition, offset, -1, value)
-
-
-def _finish(
-    spec: SystemSpec,
-    folder: Path,
-    text: str,
-    span: Span,
-    complete: bool,
-    catalog_url: str | None,
-) -> dict[str, Any]:
-    """Writes the manifest. Raises `RecordingError` when nothing was recorded."""
-    columns = ["topic", "partition", "offset", "tick", "cohort", "bundle"]
-    tables = {
-        kind: [pq.read_table(path, columns=columns) for path in chunk_paths(folder, kind)]
-        for kind in KINDS
-    }
-    every = [table for found in tables.values() for table in found]
-    if not every:
-        raise RecordingError(f"{spec.system}: no frame in that stretch; check --from and --to")
-    table = pa.concat_tables(every)
-    ticks = table.column("tick").to_pylist()
-    asked = [tick for tick in ticks if span.first is None or tick >= span.first] or ticks
-    content = {
-        "system": spec.system,
-        "spec_hash": spec.spec_hash,
-        "interface_hash": spec.interface_hash,
-        "objective_hash": spec.objective_hash,
-        "frames": sum(t.num_rows for t in tables["frames"]),
-        "trajectories": sum(t.num_rows for t in tables["trajectories"]),
-        "cohorts": sorted(set(table.column("cohort").to_pylist())),
-        "from_tick": min(asked),
-        "to_tick": max(ticks),
-        "from_us": tick_time(min(asked), spec.epoch_us, spec.period_us),
-        "to_us": tick_time(max(ticks), spec.epoch_us, spec.period_us),
-        "bundles": sorted(set(table.column("bundle").to_pylist()) - {""}),
-        "ranges": _ranges(table),
-        "complete": complete,
-    }
-    write_manifest(folder, content)
-    size = sum(path.stat().st_size for kind in KINDS for path in chunk_paths(folder, kind))
-    if catalog_url:
-        _register(catalog_url, folder, text, content)
-    shown = ("frames", "trajectories", "cohorts", "from_tick", "to_tick", "bundles", "complete")
-    return {
-        "recording": str(folder),
-        **{name: content[name] for name in shown},
-        "bytes": size,
-    }
-
-
-def _ranges(table: pa.Table) -> dict[str, dict[str, list[int]]]:
-    """topic → partition → [first offset, offset after the last]."""
-    grouped = table.group_by(["topic", "partition"]).aggregate(
-        [("offset", "min"), ("offset", "max")]
-    )
-    found: dict[str, dict[str, list[int]]] = {}
-    for row in sorted(grouped.to_pylist(), key=lambda r: (r["topic"], r["partition"])):
-        ends = [row["offset_min"], row["offset_max"] + 1]
-        found.setdefault(row["topic"], {})[str(row["partition"])] = ends
-    return found
-
-
-def _register(url: str, folder: Path, text: str, content: Mapping[str, Any]) -> None:
-    catalog = Catalog(url)
-    catalog.create()
-    names = ("system", "from_us", "to_us", "frames", "spec_hash", "ranges")
-    path, created = str(folder.absolute()), time.time_ns() // 1_000
-    facts = {name: content[name] for name in names}
-    catalog.put(RecordingRow(path=path, spec=text, created_us=created, **facts))
-    catalog.close()

@@ -48,3 +48,22 @@ def plan(
     with errors(), console.status("planning"):
         result = bench_plan(repeats=repeat, provider=device)
     show(result, as_json)
+
+
+@app.command()
+def replay(
+    decisions: Annotated[int, typer.Option(help="At least so many are made and replayed.")] = (
+        100_000
+    ),
+    as_json: Json = False,
+) -> None:
+    """A pinned replay of planned decisions: whether it is bit-exact, and how fast it goes.
+
+    Example: rehearse bench replay --json
+    """
+    from streams.bench_replay import bench_replay
+
+    with errors(), console.status("recording, then replaying"):
+        result = bench_replay(decisions=decisions)
+    show(result, as_json)
+    raise typer.Exit(0 if result["bit_exact"] else 1)

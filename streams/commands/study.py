@@ -1,4 +1,4 @@
-"""Looking back and trying out: backtest, record, replay, monitor."""
+"""Looking back and trying out: backtest, record."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +18,6 @@ from streams.commands.options import (
     Ticks,
     To,
     acting_bundles,
-    bundle_roots,
     catalog_url,
     cluster_of,
     console,
@@ -43,6 +42,9 @@ def backtest(
         Path | None, typer.Option(help="Parquet with a row per tick and entity.")
     ] = None,
     log: Annotated[Path | None, typer.Option(help="Folder of trajectories to train from.")] = None,
+    recording: Annotated[
+        Path | None, typer.Option("--record", help="New folder of a recording, to be replayed.")
+    ] = None,
     policy: Annotated[PolicyName, typer.Option(help="Who decides.")] = "planner",
     share: Annotated[float, typer.Option(help="Of explored stretches, with --policy explore.")] = (
         0.7
@@ -98,6 +100,7 @@ def backtest(
                 ticks=total,
                 decisions=decisions,
                 log=log,
+                recording=recording,
                 on_tick=lambda done: bar.update(task, completed=done),
             )
     show({**vars(result), "times_real_time": round(result.speed, 1)}, as_json)
@@ -142,66 +145,3 @@ def record(
         )
     show(result, as_json)
     raise typer.Exit(0 if result["complete"] else 1)
-
-
-def replay(
-    recording: Annotated[Path, typer.Argument(help="Folder that `rehearse record` made.")],
-    mode: Annotated[
-        Literal["pinned", "reinfer"],
-        typer.Option(help="As it was decided then, bit for bit; or anew, as if there were time."),
-    ] = "pinned",
-    diff: Annotated[
-        str, typer.Option(help="Compare with what was `recorded`, with a file, or with `nothing`.")
-    ] = "recorded",
-    bundle: Annotated[Path | None, typer.Option(help="Decides instead (reinfer).")] = None,
-    bundles: Annotated[
-        list[Path] | None, typer.Option(help="Folders to find the recorded bundles in.")
-    ] = None,
-    spec: Annotated[str | None, typer.Option(help="Wanted instead (reinfer).")] = None,
-    from_: From = None,
-    to: To = None,
-    entity: Annotated[str | None, typer.Option(help="Compare this one alone.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Times real time; default: full speed.")] = (
-        None
-    ),
-    start_paused: Annotated[bool, typer.Option("--start-paused", help="Wait for Enter.")] = False,
-    loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end.")] = False,
-    tolerance: Annotated[float, typer.Option(help="Difference that counts as none.")] = 0.0,
-    update_refs: Annotated[
-        bool, typer.Option("--update-refs", help="Write the file that --diff names.")
-    ] = False,
-    report: Annotated[Path | None, typer.Option(help="HTML page of the differences.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Decide recorded frames again, and compare (exit status 1: something came out differently).
-
-    Never writes to any topic.
-
-    Example: rehearse replay ./monday --diff recorded --report differences.html
-    """
-    from streams.replay import replay as run
-
-    targets: dict[str, Literal["recorded"] | None] = {"recorded": "recorded", "nothing": None}
-    with errors(), stopping() as stop, Progress(console=console, transient=True) as bar:
-        task = bar.add_task(f"replaying {recording}", total=None)
-        result = run(
-            recording,
-            mode,
-            bundles=tuple(bundles or bundle_roots()),
-            bundle=bundle,
-            spec=None if spec is None else spec_of(spec),
-            from_us=from_,
-            to_us=to,
-            entity=entity,
-            rate=rate,
-            start_paused=start_paused,
-            loop=loop,
-            diff=targets[diff] if diff in targets else Path(diff),
-            tolerance=tolerance,
-            update_refs=update_refs,
-            report=report,
-            stop=stop,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    show(result, as_json)
-    raise typer.Exit(1 if result["differences"] else 0)

@@ -18,8 +18,8 @@ from schemas.topics import topic
 from schemas.trajectories import KEY_FRAME_EVERY, Decisions, encode_trajectory
 from streams.belief import Row, encode_row
 from streams.decide import step
-from streams.record import raw_record
 from streams.recording import KINDS, SPEC, ChunkWriter, spec_text, write_manifest
+from streams.recording_maker import raw_record
 from tests.planner.worlds import double_integrator, make_bundle, make_frame
 from tests.support import shipped_text
 

@@ -73,6 +73,7 @@ def test_the_commands_of_the_design_are_there() -> None:
         "plant",
         "backtest",
         "record",
+        "import",
         "replay",
         "hold",
         "resume",
@@ -90,6 +91,7 @@ def test_the_commands_of_the_design_are_there() -> None:
         "bundle rollback",
         "bench align",
         "bench plan",
+        "bench replay",
     }
     assert wanted <= names
 

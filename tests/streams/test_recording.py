@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from schemas.system import load_spec, parse_spec, shipped_systems
 from schemas.topics import topic
 from schemas.trajectories import decode_trajectory, encode_trajectory
-from streams.record import Span, raw_record
+from streams.record import Span
 from streams.recording import ChunkWriter, Recording, RecordingError, chunk_paths, spec_text
+from streams.recording_maker import raw_record
 from streams.replay_compare import Comparison
 from tests.streams.frames import decisions, frame, trajectory
 from tests.streams.specs import small_spec
