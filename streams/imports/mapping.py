@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from schemas.spec_parts import Name, Part
+from schemas.part import Name, Part
 from schemas.system import SystemSpec
 from schemas.yaml_lines import Path as Place
 from schemas.yaml_lines import line_of, load_yaml, problem
