@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 STOP_SECONDS = 15.0  # after which a process that does not heed SIGTERM is killed
-CRASHES = 5  # restarts of one process before the whole run is given up
+CRASHES = 5  # of one process in a row, after which the whole run is given up
+STEADY_S = 300.0  # a process that ran for so long begins a new row
 PARENT = "REHEARSE_PARENT"  # environment: the process id without which a child must not live on
 WATCH_S = 1.0
 STATUS_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: what happened may not happen again
@@ -53,6 +54,8 @@ class Process:
     arguments: Sequence[str]
     folder: Path
     restarts: int = 0
+    crashes: int = 0
+    begun: float = 0.0
     child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -72,6 +75,7 @@ class Process:
         priority (`infra.priority`) would count for nothing against the others of the loop.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.begun = time.monotonic()
         command = [sys.executable, "-m", "streams.cli", *self.arguments, "--json"]
         with self.log.open("ab") as log, self.output.open("wb") as output:
             self.child = subprocess.Popen(
@@ -150,8 +154,10 @@ class Supervisor:
             if status in (None, 0):
                 continue
             process.restarts += 1
+            steady = time.monotonic() - process.begun > STEADY_S
+            process.crashes = 1 if steady else process.crashes + 1
             # Status 2 is for people to mend, but a broker that is away looks like that as well.
-            if process.restarts > CRASHES or (status == 2 and process.restarts == 1):
+            if process.crashes > CRASHES or (status == 2 and process.restarts == 1):
                 raise ProcessFailed(
                     f"{process.name} ended with status {status}; the end of {process.log}:\n"
                     f"{process.tail()}"

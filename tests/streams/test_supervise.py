@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from streams.supervise import ProcessFailed, Supervisor
+from streams.supervise import CRASHES, STEADY_S, ProcessFailed, Supervisor
 
 
 def wait_for(process: psutil.Process | int, seconds: float = 20.0) -> None:
@@ -58,3 +58,19 @@ def test_what_was_killed_is_started_again_and_stopped_at_the_end(tmp_path: Path)
         second = sleeper.pid
         assert second != first
     wait_for(second)
+
+
+def test_only_crashes_in_a_row_end_a_run(tmp_path: Path) -> None:
+    with Supervisor(tmp_path) as supervisor:
+        process = supervisor.start("plant", "plant", "nav2d", "--bootstrap-servers", "127.0.0.1:9")
+        for ran_for, crashes in ((STEADY_S + 1, 1), (0, 2)):
+            process.crashes, process.begun = CRASHES if crashes == 1 else 1, process.begun - ran_for
+            os.kill(process.pid, signal.SIGKILL)
+            wait_for(process.pid)
+            supervisor.check()
+            assert process.crashes == crashes
+        process.crashes = CRASHES
+        os.kill(process.pid, signal.SIGKILL)
+        wait_for(process.pid)
+        with pytest.raises(ProcessFailed, match="ended with status -9"):
+            supervisor.check()
