@@ -15,6 +15,7 @@ import faust
 import numpy as np
 import onnxruntime
 import structlog
+from aiokafka.errors import KafkaConnectionError
 
 from planner.session import Provider
 from schemas.system import SystemSpec
@@ -74,8 +75,7 @@ def run_worker(
 
     Raises:
         WorkerStalled: Kafka did not confirm, Faust crashed, or commits stopped.
-        WorkerError: the folder or the id is taken; says what helps.
-        KafkaSetupError: no broker answers.
+        WorkerError: no broker answers, the folder or the id is taken; says what helps.
     """
     # Threads wait for the interpreter's lock for this long: 5 ms would be a third of a round trip.
     sys.setswitchinterval(0.0005)
@@ -144,7 +144,12 @@ async def _serve(
     _wire(worker, desk)
     _warm_up(desk)
     publisher.connect(topic(spec, kind) for kind in ("actions", "trajectories", "beliefs"))
-    await worker.app.start()
+    try:
+        await worker.app.start()
+    except KafkaConnectionError as error:
+        raise WorkerError(
+            f"no broker answers at {bootstrap}: check the address, and the settings given with -X"
+        ) from error
     ready_s = time.monotonic() - began
     _log.info("worker ready", worker=options.worker, seconds=round(ready_s, 2))
     try:
