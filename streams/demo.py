@@ -192,6 +192,11 @@ class Stage:
             arguments += ["--option", f"{name}={value}"]
         return self.supervisor.start("plant", *arguments, *self.connection())
 
+    def plant_has_ended(self) -> bool:
+        """Whether no plant is running."""
+        plants = [p for p in self.supervisor.processes if p.name == "plant"]
+        return all(process.poll() is not None for process in plants)
+
 
 def _is_stable(admin: AdminClient, group: str) -> bool:
     """Whether a consumer group has its partitions; a new broker may not know of groups yet."""
@@ -240,9 +245,10 @@ class Show:
     def finish(self) -> Take:
         """Stop the loop in the order in which data flows, and gather what each part says."""
         seconds = self.seconds
-        self.stage.supervisor.stop("plant")
         if self.stage.clock == "wall":  # ticks go on without a plant, and would be counted as its
             self.stage.supervisor.stop("align")
+            self.until(lambda _: self.stage.plant_has_ended())
+        self.stage.supervisor.stop("plant")
         quiet = QuietTime(QUIET_S)  # what the plant caused is still on its way
         self.until(lambda seen: quiet.since(seen.frames))
         self.monitor.close()
@@ -291,7 +297,10 @@ def run_demo(
                 stage.wait_for_worker()
             plant = stage.start_plant(lockstep=clock == "event")
             show = Show(stage, console, total)
-            show.until(lambda _: plant.poll() is not None)
+            # The last tick is sent, and not waited for; what the plant does then takes a while.
+            show.until(
+                lambda seen: plant.poll() is not None or (clock == "wall" and seen.ticks > total)
+            )
             take = show.finish()
         with console.status("comparing with others on the same arrivals"):
             verdict = judging.verdict(take)

@@ -1,5 +1,6 @@
 """The demo's report: what was controlled, how well, beside whom, and where each figure is from."""
 
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -195,6 +196,11 @@ def _course(
     page.figure(figure, 260)
 
 
+def seconds_text(value: float | None) -> str:
+    """A time, or a dash where nobody arrived."""
+    return "–" if value is None or math.isnan(value) else f"{value:.2f} s"
+
+
 def _nav2d(page: Page, scene: "Scene", result: Mapping[str, Any], ticks: pl.DataFrame) -> None:
     page.section(
         "Planner, actor, fallback",
@@ -203,7 +209,12 @@ def _nav2d(page: Page, scene: "Scene", result: Mapping[str, Any], ticks: pl.Data
     )
     page.table(
         [
-            {"policy": name, **{k: f"{v:,.3f}" for k, v in row.items()}}
+            {
+                "policy": name,
+                "return": f"{row['return']:,.1f}",
+                "at the goal": f"{100 * row['reached']:.1f} %",
+                "time to goal": seconds_text(row["time_to_goal"]),
+            }
             for name, row in result["returns"].items()
         ]
     )

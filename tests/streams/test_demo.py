@@ -20,7 +20,7 @@ from streams.demo import (
     set_scene,
     write_trace,
 )
-from streams.demo_report import stolen_note
+from streams.demo_report import seconds_text, stolen_note
 
 
 def table(days: int = 3) -> pl.DataFrame:
@@ -144,3 +144,11 @@ def _is_there(pid: int) -> bool:
 def test_stolen_time_is_told_where_there_was_any() -> None:
     assert "gave 1,234 ms" in stolen_note({"stolen_ms": 1_234})
     assert stolen_note({"stolen_ms": 0}) == stolen_note({"stolen_ms": None}) == ""
+
+
+def test_nobody_arrived_is_no_number() -> None:
+    assert (seconds_text(6.211), seconds_text(float("nan")), seconds_text(None)) == (
+        "6.21 s",
+        "–",
+        "–",
+    )
