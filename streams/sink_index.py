@@ -59,7 +59,9 @@ class SinkIndex:
             while piece := file.read(PIECE_BYTES):
                 content.update(piece)
                 yield
-        self._catalog.put_file(_row(info, content.hexdigest()), _keys(batches))
+        keys = _keys(batches)
+        yield
+        self._catalog.put_file(_row(info, content.hexdigest()), keys)
 
     def replace(self, old: Sequence[FileInfo], merged: FileInfo) -> None:
         """Puts the merged file in, and takes those out that it replaces."""
