@@ -11,11 +11,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, create_engine, event, func, select, text
-from sqlalchemy import inspect as inspect_table
+from sqlalchemy import Executable, Select, create_engine, event, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
@@ -175,8 +175,8 @@ class Catalog:
                 last = max((place.tick for _, place in found), default=file.last_tick)
                 if file.last_tick < last:
                     break
-                known = session.get(Filter, file.id)
-                if _may_hold(known and known.bits, keys):
+                bits = session.scalar(select(Filter.bits).where(Filter.file_id == file.id))
+                if _may_hold(bits, keys):
                     found += [(file, one) for one in last_of_entity(file.path, entity, tick)]
         last = max((place.tick for _, place in found), default=tick)
         found.sort(key=lambda pair: (pair[0].day, pair[0].first_tick, pair[0].path))
@@ -318,15 +318,16 @@ def _open_releases(session: Session, system: str) -> list[Release]:
 
 
 def _upsert(session: Session, row: Table) -> None:
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    columns = [c for c in inspect_table(type(row)).columns if c.key != "id"]
-    values = {column.key: getattr(row, column.key) for column in columns}
-    statement = dialect.insert(type(row)).values(values)
-    session.execute(
-        statement.on_conflict_do_update(
-            index_elements=row.natural, set_={name: statement.excluded[name] for name in values}
-        )
-    )
+    statement, names = _replacing(type(row), session.get_bind().dialect.name)
+    session.execute(statement, {name: getattr(row, name) for name in names})
+
+
+@cache  # building it takes longer than executing it
+def _replacing(kind: type[Table], dialect: str) -> tuple[Executable, tuple[str, ...]]:
+    names = tuple(column.name for column in kind.__table__.columns if column.name != "id")
+    insert = (postgresql if dialect == "postgresql" else sqlite).insert(kind.__table__)
+    new = {name: insert.excluded[name] for name in names}
+    return insert.on_conflict_do_update(index_elements=kind.natural, set_=new), names
 
 
 def _may_hold(bits: bytes | None, keys: Keys) -> bool:
