@@ -9,36 +9,32 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
-import numpy.typing as npt
-from sqlalchemy import Select, create_engine, delete, event, func, literal, select
-from sqlalchemy import inspect as inspect_table
+from sqlalchemy import Executable, Select, create_engine, event, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
+from schemas.bloom import Keys, filter_of, keys_of, keys_of_entities, may_hold
 from schemas.catalog_tables import (
     About,
     Alert,
     Bundle,
     Dataset,
-    Decision,
     File,
+    Filter,
     Recording,
     Release,
     Role,
     Table,
 )
-
-if TYPE_CHECKING:
-    import polars as pl
+from schemas.places import FileGone, FileUnreadable, Place, last_of_entity, of_action
 
 __all__ = [
     "Alert",
@@ -53,29 +49,15 @@ __all__ = [
     "Role",
 ]
 
-VERSION = "1"
+VERSION = "2"
 BUSY_MS = 30_000
-_DECISIONS = Table.metadata.tables["decisions"]  # without the ORM, for speed
 _ADVISORY_LOCK = 0x5EBEA25E  # any number will do that only catalogs use
-
-
-Column: TypeAlias = "Sequence[Any] | npt.NDArray[Any] | pl.Series"
+_FILTERS_AT_ONCE = 16  # in memory: that of two million actions has 2.5 MB
+_REMEDY = "The sink that writes there takes what is gone out of the catalog when it starts"
 
 
 class CatalogError(RuntimeError):
     """The catalog cannot be opened, or does not hold what was asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the rows of one action lie; read the row group and filter by `action_id`."""
-
-    action_id: str
-    system: str
-    entity: str
-    tick: int
-    path: str
-    row_group: int
 
 
 class Catalog:
@@ -141,53 +123,75 @@ class Catalog:
             query = query.where(File.day <= to_day)
         return self._all(query.order_by(File.day, File.first_tick, File.path))
 
-    def index_decisions(
-        self,
-        path: str,
-        action_ids: Column,
-        entities: Column,
-        ticks: Column,
-        row_groups: Column,
-        *,
-        more: bool = False,
-    ) -> None:
-        """Replaces what the index knows of the file at `path`, which must have been `put`.
+    def put_file(self, file: File, keys: Keys) -> None:
+        """Writes or replaces a file and the keys of what it holds, in one transaction.
 
-        The columns have equal length `[rows]`. Rows of one action in one row group become one.
-        With `more`, they come on top of what it knows.
-
-        Raises:
-            CatalogError: the file is not in the catalog.
-            ValueError: the columns differ in length.
+        `keys` [any number]: of its actions and of its entities, by `schemas.bloom`.
         """
-        columns = [_plain(column) for column in (action_ids, row_groups, entities, ticks)]
-        rows = dict.fromkeys(zip(*columns, strict=True))  # several attempts of an action, one place
         with self.session(write=True) as session:
-            file_id = session.scalar(select(File.id).where(File.path == path))
-            if file_id is None:
-                raise CatalogError(f"{path} is not in the catalog: put its File row first")
-            if not more:
-                session.execute(delete(Decision).where(Decision.file_id == file_id))
-            if rows:
-                _insert_decisions(session, file_id, list(rows))
+            _upsert(session, file)
+            file_id = session.scalars(select(File.id).where(File.path == file.path)).one()
+            _upsert(session, Filter(file_id=file_id, bits=filter_of(keys)))
+
+    def indexed(self, system: str) -> set[str]:
+        """Paths of the files of which it is known what they hold."""
+        query = select(File.path).join(Filter, Filter.file_id == File.id)
+        return set(self._all(query.where(File.system == system)))
 
     def find_action(self, action_id: str) -> list[Place]:
-        """Every place that holds rows of the action, the oldest file first; empty if unknown."""
-        return self._places(_places().where(Decision.action_id == action_id))
+        """Every place that holds rows of the action, the oldest file first; empty if unknown.
+
+        Raises:
+            CatalogError: a file that may hold it is gone or damaged; names it.
+        """
+        try:
+            keys = keys_of([action_id])
+        except ValueError:
+            return []
+        return self._looked_up(lambda: self._places_of_action(action_id, keys))
 
     def find_decision(self, system: str, entity: str, tick: int) -> list[Place]:
-        """Places of the entity's last decision at or before `tick`; empty if there is none."""
-        last = (
-            select(Decision.tick)
-            .join(File, File.id == Decision.file_id)
-            .where(File.system == system, Decision.entity == entity, Decision.tick <= tick)
-            .order_by(Decision.tick.desc())
-            .limit(1)
-            .scalar_subquery()
-        )
-        return self._places(
-            _places().where(File.system == system, Decision.entity == entity, Decision.tick == last)
-        )
+        """Places of the entity's last decision at or before `tick`; empty if there is none.
+
+        Raises:
+            CatalogError: a file that may hold it is gone or damaged; names it.
+        """
+        return self._looked_up(lambda: self._places_of_last(system, entity, tick))
+
+    def _places_of_action(self, action_id: str, keys: Keys) -> list[Place]:
+        query = select(File, Filter.bits).outerjoin(Filter, Filter.file_id == File.id)
+        with self.session() as session:
+            rows = session.execute(query.execution_options(yield_per=_FILTERS_AT_ONCE))
+            files = [file for file, bits in rows if _may_hold(bits, keys)]
+        files.sort(key=lambda file: (file.day, file.first_tick, file.path))
+        return [place for file in files for place in of_action(file.path, action_id)]
+
+    def _places_of_last(self, system: str, entity: str, tick: int) -> list[Place]:
+        keys = keys_of_entities([entity])
+        query = select(File).where(File.system == system, File.first_tick <= tick)
+        found: list[tuple[File, Place]] = []
+        with self.session() as session:
+            for file in session.scalars(query.order_by(File.last_tick.desc())).all():
+                last = max((place.tick for _, place in found), default=file.last_tick)
+                if file.last_tick < last:
+                    break
+                bits = session.scalar(select(Filter.bits).where(Filter.file_id == file.id))
+                if _may_hold(bits, keys):
+                    found += [(file, one) for one in last_of_entity(file.path, entity, tick)]
+        last = max((place.tick for _, place in found), default=tick)
+        found.sort(key=lambda pair: (pair[0].day, pair[0].first_tick, pair[0].path))
+        return [place for _, place in found if place.tick == last]
+
+    def _looked_up(self, look: Callable[[], list[Place]]) -> list[Place]:
+        """What `look` finds; again, where a file was merged into another meanwhile."""
+        while True:
+            try:
+                return look()
+            except FileGone as error:
+                if error.path in self._all(select(File.path)):
+                    raise CatalogError(f"{error}. {_REMEDY}") from None
+            except FileUnreadable as error:
+                raise CatalogError(f"{error}. {_REMEDY}") from None
 
     # -- models ------------------------------------------------------------------------------
 
@@ -291,15 +295,16 @@ class Catalog:
         with self.session() as session:
             return list(session.scalars(query))
 
-    def _places(self, query: Select[str, str, str, int, str, int]) -> list[Place]:
-        with self.session() as session:
-            return [Place(*row) for row in session.execute(query)]
-
 
 def _check_version(session: Session) -> None:
     about = session.get(About, "version")
     if about is None:
         session.add(About(key="version", value=VERSION))
+    elif about.value == "1":
+        # It had a row for every action. A sink makes filters of its files when it starts; until
+        # then every file is looked into.
+        session.execute(text("DROP TABLE decisions"))
+        about.value = VERSION
     elif about.value != VERSION:
         raise CatalogError(
             f"the catalog has layout {about.value}, this version of rehearse {VERSION}: "
@@ -312,60 +317,22 @@ def _open_releases(session: Session, system: str) -> list[Release]:
     return list(session.scalars(query))
 
 
-def _places() -> Select[str, str, str, int, str, int]:
-    return (
-        select(
-            Decision.action_id,
-            File.system,
-            Decision.entity,
-            Decision.tick,
-            File.path,
-            Decision.row_group,
-        )
-        .join(File, File.id == Decision.file_id)
-        .order_by(File.day, File.first_tick, File.path, Decision.row_group)
-    )
-
-
-def _plain(column: Column) -> list[Any]:
-    """Python values: drivers do not know NumPy's, and SQLite would store them as bytes."""
-    for conversion in ("to_list", "tolist"):
-        if hasattr(column, conversion):
-            plain: list[Any] = getattr(column, conversion)()
-            return plain
-    return list(column)
-
-
 def _upsert(session: Session, row: Table) -> None:
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    columns = [c for c in inspect_table(type(row)).columns if c.key != "id"]
-    values = {column.key: getattr(row, column.key) for column in columns}
-    statement = dialect.insert(type(row)).values(values)
-    session.execute(
-        statement.on_conflict_do_update(
-            index_elements=row.natural, set_={name: statement.excluded[name] for name in values}
-        )
-    )
+    statement, names = _replacing(type(row), session.get_bind().dialect.name)
+    session.execute(statement, {name: getattr(row, name) for name in names})
 
 
-def _insert_decisions(session: Session, file_id: int, rows: list[tuple[Any, ...]]) -> None:
-    names = ("action_id", "row_group", "entity", "tick")
-    if session.get_bind().dialect.name != "postgresql":
-        columns = ", ".join((*names, "file_id"))
-        # Past the statement's compiler, which takes as long as SQLite itself.
-        session.connection().exec_driver_sql(
-            f"INSERT OR IGNORE INTO {_DECISIONS.name} ({columns}) VALUES (?, ?, ?, ?, ?)",
-            [(*row, file_id) for row in rows],
-        )
-        return
-    # Four arrays in one statement: ten times as fast as a row at a time over the wire.
-    arrays = [
-        func.unnest(literal(list(column), ARRAY(_DECISIONS.c[name].type)))
-        for name, column in zip(names, zip(*rows, strict=True), strict=True)
-    ]
-    chosen = select(literal(file_id), *arrays)
-    added = postgresql.insert(Decision).from_select(["file_id", *names], chosen)
-    session.execute(added.on_conflict_do_nothing())
+@cache  # building it takes longer than executing it
+def _replacing(kind: type[Table], dialect: str) -> tuple[Executable, tuple[str, ...]]:
+    names = tuple(column.name for column in kind.__table__.columns if column.name != "id")
+    insert = (postgresql if dialect == "postgresql" else sqlite).insert(kind.__table__)
+    new = {name: insert.excluded[name] for name in names}
+    return insert.on_conflict_do_update(index_elements=kind.natural, set_=new), names
+
+
+def _may_hold(bits: bytes | None, keys: Keys) -> bool:
+    """Whether a file with that filter may hold the one key; without a filter, it may."""
+    return bits is None or bool(may_hold(bits, keys)[0])
 
 
 def _engine(url: str) -> Engine:

@@ -1,4 +1,4 @@
-"""The tables of the catalog: what was recorded, learned, released and decided, and where it lies.
+"""The tables of the catalog: what was recorded, learned and released, and where it lies.
 
 Times are int microseconds UTC, days are `YYYY-MM-DD` of event time, digests are hex. Each table
 names its natural key in `natural`, by which `Catalog.put` replaces instead of adding.
@@ -57,7 +57,22 @@ class File(Table, kw_only=True):
     """Digests of the bundles that decided in it."""
     bytes: Mapped[int]
     digest: Mapped[str]
-    """SHA-256 of its content; empty as long as its decisions are not all indexed."""
+    """SHA-256 of its content."""
+
+
+class Filter(Table, kw_only=True):
+    """Which actions and entities a file may hold: a Bloom filter (`schemas.bloom`).
+
+    Not a row for every action: at 2,000 a second, each in a page of its own, that took more reads
+    and writes than all else here together.
+    """
+
+    __tablename__ = "filters"
+    natural = ("file_id",)
+    file_id: Mapped[int] = mapped_column(
+        ForeignKey("files.id", ondelete="CASCADE"), primary_key=True
+    )
+    bits: Mapped[bytes]
 
 
 class Recording(Table, kw_only=True):
@@ -135,24 +150,6 @@ Index(
     sqlite_where=_only_one,
     postgresql_where=_only_one,
 )
-
-
-class Decision(Table, kw_only=True):
-    """Where the trajectory rows of one action lie: a row group of a file, one per attempt or more.
-
-    The narrowest table, as it has a row for every action: system and path are the file's.
-    """
-
-    __tablename__ = "decisions"
-    __table_args__ = (Index("decisions_by_tick", "entity", "tick"),)
-    natural = ("action_id", "file_id", "row_group")
-    action_id: Mapped[str] = mapped_column(primary_key=True)
-    file_id: Mapped[int] = mapped_column(
-        ForeignKey("files.id", ondelete="CASCADE"), primary_key=True, index=True
-    )
-    row_group: Mapped[int] = mapped_column(primary_key=True)
-    entity: Mapped[str]
-    tick: Mapped[int]
 
 
 class Alert(Table, kw_only=True):

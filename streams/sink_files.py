@@ -79,7 +79,9 @@ def write(root: Path, table: pa.Table, info: FileInfo) -> FileInfo:
             return done.value  # type: ignore[no-any-return]
 
 
-def writing(root: Path, table: pa.Table, info: FileInfo) -> Generator[None, None, FileInfo]:
+def writing(
+    root: Path, table: pa.Table, info: FileInfo, group_rows: int = ROW_GROUP
+) -> Generator[None, None, FileInfo]:
     """As `write`, row group by row group, with a pause for whoever calls after each."""
     content = info.to_json()
     folder = folder_of(root, info.system, info.day)
@@ -94,8 +96,8 @@ def writing(root: Path, table: pa.Table, info: FileInfo) -> Generator[None, None
         with pq.ParquetWriter(
             file, table.schema, compression="zstd", use_dictionary=repeated
         ) as writer:
-            for begin in range(0, max(1, table.num_rows), ROW_GROUP):
-                writer.write_table(table.slice(begin, ROW_GROUP), ROW_GROUP)
+            for begin in range(0, max(1, table.num_rows), group_rows):
+                writer.write_table(table.slice(begin, group_rows), group_rows)
                 yield
         file.flush()
         os.fsync(file.fileno())

@@ -1,24 +1,24 @@
-"""The catalog's view of a sink's files: where each action lies."""
+"""The catalog's view of a sink's files: what each holds, and which actions and entities."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import delete
 
+from schemas.bloom import Keys, keys_of, keys_of_entities
 from schemas.catalog import Catalog, File
 from schemas.system import SystemSpec
-from streams import sink_files
 from streams.sink_files import FileInfo
 
-PIECE_ROWS: Final = 2_000  # after so many, others have their turn
-_INDEXED: Final = ("action_id", "entity", "tick")
+PIECE_BYTES: Final = 1 << 20  # are digested at a time
+_KEYED: Final = ["action_id", "entity"]
 
 
 class SinkIndex:
@@ -34,50 +34,34 @@ class SinkIndex:
         """Makes the catalog say what is there: after a crash it may lag behind, or be ahead."""
         if self._catalog is None:
             return
-        known = {row.path for row in self._catalog.files(self._spec.system) if row.digest}
+        known = {row.path for row in self._catalog.files(self._spec.system)}
         there = {str(info.path): info for info in files}
         mine = {path for path in known if Path(path).is_relative_to(self._root)}
         self._drop(sorted(mine - there.keys()))
-        for path in sorted(there.keys() - known):
+        for path in sorted(there.keys() - self._catalog.indexed(self._spec.system)):
             self.add(there[path])
 
     def add(self, info: FileInfo) -> None:
-        """Puts a file and its actions into the catalog."""
-        if self._catalog is not None:
-            table = pq.read_table(info.path, columns=list(_INDEXED), partitioning=None)
-            for _ in self.adding(info, table):
+        """Puts a file into the catalog."""
+        with pq.ParquetFile(info.path) as file:
+            for _ in self._adding(info, file.iter_batches(columns=_KEYED)):
                 pass
 
     def adding(self, info: FileInfo, table: pa.Table) -> Iterator[None]:
         """As `add`, with a pause for whoever calls after each piece; `table` holds its rows."""
+        return self._adding(info, table.select(_KEYED).to_batches())
+
+    def _adding(self, info: FileInfo, batches: Iterable[pa.RecordBatch]) -> Iterator[None]:
         if self._catalog is None:
             return
-        data = info.path.read_bytes()
-        bounds = [tick for pairs in info.ticks.values() for pair in pairs for tick in pair]
-        row = File(
-            path=str(info.path),
-            system=info.system,
-            day=info.day,
-            first_tick=min(bounds, default=0),
-            last_tick=max(bounds, default=1) - 1,
-            rows=info.rows,
-            cohorts=sorted(info.ticks),
-            spec_hash=info.facts["spec_hash"],
-            interface_hash=info.facts["interface_hash"],
-            objective_hash=info.facts["objective_hash"],
-            bundles=info.facts["bundles"],
-            bytes=len(data),
-            digest="",
-        )
-        self._catalog.put(row)
-        for begin in range(0, info.rows, PIECE_ROWS):
-            part = table.slice(begin, PIECE_ROWS)
-            ids, entities, ticks = (part.column(name).to_pylist() for name in _INDEXED)
-            groups = (np.arange(begin, begin + len(ids)) // sink_files.ROW_GROUP).tolist()
-            self._catalog.index_decisions(row.path, ids, entities, ticks, groups, more=begin > 0)
-            yield
-        row.digest = hashlib.sha256(data).hexdigest()
-        self._catalog.put(row)
+        content = hashlib.sha256()
+        with info.path.open("rb") as file:
+            while piece := file.read(PIECE_BYTES):
+                content.update(piece)
+                yield
+        keys = _keys(batches)
+        yield
+        self._catalog.put_file(_row(info, content.hexdigest()), keys)
 
     def replace(self, old: Sequence[FileInfo], merged: FileInfo) -> None:
         """Puts the merged file in, and takes those out that it replaces."""
@@ -94,3 +78,32 @@ class SinkIndex:
         """Leaves the catalog."""
         if self._catalog is not None:
             self._catalog.close()
+
+
+def _row(info: FileInfo, digest: str) -> File:
+    bounds = [tick for pairs in info.ticks.values() for pair in pairs for tick in pair]
+    return File(
+        path=str(info.path),
+        system=info.system,
+        day=info.day,
+        first_tick=min(bounds, default=0),
+        last_tick=max(bounds, default=1) - 1,
+        rows=info.rows,
+        cohorts=sorted(info.ticks),
+        spec_hash=info.facts["spec_hash"],
+        interface_hash=info.facts["interface_hash"],
+        objective_hash=info.facts["objective_hash"],
+        bundles=info.facts["bundles"],
+        bytes=info.path.stat().st_size,
+        digest=digest,
+    )
+
+
+def _keys(batches: Iterable[pa.RecordBatch]) -> Keys:
+    """Of all actions and entities in the batches."""
+    entities: set[Any] = set()
+    found = []
+    for batch in batches:
+        entities.update(batch.column("entity").unique().to_pylist())
+        found.append(keys_of(batch.column("action_id").to_pylist()))
+    return np.concatenate([*found, keys_of_entities(sorted(entities))])

@@ -20,6 +20,7 @@ from schemas.system import SystemSpec
 from schemas.trajectories import ROW_KEY
 
 Bools = npt.NDArray[np.bool_]
+_APPLIED: Final = int(Status.APPLIED)  # comparing with an enumeration takes ten times as long
 KEPT_TICKS: Final = 512  # for how long it is remembered which attempt counted
 
 
@@ -89,7 +90,7 @@ class Reports:
         """Takes a report in; that an action was applied outweighs what is said of it later."""
         known = self._known.setdefault(applied.tick, {})
         before = known.get(applied.entity)
-        if before is None or before.status != Status.APPLIED:
+        if before is None or before.status != _APPLIED:
             known[applied.entity] = applied
 
     def complete(self, frame: LoggedFrame) -> bool:
@@ -110,8 +111,8 @@ class Reports:
         """
         known = self._known.get(frame.tick, {})
         counted = self._counted.setdefault((frame.cohort, frame.tick), set())
-        entities = _column(frame.batch, "entity")
-        asked = matrix(frame.batch, [f"action:{n}" for n in spec.action_columns], np.float64)
+        entities, names = _column(frame.batch, "entity"), spec.action_columns
+        asked = matrix(frame.batch, [f"action:{name}" for name in names], np.float64)
         status = np.full(len(entities), int(Status.UNKNOWN), np.uint8)
         mine = np.zeros(len(entities), bool)
         for i, (entity, row) in enumerate(zip(entities, asked.tolist(), strict=True)):
@@ -119,8 +120,8 @@ class Reports:
             if report is None:
                 continue
             status[i] = report.status
-            if report.status == Status.APPLIED and entity not in counted:
-                mine[i] = row == [report.values.get(name) for name in spec.action_columns]
+            if report.status == _APPLIED and entity not in counted:
+                mine[i] = row == [report.values.get(name) for name in names]
                 if mine[i]:
                     counted.add(entity)
         return status, mine
@@ -146,8 +147,6 @@ def table_of(spec: SystemSpec, frames: Sequence[LoggedFrame], reports: Reports) 
     """
     table = pa.Table.from_batches([frame.batch for frame in frames])
     sizes = np.array([frame.batch.num_rows for frame in frames])
-    for name, values, kind in _places(spec, frames):
-        table = table.append_column(name, _spread(values, kind, sizes))
     ids = [
         action_id(spec.system, entity, frame.tick)
         for frame in frames
@@ -161,6 +160,7 @@ def table_of(spec: SystemSpec, frames: Sequence[LoggedFrame], reports: Reports) 
     for at, frame in first_rows.items():
         headers[at], rows[at] = frame.header, frame.row
     more = [
+        *((name, _spread(values, kind, sizes)) for name, values, kind in _places(spec, frames)),
         ("action_id", pa.array(ids, pa.string())),
         ("outcome", pa.array(np.concatenate([status for status, _ in marks]), pa.uint8())),
         ("counted", pa.array(np.concatenate([mine for _, mine in marks]), pa.bool_())),
@@ -169,9 +169,8 @@ def table_of(spec: SystemSpec, frames: Sequence[LoggedFrame], reports: Reports) 
         ("header", pa.array(headers, pa.string())),
         ("row", pa.array(rows, pa.binary())),
     ]
-    for name, array in more:
-        table = table.append_column(name, array)
-    return table
+    names = [*table.column_names, *(name for name, _ in more)]
+    return pa.Table.from_arrays([*table.columns, *(array for _, array in more)], names)
 
 
 def _places(

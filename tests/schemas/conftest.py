@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
+from schemas.catalog import Catalog
+
 
 def _program(name: str) -> Path | None:
     """The newest of Debian's versions, or what is on PATH."""
@@ -110,3 +112,11 @@ def catalog_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'new folder' / 'catalog.sqlite'}"
     cluster: _Cluster = request.getfixturevalue("postgres")
     return cluster.new_database()
+
+
+@pytest.fixture
+def catalog(catalog_url: str) -> Iterator[Catalog]:
+    catalog = Catalog(catalog_url)
+    catalog.create()
+    yield catalog
+    catalog.close()

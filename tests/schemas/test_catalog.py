@@ -1,19 +1,17 @@
-"""The catalog on SQLite and PostgreSQL: idempotent, quick in bulk, safe with several writers."""
+"""The catalog on SQLite and PostgreSQL: idempotent, safe with several writers, exact."""
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 from typing import Any
 
-import numpy as np
-import polars as pl
 import pytest
-from sqlalchemy import create_engine, func, select, text
+from sqlalchemy import func, select, text
 
+from schemas import bloom
 from schemas.catalog import (
     Alert,
     Bundle,
@@ -21,18 +19,10 @@ from schemas.catalog import (
     CatalogError,
     Dataset,
     File,
-    Place,
     Recording,
 )
-from schemas.catalog_tables import Decision, Release
-
-
-@pytest.fixture
-def catalog(catalog_url: str) -> Iterator[Catalog]:
-    catalog = Catalog(catalog_url)
-    catalog.create()
-    yield catalog
-    catalog.close()
+from schemas.catalog_tables import Filter, Release
+from schemas.messages import action_id
 
 
 def file(path: str, **changes: Any) -> File:
@@ -130,39 +120,6 @@ def test_files_by_day_in_order(catalog: Catalog) -> None:
     assert paths(None, "2024-02-29") == ["early"]
 
 
-def test_decisions_are_indexed_in_bulk_and_again(catalog: Catalog) -> None:
-    count = 20_000
-    ids = [f"{number:016x}" for number in np.random.default_rng(1).permutation(count)]
-    robots = [f"robot-{number % 100}" for number in range(count)]
-    ticks = np.arange(count) // 100
-    catalog.put(file("a"), file("b", first_tick=100), file("c", system="autoscale"))
-    for _ in range(2):
-        catalog.index_decisions("a", ids, robots, ticks, ticks // 50)
-    expected = Place(ids[12_345], "nav2d", "robot-45", 123, "a", 2)
-    assert catalog.find_action(ids[12_345]) == [expected]
-    with catalog.session() as session:
-        assert session.scalar(select(func.count()).select_from(Decision)) == count
-
-    twice = pl.Series([ids[7], ids[7]])  # two attempts at one action, by a worker and its twin
-    catalog.index_decisions("b", twice, pl.Series(["robot-7"] * 2), pl.Series([0, 0]), [4, 4])
-    assert [(p.path, p.row_group) for p in catalog.find_action(ids[7])] == [("a", 0), ("b", 4)]
-    catalog.index_decisions("c", ["x"], ["robot-7"], [150], [0])
-    assert catalog.find_action("unheard-of") == []
-    assert [p.tick for p in catalog.find_decision("nav2d", "robot-7", 10**6)] == [199]
-    assert [p.tick for p in catalog.find_decision("nav2d", "robot-7", 42)] == [42]
-    assert [p.action_id for p in catalog.find_decision("autoscale", "robot-7", 200)] == ["x"]
-    assert catalog.find_decision("nav2d", "robot-7", -1) == []
-
-    catalog.index_decisions("a", ids[:1], robots[:1], [0], [0])  # the file was written anew
-    assert catalog.find_action(ids[12_345]) == []
-    catalog.index_decisions("a", [], [], [], [])
-    assert catalog.find_action(ids[0]) == []
-    with pytest.raises(CatalogError, match="put its File row first"):
-        catalog.index_decisions("never written", ["x"], ["e"], [0], [0])
-    with pytest.raises(ValueError, match="argument 4"):
-        catalog.index_decisions("a", ["x"], ["e"], [0, 1], [0])
-
-
 def test_bundles_are_found_by_name_and_beginning(catalog: Catalog) -> None:
     catalog.put(bundle("abc1"), bundle("abd2", created_us=1_800_000_000_000_000), bundle("x"))
     assert [row.digest for row in catalog.bundles("nav2d")] == ["abd2", "abc1", "x"]
@@ -215,9 +172,9 @@ def write_much(url: str, worker: int, barrier: Any) -> None:
     catalog.create()
     for step in range(15):
         path = f"{worker}/{step}"
-        catalog.put(file(path), bundle(f"{worker}-{step}"))
-        ids = [f"{path}/{row}" for row in range(300)]
-        catalog.index_decisions(path, ids, ["e"] * 300, [step] * 300, [0] * 300)
+        catalog.put(bundle(f"{worker}-{step}"))
+        ids = [action_id(path, "e", row) for row in range(300)]
+        catalog.put_file(file(path), bloom.keys_of(ids))
         catalog.promote("nav2d", f"{worker}-{step}", at_us=step, by="test")
     catalog.close()
 
@@ -237,7 +194,7 @@ def test_two_processes_create_and_write_at_once(catalog_url: str) -> None:
     assert len(catalog.files("nav2d")) == 30
     assert len(catalog.released("nav2d", "champion")) == 1
     with catalog.session() as session:
-        assert session.scalar(select(func.count()).select_from(Decision)) == 2 * 15 * 300
+        assert session.scalar(select(func.count()).select_from(Filter)) == 30
         assert session.scalar(select(func.count()).select_from(Release)) == 30
     catalog.close()
 
@@ -265,11 +222,9 @@ def test_readers_do_not_wait_for_a_writer(catalog: Catalog) -> None:
     assert [row.path for row in catalog.files("nav2d")] == ["a", "b"]
 
 
-def test_another_layout_is_refused(catalog: Catalog, catalog_url: str) -> None:
-    engine = create_engine(catalog_url)
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE about SET value = '0' WHERE key = 'version'"))
-    engine.dispose()
+def test_another_layout_is_refused(catalog: Catalog) -> None:
+    with catalog.session(write=True) as session:
+        session.execute(text("UPDATE about SET value = '0' WHERE key = 'version'"))
     with pytest.raises(CatalogError, match="layout 0"):
         catalog.create()
 
