@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from schemas.spec_parts import SensorSpec
 from schemas.system import SystemSpec
 from streams.align_state import (
     FAR,
@@ -23,6 +24,9 @@ from streams.align_state import (
 SILENT_AFTER = 3
 """Periods after which a sensor is silent: its own, or the tick's where that is longer (a sensor
 that is faster than the ticks is seen once per tick, and its readings may come in bursts)."""
+EARLY = 4
+"""Under the wall clock a reading may come early by this part of its period, or of the tick's where
+that is shorter: so much jitter is waited for, and not more, as a tick that waits is a late one."""
 
 
 class Closable(NamedTuple):
@@ -30,6 +34,13 @@ class Closable(NamedTuple):
 
     first: Ints
     last: Ints
+
+
+def _lead_us(sensor: SensorSpec, period_us: int) -> int:
+    """For how long after a reading no other one is expected."""
+    if any(channel.align == "linear" for channel in sensor.channels.values()):
+        return 0
+    return sensor.every_us - min(sensor.every_us, period_us) // EARLY - 1
 
 
 class Progress:
@@ -40,6 +51,11 @@ class Progress:
     tick of a cohort without members waits for lateness or for watermarks on every sensor's topic:
     who else will come is not known yet. Once `S.applied` has carried a watermark, it blocks like a
     sensor.
+
+    Under the wall clock a stream does not block the ticks before its next reading is expected (one
+    period after its last): a sensor that is slower than the ticks keeps none waiting between its
+    readings. One with a `linear` channel does, as the tick lies before that reading, and needs it.
+    Under the event clock it always does: which of two partitions is read first must change nothing.
 
     passed  [sensors, E] the newest time at which a stream said anything
     seen    [sensors, E] the newest time at which it had at least one channel
@@ -58,6 +74,8 @@ class Progress:
         sensors = spec.sensors.values()
         silent = [SILENT_AFTER * max(s.every_us, spec.period_us) for s in sensors]
         self.silent_us: Ints = np.array(silent, dtype=np.int64)[:, None]
+        lead = [_lead_us(s, spec.period_us) if clock == "wall" else 0 for s in sensors]
+        self.lead_us: Ints = np.array(lead, dtype=np.int64)[:, None]
         self.passed: Ints = np.zeros((len(silent), 0), dtype=np.int64)
         self.seen: Ints = np.zeros((len(silent), 0), dtype=np.int64)
         closed = NEVER if start_tick is None else start_tick - 1
@@ -115,11 +133,21 @@ class Progress:
     def _blocking(self, expired: int) -> tuple[Bools, Ints]:
         """[sensors, E] whether a stream blocks, and the first tick that it does."""
         spec = self.spec
-        floor = np.maximum(self.passed, self.marks[:, None])
+        floor = self._floor()
         tick = np.maximum((floor - spec.epoch_us) // spec.period_us, expired)
         tick = np.maximum(tick, self.closed[self.entities.cohort]) + 1
         due = spec.epoch_us + tick * spec.period_us
         return (self.seen != NEVER) & (due <= self.seen + self.silent_us), tick
+
+    def _floor(self) -> Ints:
+        """[sensors, E] the time up to which a stream blocks nothing.
+
+        What is expected later excuses only what is past: others' clocks may be ahead.
+        """
+        floor = np.maximum(self.passed, self.marks[:, None])
+        if self.clock == "wall":
+            np.maximum(floor, np.minimum(self.passed + self.lead_us, self.now), out=floor)
+        return floor
 
     def _before_applied(self, expired: int) -> Ints:
         """[cohorts] the last tick that `S.applied` does not block."""
@@ -137,7 +165,7 @@ class Progress:
         spec = self.spec
         change = np.zeros((count + 1, spec.cohorts), dtype=np.int64)
         if first <= self.expired:
-            floor = np.maximum(self.passed, self.marks[:, None])
+            floor = self._floor()
             begin = (floor - spec.epoch_us) // spec.period_us + 1
             end = (self.seen + self.silent_us - spec.epoch_us) // spec.period_us + 1
             blocks = (self.seen != NEVER) & (begin < end) & (end > first) & (begin < first + count)

@@ -10,6 +10,7 @@ import numpy as np
 
 from infra.plants.base import (
     Floats,
+    Ints,
     PlantError,
     Sample,
     SensorBatch,
@@ -77,11 +78,14 @@ class Nav2d:
     (velocity 0, deaf to actions, reward 0) and goes on reporting. Starts, goals and all noise
     depend on the seed alone, so that all policies meet the same.
 
+    Of a sensor that is slower than the ticks, robots take turns: all report with the first tick,
+    then each once per period, half-way to a tick rather than at it, where the faster ones report.
+
     `Sample.reward` is minus the true distance to the goal (m) at the end of the tick. Outcomes:
     `reached` (0 or 1) and `distance` (m).
     """
 
-    version = "nav2d-1"
+    version = "nav2d-2"
 
     def __init__(self, spec: SystemSpec, **options: Any) -> None:
         self.spec = spec
@@ -174,16 +178,27 @@ class Nav2d:
             "goal": (np.stack([self._goal] * len(path)), 0.0),
         }
         for name, sensor in self.spec.sensors.items():
-            since = stamps(self._tick, self.spec.period_us, sensor.every_us)
+            since, who = self._turns(sensor.every_us)
             place = len(path) - 1 - (end - since) // self._step_us
             values = {}
             for channel in sensor.channels:
                 value, sigma = true[channel]
                 noise = self._noise.normal(0.0, sigma, value[place].shape) if sigma else 0.0
                 values[channel] = value[place] + noise
-            if since.size:
-                made.append(readings(name, time_us - end + since, values, o.robots))
-        return tuple(made)
+            batch = readings(name, time_us - end + since, values, o.robots)
+            made.append(batch if who is None else batch.take(who))
+        return tuple(batch for batch in made if len(batch))
+
+    def _turns(self, every_us: int) -> tuple[Ints, Ints | None]:
+        """When a sensor reads in the last tick, us since the first, and whose turn it is."""
+        ticks, rest = divmod(every_us, self.spec.period_us)
+        if rest or ticks < 2:
+            return stamps(self._tick, self.spec.period_us, every_us), None
+        end = self._tick * self.spec.period_us
+        early = self._step_us * (self.spec.period_us // self._step_us // 2)
+        first = 0 if self._tick == 0 else self._tick % ticks
+        every = 1 if self._tick == 0 else ticks
+        return np.array([end - early]), np.arange(first, self.options.robots, every)
 
 
 def _motion(drag: float, dt: float) -> tuple[float, float, float, float]:

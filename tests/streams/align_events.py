@@ -11,12 +11,13 @@ from schemas.messages import Control
 from schemas.system import SystemSpec, parse_spec
 from schemas.topics import topic
 from streams.align import Aligner
+from streams.desk import Clock
 from tests.streams.align_reference import Reference
 
 PARTITIONS = 2
 NAMES = ("ant", "bee", "cat", "dog", "elk")
 
-SPEC = parse_spec("""
+_TEXT = """
 system: zoo
 entity: animal
 tick: 10 ms
@@ -45,17 +46,21 @@ actions:
   v: {unit: m, low: -1, high: 1, shape: [2]}
 fallback: {kind: value}
 budget: {tiers: {one: {candidates: 5, horizon: 2, iterations: 1}}}
-""")
+"""
+SPEC = parse_spec(_TEXT)
+UNLINKED = parse_spec(_TEXT.replace("align: linear", "align: latest"))
+"""Without `linear` channels, which need their later neighbours."""
 
 
 class Event(NamedTuple):
-    """One record of the log; `offset` counts within its topic and partition."""
+    """One record of the log, which came at `at` us; `offset` counts in its topic and partition."""
 
     kind: str
     topic: str
     partition: int
     offset: int
     content: Any
+    at: int = 0
 
 
 Step = tuple[int, int, int, int, int, int]
@@ -93,7 +98,7 @@ def events_of(steps: Sequence[Step], jitter: int = 0) -> list[Event]:
     def add(kind: str, name: str, partition: int, content: Any) -> None:
         offset = places.get((name, partition), 0)
         places[name, partition] = offset + 1
-        events.append(Event(kind, name, partition, offset, content))
+        events.append(Event(kind, name, partition, offset, content, now))
 
     for what, who, passes, earlier, mask, value in steps:
         now += passes * 1_000 + jitter * (value % 7)
@@ -197,10 +202,12 @@ def _other(aligner: Aligner, event: Event) -> None:
             aligner.issued(row, ticks, np.array([rest[0]]), None, *where)
 
 
-def refer(events: Sequence[Event]) -> Reference:
-    """What the reference makes of `events`."""
-    reference = Reference(SPEC, PARTITIONS)
+def refer(events: Sequence[Event], spec: SystemSpec = SPEC, clock: Clock = "event") -> Reference:
+    """What the reference makes of `events`; under the wall clock it is told when they came."""
+    reference = Reference(spec, PARTITIONS, clock)
     for event in events:
+        if clock == "wall":
+            reference.time_goes_on(event.at)
         if event.kind == "watermark":
             reference.watermark(event.topic, event.partition, event.content)
         elif event.kind == "control":
@@ -210,10 +217,10 @@ def refer(events: Sequence[Event]) -> Reference:
     return reference
 
 
-def new_aligner(spec: SystemSpec = SPEC) -> Aligner:
+def new_aligner(spec: SystemSpec = SPEC, clock: Clock = "event") -> Aligner:
     """An aligner that knows the partitions of the events' topics."""
     names = [topic(spec, "applied"), *(sensor.topic for sensor in spec.sensors.values())]
-    return Aligner(spec, partitions=dict.fromkeys(names, PARTITIONS))
+    return Aligner(spec, clock, partitions=dict.fromkeys(names, PARTITIONS))
 
 
 def through_bytes(frames: Sequence[Frame], spec: SystemSpec = SPEC) -> list[Frame]:

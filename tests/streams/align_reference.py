@@ -10,6 +10,7 @@ from schemas.codes import Flag, Status
 from schemas.messages import Control
 from schemas.system import SystemSpec
 from schemas.topics import cohort_of, topic
+from streams.desk import Clock
 
 Row = dict[str, Any]
 Vector = tuple[float, ...]
@@ -35,10 +36,10 @@ class Entity:
 
 
 class Reference:
-    """Event clock only, no lagging sources, no restart."""
+    """No lagging sources, no restart. Under the wall clock, `time_goes_on` says what time it is."""
 
-    def __init__(self, spec: SystemSpec, partitions: int) -> None:
-        self.spec, self.partitions = spec, partitions
+    def __init__(self, spec: SystemSpec, partitions: int, clock: Clock = "event") -> None:
+        self.spec, self.partitions, self.clock = spec, partitions, clock
         self.entities: dict[str, Entity] = defaultdict(Entity)
         self.closed = dict.fromkeys(range(spec.cohorts), NO)
         self.members: dict[int, set[str]] = {c: set() for c in range(spec.cohorts)}
@@ -46,7 +47,8 @@ class Reference:
         self.reports: dict[tuple[str, int], tuple[int, Vector]] = {}
         self.issues: dict[tuple[str, int], Vector] = {}
         self.controls: list[Control] = []
-        self.now = NO
+        self.now = NO  # by which lateness runs out
+        self.newest = NO  # event time
         self.frames: list[Row] = []
         self.rejected: list[tuple[str, str, int]] = []
         self.duplicates = 0
@@ -79,7 +81,7 @@ class Reference:
         if tick <= self.closed[cohort] or self.due(tick) + self.spec.lateness_us <= self.now:
             self.refuse(sensor, name, time)
             return
-        self.now = max(self.now, time)
+        self.heard(time)
         entity = self.entities[name]
         entity.passed[sensor] = max(entity.passed.get(sensor, NO), time)
         if kept:
@@ -103,8 +105,17 @@ class Reference:
 
     def watermark(self, name: str, partition: int, time: int) -> None:
         self.marks[name, partition] = max(time, self.marks.get((name, partition), NO))
-        self.now = max(self.now, time)
+        self.heard(time)
         self.advance()
+
+    def time_goes_on(self, now: int) -> None:
+        self.now = max(self.now, now)
+        self.advance()
+
+    def heard(self, time: int) -> None:
+        self.newest = max(self.newest, time)
+        if self.clock == "event":
+            self.now = self.newest
 
     def applied(self, name: str, tick: int, status: int, values: Vector) -> None:
         self.reports[name, tick] = (status, values)
@@ -139,7 +150,7 @@ class Reference:
 
     def close_next(self, cohort: int) -> bool:
         tick = self.first(cohort)
-        if tick is None or self.due(tick) > self.now:
+        if tick is None or self.due(tick) > max(self.now, self.newest):
             return False
         blocked = self.blocked(cohort, tick)
         if blocked and self.due(tick) + self.spec.lateness_us > self.now:
@@ -164,9 +175,22 @@ class Reference:
             for sensor, seen in entity.seen.items():
                 passed = max(entity.passed[sensor], self.mark(spec.sensors[sensor].topic))
                 silent = _SILENT * max(spec.sensors[sensor].every_us, spec.period_us)
-                if passed < due <= seen + silent:
+                if passed < due <= seen + silent and self.due_by(sensor, entity, due):
                     return True
         return False
+
+    def due_by(self, name: str, entity: Entity, due: int) -> bool:
+        """Whether a sensor's next reading, or one that a `linear` channel needs, is waited for."""
+        sensor = self.spec.sensors[name]
+        linear = any(channel.align == "linear" for channel in sensor.channels.values())
+        if self.clock == "event" or linear or due > self.now_tick():
+            return True
+        early = min(sensor.every_us, self.spec.period_us) // 4
+        return due >= entity.passed[name] + sensor.every_us - early
+
+    def now_tick(self) -> int:
+        """The time of the last tick that is over by the clock."""
+        return self.due((self.now - self.spec.epoch_us) // self.spec.period_us)
 
     def frame(self, cohort: int, tick: int, blocked: bool) -> Row | None:
         due, before, rows = self.due(tick), set(self.members[cohort]), {}

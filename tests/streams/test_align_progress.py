@@ -147,11 +147,80 @@ def test_lateness_waits_until_every_partition_of_a_sensor_was_asked() -> None:
 
 def test_under_the_wall_clock_lateness_is_real_time() -> None:
     aligner = Aligner(spec_of(), clock="wall")
-    read(aligner, [(10, 1.0), (95, 1.0)])
+    read(aligner, [(10, 1.0), (91, 1.0)])
     assert ticks(aligner, 29.9) == []
-    assert ticks(aligner, 30) == [1, 2, 3, 4, 5, 6, 7, 8, 9]  # then it is passed up to 95 ms
+    assert ticks(aligner, 30) == [1, 2, 3, 4, 5, 6, 7, 8, 9]  # then it is passed up to 91 ms
     assert ticks(aligner, 119.9) == []
     assert ticks(aligner, 120) == [10]
+
+
+SLOW = """
+  two:
+    every: 100 ms
+    max_age: 300 ms
+    channels: {{y: {{unit: m, range: [-100, 100], align: {align}}}}}
+"""
+
+
+def wall(align: str = "latest", at_ms: float = 10) -> Aligner:
+    """Under the wall clock; `one` comes with the ticks, `two` every tenth, first at `at_ms`."""
+    aligner = Aligner(spec_of(more=SLOW.format(align=align)), clock="wall")
+    read(aligner, [(at_ms, 1.0)], "two")
+    read(aligner, [(10, 1.0)])
+    assert ticks(aligner, 30) == [1]  # it waits for who else may come
+    return aligner
+
+
+@pytest.mark.parametrize("at_ms", [10, 3, 7.4])
+def test_a_sensor_slower_than_the_ticks_holds_up_those_that_it_may_be_of(at_ms: float) -> None:
+    aligner = wall(at_ms=at_ms)
+    for ms in range(20, 110, 10):
+        read(aligner, [(ms, 1.0)])
+        assert ticks(aligner, max(ms + 1, 31)) == [ms // 10]
+    read(aligner, [(110, 1.0)])
+    assert ticks(aligner, 111) == []  # due now
+    read(aligner, [(at_ms + 100, 2.0)], "two")
+    (frame,) = aligner.close(112 * MS)
+    assert (frame.tick, frame.values[0, 1], frame.header.closed_by) == (11, 2.0, "passed")
+
+
+def test_a_slow_sensor_that_is_late_holds_up_until_lateness_or_silence() -> None:
+    aligner = wall()
+    for ms in range(20, 340, 10):
+        read(aligner, [(ms, 1.0)])
+        late = 110 <= ms <= 310
+        assert ticks(aligner, max(ms + 1, 31)) == ([] if late else [ms // 10])
+        if late:
+            (frame,) = aligner.close((ms + 20) * MS)
+            assert (frame.tick, frame.header.closed_by) == (ms // 10, "lateness")
+
+
+@pytest.mark.parametrize(("at_ms", "waits"), [(2.5, True), (2.501, False)])
+def test_a_slow_sensor_may_come_early_by_a_quarter_of_a_tick(at_ms: float, waits: bool) -> None:
+    aligner = wall(at_ms=at_ms)
+    for ms in range(20, 110, 10):
+        read(aligner, [(ms, 1.0)])
+    assert ticks(aligner, 101) == list(range(2, 10 if waits else 11))
+    read(aligner, [(99, 3.0)], "two")
+    assert aligner.counters.get("late", 0) == (0 if waits else 1)
+
+
+@pytest.mark.parametrize("clock", ["event", "wall"])
+def test_a_tick_waits_for_the_later_neighbour_that_linear_needs(clock: Clock) -> None:
+    aligner = wall("linear")
+    read(aligner, [(20, 1.0)])
+    assert ticks(aligner, 31) == []
+    assert ticks(aligner, 40) == [2]
+
+
+def test_no_tick_closes_before_its_time_for_a_clock_that_is_ahead() -> None:
+    aligner = wall()
+    read(aligner, [(20, 1.0)], entity="bee")
+    assert ticks(aligner, 31) == []  # ant is expected
+    read(aligner, [(20, 1.0), (30, 1.0), (40, 1.0)])
+    read(aligner, [(30, 1.0), (40, 1.0)], entity="bee")
+    assert ticks(aligner, 31) == [2, 3]
+    assert ticks(aligner, 40) == [4]  # `two` of ant could still come
 
 
 def test_the_event_clock_can_be_told_the_end() -> None:

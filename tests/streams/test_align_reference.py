@@ -8,7 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.frames import Frame
+from schemas.system import SystemSpec
+from streams.align import Aligner
 from tests.streams.align_events import (
+    SPEC,
+    UNLINKED,
     Event,
     Step,
     content,
@@ -20,7 +24,7 @@ from tests.streams.align_events import (
     steps,
     through_bytes,
 )
-from tests.streams.align_reference import Row
+from tests.streams.align_reference import Reference, Row
 
 
 def assert_agrees(frame: Frame, row: Row) -> None:
@@ -43,8 +47,11 @@ def assert_agrees(frame: Frame, row: Row) -> None:
 
 
 def assert_agrees_with_the_reference(log: Sequence[Event], chunk: int) -> int:
-    aligner, reference = new_aligner(), refer(log)
-    frames = feed(aligner, log, chunk)
+    aligner = new_aligner()
+    return assert_same(feed(aligner, log, chunk), aligner, refer(log))
+
+
+def assert_same(frames: Sequence[Frame], aligner: Aligner, reference: Reference) -> int:
     by_place = {(f.tick, f.cohort): f for f in frames}
     assert len(by_place) == len(frames)
     assert sorted(by_place) == sorted((row["tick"], row["cohort"]) for row in reference.frames)
@@ -65,6 +72,29 @@ def test_agrees_with_the_reference(taken: list[Step], chunk: int) -> None:
 def test_agrees_with_the_reference_on_long_streams(seed: int) -> None:
     log = events_of(random_steps(seed, 1_500), jitter=seed % 2)
     assert assert_agrees_with_the_reference(log, [1, 7, 1_000, 40][seed]) > 200
+
+
+def assert_agrees_under_the_wall_clock(log: Sequence[Event], spec: SystemSpec) -> int:
+    aligner = new_aligner(spec, "wall")
+    frames: list[Frame] = []
+    for event in log:
+        frames += aligner.close(event.at)
+        frames += feed(aligner, [event], 1)
+    return assert_same(frames, aligner, refer(log, spec, "wall"))
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps, st.sampled_from([SPEC, UNLINKED]))
+def test_agrees_with_the_reference_under_the_wall_clock(
+    taken: list[Step], spec: SystemSpec
+) -> None:
+    assert_agrees_under_the_wall_clock(events_of(taken), spec)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_agrees_on_long_streams_under_the_wall_clock(seed: int) -> None:
+    log = events_of(random_steps(400 + seed, 1_000), jitter=seed)
+    assert assert_agrees_under_the_wall_clock(log, UNLINKED) > 200
 
 
 def assert_cuts_do_not_matter(log: Sequence[Event], chunk: int) -> None:

@@ -28,13 +28,17 @@ def last(sample: Sample, sensor: str, channel: str) -> Floats:
     return newest
 
 
+def goals(first: Sample) -> Floats:
+    """`[E, 2]` where the robots shall go: all say it with the first tick."""
+    return last(first, "mission", "goal")
+
+
 def drive(plant: Nav2d, seed: int, gain: float = 1.0) -> list[Sample]:
     """A proportional-derivative controller for a whole episode."""
     samples = [plant.reset(seed)]
     for _ in range(plant.options.ticks):
         x, v = last(samples[-1], "odometry", "position"), last(samples[-1], "odometry", "velocity")
-        goal = last(samples[-1], "mission", "goal")
-        samples.append(plant.step(np.clip(gain * (goal - x) - 1.8 * v, -1.0, 1.0)))
+        samples.append(plant.step(np.clip(gain * (goals(samples[0]) - x) - 1.8 * v, -1.0, 1.0)))
     return samples
 
 
@@ -98,7 +102,7 @@ def test_a_robot_that_is_done_is_parked() -> None:
     where = np.stack([last(sample, "odometry", "position")[0] for sample in samples])
     assert (where[at:] == where[at]).all()
     assert (last(samples[-1], "odometry", "velocity")[0] == 0.0).all()
-    assert np.linalg.norm(where[at] - last(samples[-1], "mission", "goal")[0]) <= 0.5
+    assert np.linalg.norm(where[at] - goals(samples[0])[0]) <= 0.5
     rewards = np.stack([sample.reward for sample in samples])
     assert (rewards[at + 1 :, 0] == 0.0).all()
     assert (rewards[1 : at + 1, 0] < 0.0).all()
@@ -109,7 +113,7 @@ def test_the_reward_is_minus_the_distance_and_the_score_adds_up() -> None:
     plant = robots(ticks=100, position_noise=0.0)
     samples = drive(plant, seed=2)
     for before, sample in pairwise(samples):
-        gap = last(sample, "odometry", "position") - last(sample, "mission", "goal")
+        gap = last(sample, "odometry", "position") - goals(samples[0])
         expected = np.where(before.done, 0.0, -np.linalg.norm(gap, axis=1))
         np.testing.assert_allclose(sample.reward, expected)
     score = plant.score()
@@ -143,11 +147,36 @@ def test_walls_stop_robots_within_the_range_of_the_sensors() -> None:
 def test_starts_and_goals_are_apart_and_do_not_depend_on_actions() -> None:
     plant = robots(robots=400, nearest=5.0)
     sample = plant.reset(9)
-    start, goal = last(sample, "odometry", "position"), last(sample, "mission", "goal")
+    start, goal = last(sample, "odometry", "position"), goals(sample)
     assert np.linalg.norm(goal - start, axis=1).min() > 4.9
     assert np.abs(goal).max() <= 10.0
-    later = plant.step(np.ones((400, 2)))
-    np.testing.assert_array_equal(last(later, "mission", "goal"), goal)
+    (later,) = (b for b in plant.step(np.ones((400, 2))).batches if b.sensor == "mission")
+    np.testing.assert_array_equal(later.values["goal"], goal[later.entity])
+
+
+def test_the_gate_does_not_call_a_sensor_stale_that_is_on_time() -> None:
+    limit = SPEC.gate.stale_after_us
+    assert limit is not None
+    assert all(sensor.every_us < limit for sensor in SPEC.sensors.values())
+
+
+def test_robots_take_turns_to_tell_their_goals() -> None:
+    plant = robots(robots=23)
+    samples = [plant.reset(0), *(plant.step(np.zeros((23, 2))) for _ in range(30))]
+    told: dict[int, list[int]] = {robot: [] for robot in range(23)}
+    for sample in samples:
+        missions = [batch for batch in sample.batches if batch.sensor == "mission"]
+        assert sum(map(len, missions)) in ((23,) if sample is samples[0] else (5, 6))
+        for batch in missions:
+            for robot, time_us in zip(batch.entity.tolist(), batch.time_us.tolist(), strict=True):
+                told[robot].append(time_us)
+    few = robots(robots=2)
+    few.reset(0)
+    empty = [few.step(np.zeros((2, 2))) for _ in range(3)][-1]
+    assert [batch.sensor for batch in empty.batches] == ["odometry"], "nobody's turn"
+    for times in told.values():
+        assert times[0] == -50_000
+        assert set(np.diff(times[1:]).tolist()) == {400_000}
 
 
 @pytest.mark.parametrize(
