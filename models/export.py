@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import torch
+from onnxscript import opset20 as op
 from torch import Tensor, nn
 from torch._higher_order_ops import scan
 
@@ -28,6 +29,29 @@ small variance, and 1.4e-4 was seen for a model whose other outputs agree to 1e-
 
 class ParityError(RuntimeError):
     """A graph that does not compute what torch does; it must not ship."""
+
+
+def _asinh(x: Any) -> Any:
+    return op.Sign(x) * op.Log(op.Abs(x) + op.Sqrt(x * x + 1.0))
+
+
+def _sinh(x: Any) -> Any:
+    return (op.Exp(x) - op.Exp(-x)) * 0.5
+
+
+def _cosh(x: Any) -> Any:
+    return (op.Exp(x) + op.Exp(-x)) * 0.5
+
+
+PARTS: dict[Any, Any] = {
+    torch.ops.aten.asinh.default: _asinh,
+    torch.ops.aten.sinh.default: _sinh,
+    torch.ops.aten.cosh.default: _cosh,
+}
+"""Operators that ONNX Runtime has for CPUs only, from others: a GPU runs the whole graph.
+
+Else every step of imagination is fetched from the GPU and sent back, and no graph can be captured.
+"""
 
 
 class Believe(nn.Module):
@@ -210,6 +234,7 @@ def export_graph(graph: str, model: WorldModel, behaviour: Behaviour, path: Path
             input_names=list(_dynamic(graph)),
             output_names=_OUTPUTS[graph],
             opset_version=OPSET,
+            custom_translation_table=PARTS,
             verbose=False,
         )
         assert program is not None

@@ -167,7 +167,7 @@ def _improve(
         taken = 0
         while taken < len(order):
             group = len(draft.spent.tiers)
-            rows = order[taken : taken + _size(budget, group, tier)]
+            rows = order[taken : taken + _size(budget, group, tier, bundle.provider)]
             work = len(rows) * tier.candidates * tier.horizon
             if not budget.more(group, 0, work):
                 return
@@ -182,9 +182,9 @@ def _improve(
             taken += len(rows)
 
 
-def _size(budget: Budget, group: int, tier: Tier) -> int:
+def _size(budget: Budget, group: int, tier: Tier, provider: str) -> int:
     """Entities that share the next session call."""
-    most = schedule.most(tier)
+    most = schedule.most(tier, provider)
     if not isinstance(budget, Sizing):
         return most
     return budget.size(group, tier.candidates * tier.horizon * tier.iterations, most)

@@ -82,6 +82,7 @@ def test_operators_entities_are_not_planned() -> None:
 def test_a_call_is_bounded_and_holds_at_least_one() -> None:
     assert schedule.most(Tier(candidates=100, horizon=16, iterations=1)) == 5
     assert schedule.most(Tier(candidates=5000, horizon=3, iterations=1)) == 1
+    assert schedule.most(Tier(candidates=100, horizon=16, iterations=1), "cuda") == 50
 
 
 def test_an_operator_may_name_the_deepest_tier() -> None:

@@ -213,3 +213,10 @@ def test_without_cuda_the_cpu_is_taken_and_it_is_said(tmp_path: Path) -> None:
         "no usable CUDA device here: models run on the CPU",
     )
     assert load_bundle(tmp_path, provider="auto").provider == "cpu"
+
+
+def test_what_cuda_lacks_is_no_output(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    """A driver that shows a GPU, and libraries that may be missing: `--json` stays one object."""
+    monkeypatch.setattr(session, "cuda_devices", lambda: 1)
+    session.cuda_usable.__wrapped__()
+    assert not capfd.readouterr().out
