@@ -154,10 +154,10 @@ def test_starts_and_goals_are_apart_and_do_not_depend_on_actions() -> None:
     np.testing.assert_array_equal(later.values["goal"], goal[later.entity])
 
 
-def test_the_gate_does_not_call_a_sensor_stale_that_is_on_time() -> None:
+def test_the_gate_calls_no_sensor_stale_of_which_one_reading_is_lost() -> None:
     limit = SPEC.gate.stale_after_us
     assert limit is not None
-    assert all(sensor.every_us < limit for sensor in SPEC.sensors.values())
+    assert all(2 * sensor.every_us < limit for sensor in SPEC.sensors.values())
 
 
 def test_robots_take_turns_to_tell_their_goals() -> None:
@@ -166,17 +166,17 @@ def test_robots_take_turns_to_tell_their_goals() -> None:
     told: dict[int, list[int]] = {robot: [] for robot in range(23)}
     for sample in samples:
         missions = [batch for batch in sample.batches if batch.sensor == "mission"]
-        assert sum(map(len, missions)) in ((23,) if sample is samples[0] else (5, 6))
+        assert sum(map(len, missions)) in ((23,) if sample is samples[0] else (11, 12))
         for batch in missions:
             for robot, time_us in zip(batch.entity.tolist(), batch.time_us.tolist(), strict=True):
                 told[robot].append(time_us)
-    few = robots(robots=2)
+    few = robots(robots=1)
     few.reset(0)
-    empty = [few.step(np.zeros((2, 2))) for _ in range(3)][-1]
+    empty = [few.step(np.zeros((1, 2))) for _ in range(3)][-1]
     assert [batch.sensor for batch in empty.batches] == ["odometry"], "nobody's turn"
     for times in told.values():
         assert times[0] == -50_000
-        assert set(np.diff(times[1:]).tolist()) == {400_000}
+        assert set(np.diff(times[1:]).tolist()) == {200_000}
 
 
 @pytest.mark.parametrize(
