@@ -30,23 +30,6 @@ class KafkaSetupError(RuntimeError):
     """The cluster does not answer, or a topic is not as it must be; the message says the remedy."""
 
 
-def parse_extra(pairs: Iterable[str]) -> dict[str, str]:
-    """Turn `key=value` pairs, as given with `-X`, into librdkafka settings.
-
-    Raises KafkaSetupError for a pair without `=` or with an empty key.
-    """
-    settings = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key.strip():
-            raise KafkaSetupError(
-                f"-X {pair}: expected key=value, for instance -X security.protocol=SSL "
-                "(the keys are those of librdkafka's CONFIGURATION.md)"
-            )
-        settings[key.strip()] = value
-    return settings
-
-
 def client_config(bootstrap: str, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """librdkafka settings for the cluster at `bootstrap`; `extra` (TLS, SASL, ...) wins over it.
 

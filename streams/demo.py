@@ -137,7 +137,7 @@ class Stage:
         self.bootstrap, self.extra = bootstrap, dict(extra)
         self.topics = topics_of(scene.spec)
         self.clock = "event"
-        self.supervisor = Supervisor(scene.folder)
+        self.supervisor = Supervisor(scene.folder, self.extra)
 
     def __enter__(self) -> "Stage":
         config = client_config(self.bootstrap, self.extra)
@@ -151,9 +151,8 @@ class Stage:
             delete_topics(config, [t.name for t in self.topics])
 
     def connection(self) -> list[str]:
-        """Command-line options that lead a process to the broker."""
-        pairs = [part for key, value in self.extra.items() for part in ("-X", f"{key}={value}")]
-        return ["--bootstrap-servers", self.bootstrap, *pairs]
+        """Command-line options that lead a process to the broker; settings go another way."""
+        return ["--bootstrap-servers", self.bootstrap]
 
     def start_loop(self, clock: str, bundles: tuple[Path, ...], *worker: str) -> None:
         """Sink, worker and aligner, under the clock `event` or `wall`."""

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.text import Text
 
 from infra.home import home_folder
-from infra.kafka import client_config, parse_extra, wait_ready
+from infra.kafka import client_config, wait_ready
+from infra.settings import kafka_settings
 from planner.library import SHIPPED
 from schemas.system import SystemSpec, load_spec
 from streams.supervise import PARENT, STATUS_AGAIN, TryAgain, end_with_parent
@@ -39,7 +40,10 @@ Bootstrap = Annotated[
 Extra = Annotated[
     list[str] | None,
     typer.Option(
-        "-X", metavar="KEY=VALUE", help="A setting of librdkafka, e.g. security.protocol=SASL_SSL."
+        "-X",
+        metavar="KEY=VALUE",
+        help="A setting of librdkafka, e.g. security.protocol=SASL_SSL; or @FILE with such lines, "
+        "where passwords are not seen in `ps`.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
@@ -85,8 +89,8 @@ To = Annotated[int | None, typer.Option("--to", metavar="US", help="Event time."
 
 
 def extra_settings(pairs: list[str] | None) -> dict[str, str]:
-    """The librdkafka settings given as KEY=VALUE."""
-    return parse_extra(pairs or [])
+    """The librdkafka settings in the environment, and those given as KEY=VALUE or @FILE."""
+    return kafka_settings(pairs or [])
 
 
 def plant_options(pairs: list[str] | None) -> dict[str, Any]:
