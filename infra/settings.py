@@ -12,11 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from infra.kafka import KafkaSetupError
-
 VARIABLE: Final = "REHEARSE_KAFKA_CONFIG"  # a JSON object of settings
 _MOST: Final = 1 << 20  # bytes of a file of settings
 _KEYS = "the keys are those of librdkafka's CONFIGURATION.md"
+
+
+class KafkaSetupError(RuntimeError):
+    """The cluster does not answer, or a topic is not as it must be; the message says the remedy."""
 
 
 def kafka_settings(given: Iterable[str]) -> dict[str, str]:

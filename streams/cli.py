@@ -1,11 +1,15 @@
 """`rehearse`: one console script; each command says what it does with `--help` and an example."""
 
+import os
+import signal
 from typing import ClassVar
 
 import typer
 
+from infra.signals import raise_interrupt
 from streams.commands.lazy import Entry, LazyGroup
 from streams.commands.log_setup import set_up_logging
+from streams.supervise import PARENT, end_with_parent
 
 _LOOP, _STUDY = "The whole loop", "Looking back, trying out"
 _PARTS = "The parts, one process each"
@@ -112,6 +116,9 @@ def _rehearse() -> None:
 def main() -> None:
     """Entry point of the console script."""
     set_up_logging()
+    raise_interrupt()
+    if parent := os.environ.get(PARENT):
+        end_with_parent(int(parent), lambda: os.kill(os.getpid(), signal.SIGTERM))
     app()
 
 

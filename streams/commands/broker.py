@@ -1,6 +1,5 @@
 """`rehearse broker …` and `rehearse topics …`."""
 
-import json
 import sys
 from typing import Annotated
 
@@ -9,6 +8,7 @@ import typer
 from infra import broker as embedded
 from infra.kafka import client_config, ensure_topics
 from schemas.asyncapi import document, document_yaml
+from schemas.plain_json import json_line
 from schemas.topics import TABLE, topics_of
 from streams.commands.options import (
     Bootstrap,
@@ -116,5 +116,5 @@ def topics_describe(
     """
     with errors():
         system = None if spec is None else spec_of(spec)
-    text = json.dumps(document(system)) + "\n" if as_json else document_yaml(system)
+    text = json_line(document(system)) + "\n" if as_json else document_yaml(system)
     sys.stdout.write(text)

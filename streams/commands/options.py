@@ -1,11 +1,7 @@
 """Options that several commands share, how results are printed, and how errors end a command."""
 
 import contextlib
-import json
-import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,9 +15,12 @@ from rich.text import Text
 from infra.home import home_folder
 from infra.kafka import client_config, wait_ready
 from infra.settings import kafka_settings
+from infra.signals import interrupting
+from infra.signals import stopping as stopping
 from planner.library import SHIPPED
+from schemas.plain_json import json_line
 from schemas.system import SystemSpec, load_spec
-from streams.supervise import PARENT, STATUS_AGAIN, TryAgain, end_with_parent
+from streams.supervise import STATUS_AGAIN, TryAgain
 
 ANSWER_S = 10.0  # for which a cluster may be silent before a command gives up
 console = Console(stderr=True)
@@ -139,18 +138,12 @@ def cluster_of(bootstrap: str | None, extra: list[str] | None) -> tuple[str, dic
 def show(result: Mapping[str, Any], as_json: bool) -> None:
     """Print a result: one JSON object, or name and value lines for people."""
     if as_json:
-        sys.stdout.write(json.dumps(result, default=_plain) + "\n")
+        sys.stdout.write(json_line(result) + "\n")
         sys.stdout.flush()
         return
     out = Console()
     for name, value in result.items():
         out.print(f"[bold]{name:>24}[/]  {value}", highlight=False)
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return str(value)
 
 
 @contextlib.contextmanager
@@ -188,42 +181,12 @@ def metrics_at(port: int | None, host: str) -> Iterator[None]:
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """SIGINT and SIGTERM end the command through its clean-up, which a second one does not stop."""
-    both = (signal.SIGINT, signal.SIGTERM)
-
-    def handle(*_: object) -> None:
-        for number in both:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, handle) for number in both}
     try:
-        yield
+        with interrupting():
+            yield
     except KeyboardInterrupt:
         console.print("stopped; nothing of this run is left running")
         raise typer.Exit(130) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def stopping() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that work ends cleanly."""
-    event = threading.Event()
-    if parent := os.environ.get(PARENT):
-        end_with_parent(int(parent), event.set)
-    before = {}
-
-    def handle(*_: object) -> None:
-        event.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, handle)
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def acting_bundles(given: list[Path] | None) -> list[Path]:

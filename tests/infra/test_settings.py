@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.kafka import KafkaSetupError, client_config
-from infra.settings import VARIABLE, as_environment, kafka_settings
+from infra.kafka import client_config
+from infra.settings import VARIABLE, KafkaSetupError, as_environment, kafka_settings
 
 SECRET = "hush=hush"
 

@@ -1,6 +1,8 @@
 """The command line: help with examples, exit statuses, one JSON object, mendable errors."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +104,23 @@ def test_the_list_of_commands_says_what_each_says_itself(name: str) -> None:
     listed, loaded = root.get_command(None, name), root.load(name)
     assert listed.help == loaded.help.splitlines()[0]
     assert (listed.name, listed.rich_help_panel) == (loaded.name, loaded.rich_help_panel)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_also_in_a_background_job(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    waits = tmp_path / "waits"  # for whoever writes the other end
+    os.mkfifo(waits)
+    words = (sys.executable, "-m", "streams.cli", "topics", "create", "nav2d")
+    words += ("--bootstrap-servers", "127.0.0.1:9", "-X", f"@{waits}")
+    # As a shell does that starts it with `&`.
+    ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *words]
+    with subprocess.Popen(ignoring, stderr=subprocess.PIPE, text=True) as child, waits.open("w"):
+        child.send_signal(number)
+        assert child.wait(60) == 130
+        assert child.stderr is not None
+        assert "Traceback" not in child.stderr.read()
 
 
 def test_a_slip_of_the_pen_is_told_from_all_commands() -> None:
