@@ -33,6 +33,9 @@ def prepare(setup: BacktestSetup) -> tuple[Plant, Policy]:
     options = dict(setup.plant)
     if setup.spec.plant is not None and setup.spec.plant.kind == "cluster":
         options["trace"] = load_of(setup)
+    elif setup.trace is not None or setup.day is not None:
+        name = "--day" if setup.trace is None else "--trace"
+        raise ValueError(f"{name} is of a load, and {setup.spec.system} has none: leave it out")
     plant = make_plant(setup.spec, **options)
     return plant, policy_of(setup)
 

@@ -76,9 +76,13 @@ class Take:
 
 
 def set_scene(options: DemoOptions, home: Path) -> Scene:
-    """A run folder with its own spec (topics of its own), and the load where the plant has one."""
+    """A run folder with its own spec (topics of its own), and the load where the plant has one.
+
+    Raises `ValueError` where an option says something of a load that there is not.
+    """
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     template = load_spec(options.system)
+    _check(options, template)
     name = f"{template.system}-{stamp}-{os.getpid()}"
     folder = home / "runs" / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,6 +104,18 @@ def set_scene(options: DemoOptions, home: Path) -> Scene:
     elif ticks is None:
         ticks = NAV2D_TICKS
     return Scene(spec, spec_file, folder, ticks, plant, window, facts)
+
+
+def _check(options: DemoOptions, spec: SystemSpec) -> None:
+    load = ("trace", "day", "time_column", "value_column")
+    given = [f"--{name.replace('_', '-')}" for name in load if getattr(options, name) is not None]
+    if given and (spec.plant is None or spec.plant.kind != "cluster"):
+        raise ValueError(
+            f"{given[0]} is of a load, and {spec.system} has none: leave it out, or choose "
+            "--system autoscale"
+        )
+    if options.trace is None and given and given[-1] != "--day":
+        raise ValueError(f"{given[-1]} is of a file: name it with --trace FILE")
 
 
 def choose_trace(options: DemoOptions) -> tuple[Trace, str]:

@@ -46,10 +46,14 @@ Extra = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 MetricsPort = Annotated[
     int | None,
-    typer.Option(help="Prometheus may scrape this port; 0: any free one, which the log names."),
+    typer.Option(
+        min=0,
+        max=65_535,
+        help="Prometheus may scrape this port; 0: any free one, which the log names.",
+    ),
 ]
 MetricsHost = Annotated[
     str, typer.Option(help="Address that it is served on; 0.0.0.0: to other machines as well.")
@@ -62,12 +66,11 @@ Bundles = Annotated[
     ),
 ]
 
-
 PlantOptions = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", metavar="NAME=VALUE", help="Of the plant; may be repeated."),
 ]
-Ticks = Annotated[int | None, typer.Option(help="Stop after so many ticks.")]
+Ticks = Annotated[int | None, typer.Option(min=1, help="Stop after so many ticks.")]
 Shadow = Annotated[
     bool, typer.Option("--shadow", help="Decide and log; publish no action: how to start.")
 ]

@@ -46,9 +46,9 @@ def backtest(
         Path | None, typer.Option("--record", help="New folder of a recording, to be replayed.")
     ] = None,
     policy: Annotated[PolicyName, typer.Option(help="Who decides.")] = "planner",
-    share: Annotated[float, typer.Option(help="Of explored stretches, with --policy explore.")] = (
-        0.7
-    ),
+    share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Of explored stretches, with --policy explore.")
+    ] = (0.7),
     unhurried: Annotated[
         bool,
         typer.Option(
@@ -58,7 +58,7 @@ def backtest(
     ticks: Ticks = None,
     seed: Seed = 0,
     bundles: Bundles = None,
-    services: Annotated[int | None, typer.Option(help="Entities (autoscale).")] = None,
+    services: Annotated[int | None, typer.Option(min=1, help="Entities (autoscale).")] = None,
     capacity: Annotated[
         float | None, typer.Option(help="Requests per second that one replica serves (autoscale).")
     ] = None,
@@ -83,6 +83,8 @@ def backtest(
         named = {"services": services, "cold_start": cold_start, "slo_wait": slo_wait}
         given |= {name: value for name, value in named.items() if value is not None}
         if capacity is not None:
+            if not 0.0 < capacity < float("inf"):
+                raise ValueError(f"--capacity {capacity}: give requests per second, more than zero")
             given["service_time"] = 1.0 / capacity
         known = tuple(acting_bundles(bundles))
         setup = BacktestSetup(
