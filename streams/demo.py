@@ -23,6 +23,7 @@ from infra.priority import make_room
 from infra.traces import Trace, generate_trace, read_trace
 from schemas.system import SystemSpec, load_spec, parse_spec, spec_path
 from schemas.topics import topics_of, worker_group
+from schemas.yaml_lines import read_text
 from streams.baselines import Split, baselines, gap_closed, split
 from streams.bundles import Shelf
 from streams.comparison import compare_policies
@@ -86,7 +87,7 @@ def set_scene(options: DemoOptions, home: Path) -> Scene:
     name = f"{template.system}-{stamp}-{os.getpid()}"
     folder = home / "runs" / name
     folder.mkdir(parents=True, exist_ok=True)
-    text = spec_path(options.system).read_text()
+    text = read_text(spec_path(options.system))
     text = "\n".join(
         f"system: {name}" if line.startswith("system:") else line for line in text.splitlines()
     )

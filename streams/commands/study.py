@@ -146,4 +146,6 @@ def record(
             catalog_url=catalog_url(),
         )
     show(result, as_json)
+    for line in result["missing"]:
+        console.print(f"missing: {line}", highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(0 if result["complete"] else 1)
