@@ -48,7 +48,7 @@ def load_yaml(text: str, name: str) -> tuple[Any, dict[Path, int]]:
         ) from error
     except ReaderError as error:
         line = text[: error.position].count("\n") + 1
-        what = f"not valid YAML: the character {error.character!r}"
+        what = f"not valid YAML: the character #x{error.character:04x}"
         raise ValueError(f"{name}:{line}: {what} is not allowed; remove it") from error
     except RecursionError as error:
         raise ValueError(f"{name}: nested too deeply, or within itself") from error

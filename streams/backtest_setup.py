@@ -31,6 +31,8 @@ class BacktestSetup:
 def prepare(setup: BacktestSetup) -> tuple[Plant, Policy]:
     """The plant and who decides. Raises `ValueError` with the remedy where there is no bundle."""
     options = dict(setup.plant)
+    if "trace" in options:
+        raise ValueError(f"-o trace={options['trace']}: name the load with --trace FILE")
     if setup.spec.plant is not None and setup.spec.plant.kind == "cluster":
         options["trace"] = load_of(setup)
     elif setup.trace is not None or setup.day is not None:

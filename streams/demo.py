@@ -108,6 +108,10 @@ def set_scene(options: DemoOptions, home: Path) -> Scene:
 
 
 def _check(options: DemoOptions, spec: SystemSpec) -> None:
+    if "trace" in options.plant_options:
+        raise ValueError(
+            f"-o trace={options.plant_options['trace']}: name the load with --trace FILE"
+        )
     load = ("trace", "day", "time_column", "value_column")
     given = [f"--{name.replace('_', '-')}" for name in load if getattr(options, name) is not None]
     if given and (spec.plant is None or spec.plant.kind != "cluster"):

@@ -89,6 +89,8 @@ class ClusterOptions:
             "service_time: more than 0 s": not 0.0 < self.service_time < math.inf,
             "cold_start: 0 s or more": self.cold_start is not None and not self.cold_start >= 0.0,
             "metric_delay: 0 s or more": not self.metric_delay >= 0.0,
+            "warm_up: 0 s or more": not 0.0 <= self.warm_up < math.inf,
+            "slo_wait: 0 s or more": not self.slo_wait >= 0.0,
             "timeout: more than slo_wait": not self.timeout > self.slo_wait,
             "service: 'exponential' or 'constant'": self.service not in ("exponential", "constant"),
             "cold_start: a number, without a file": self.cold_start is None

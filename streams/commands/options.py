@@ -18,6 +18,7 @@ from infra.settings import kafka_settings
 from infra.signals import interrupting
 from infra.signals import stopping as stopping
 from planner.library import SHIPPED
+from planner.manifest import MANIFEST, read_manifest
 from schemas.plain_json import json_line
 from schemas.system import SystemSpec, load_spec
 from streams.supervise import STATUS_AGAIN, TryAgain
@@ -196,7 +197,16 @@ def acting_bundles(given: list[Path] | None) -> list[Path]:
     """Where the bundle that acts until a release comes from: as given, else the shipped ones.
 
     What somebody trained or copied into the home folder acts only once it is released.
+
+    Raises `ValueError` where one that was named is not there, or damaged.
     """
+    for folder in given or ():
+        if not folder.is_dir():
+            raise ValueError(
+                f"--bundle {folder}: no such folder; `rehearse bundle list` names some"
+            )
+        if (folder / MANIFEST).exists():
+            read_manifest(folder)
     return given or [SHIPPED]
 
 

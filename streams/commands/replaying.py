@@ -57,7 +57,9 @@ def replay(
     loop: Annotated[
         bool, typer.Option("--loop", help="Begin again at the end, until Ctrl-C.")
     ] = False,
-    tolerance: Annotated[float, typer.Option(help="Difference that counts as none.")] = 0.0,
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, help="Difference that counts as none.")
+    ] = 0.0,
     update_refs: Annotated[
         bool, typer.Option("--update-refs", help="Write the file that --diff names.")
     ] = False,

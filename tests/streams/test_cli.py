@@ -14,6 +14,7 @@ from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from planner.library import SHIPPED
+from planner.manifest import BundleError
 from planner.session import choose, cuda_usable
 from schemas.asyncapi import document
 from schemas.system import load_spec
@@ -192,6 +193,28 @@ def test_a_wrong_plant_option_is_told() -> None:
     result = run("backtest", "nav2d", "--policy", "fallback", "--ticks", "1", "-o", "robbots=3")
     assert result.exit_code == 2
     assert "robbots" in result.output
+
+
+def test_a_bundle_that_was_named_has_to_be_whole(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such folder"):
+        acting_bundles([tmp_path / "none"])
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(BundleError, match=r"manifest\.json"):
+        acting_bundles([tmp_path])
+
+
+@pytest.mark.parametrize("option", ["robots=many", "robots=2.5", "arena=nan", "robots="])
+def test_a_plant_option_of_another_kind_is_told(option: str) -> None:
+    words = ("--policy", "fallback", "--ticks", "1", "-o", option)
+    result = run("backtest", "nav2d", *words)
+    assert result.exit_code == 2
+    assert f"option {option.partition('=')[0]}: a" in result.output
+    assert "number is needed" in result.output.replace("\n", " ")
+
+
+@pytest.mark.parametrize("words", [("--ticks", "0"), ("--ticks", "-1"), ("--seed", "-1")])
+def test_counts_below_the_least_are_refused(words: tuple[str, str]) -> None:
+    assert run("backtest", "nav2d", "--policy", "fallback", *words).exit_code == 2
 
 
 def test_a_bundle_that_is_not_there_is_status_1_for_verify() -> None:
