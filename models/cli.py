@@ -101,7 +101,9 @@ def train(
 ) -> None:
     """Train a world model on logged trajectories and write a bundle.
 
-    Example: rehearse train autoscale --data runs/monday --data runs/tuesday --out bundles/mine
+    Example: rehearse train nav2d --data ./log --out ./mine --steps 300
+
+    (of what `rehearse backtest nav2d --policy explore --log ./log` has logged)
     """
     try:
         import torch
@@ -189,7 +191,9 @@ def evaluate_command(
 
     Exit status 1 where some channel that moves is predicted worse than by persistence at 5 ticks.
 
-    Example: rehearse evaluate bundles/mine --data runs/friday
+    Example: rehearse evaluate ./mine --data ./log
+
+    (of what `rehearse train` has made)
     """
     try:
         from models.data import DataError, load_dataset

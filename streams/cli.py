@@ -104,7 +104,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Acts only after it has imagined what its action will do.",
+    help="Acts only after it has imagined what its action will do.\n\nExample: rehearse demo",
+    epilog="Exit status 0: done, 1: a negative result, 2: an error that says what to do, "
+    "75: one that a new start mends, 130: interrupted.",
 )
 
 

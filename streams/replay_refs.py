@@ -14,7 +14,7 @@ Reference = tuple[int, int, bytes]  # tick, cohort, encoded trajectory
 
 
 def read_references(path: Path) -> dict[tuple[int, int], bytes]:
-    """(tick, cohort) → encoded trajectory. Raises `ReplayError` where there is no such file, or it is damaged."""
+    """(tick, cohort) → encoded trajectory. Raises `ReplayError`: no such file, or a damaged one."""
     if not path.is_file():
         raise ReplayError(f"{path}: no such file of references; make it with --update-refs")
     try:

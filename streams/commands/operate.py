@@ -42,7 +42,9 @@ def hold(
     Actuators read this themselves, so that it works without any worker. Exit status 1: it was said,
     but an entity is in none of the newest frames (a slip of the pen?), or no actuator reported.
 
-    Example: rehearse hold autoscale service-03
+    Example: rehearse hold nav2d robot-003
+
+    (beside a running `rehearse run nav2d --plant`)
     """
     with errors():
         system = spec_of(spec)
@@ -62,7 +64,9 @@ def resume(
 
     Exit status 1: something that was named is still held, as all of them are.
 
-    Example: rehearse resume autoscale service-03
+    Example: rehearse resume nav2d robot-003
+
+    (beside a running `rehearse run nav2d --plant`)
     """
     with errors():
         system = spec_of(spec)
@@ -87,7 +91,9 @@ def override(
 
     Exit status 1: it was said, but to an unknown entity, or no actuator reported.
 
-    Example: rehearse override autoscale replicas=30 --entity service-03
+    Example: rehearse override nav2d 'acceleration[0]=0.5' --entity robot-003
+
+    (beside a running `rehearse run nav2d --plant`)
     """
     with errors():
         system = spec_of(spec)

@@ -88,9 +88,9 @@ def replay(
     system's own need --live-topics as well. With --from, and when stepping, it starts from the
     belief rows of the last key frame.
 
-    Example: rehearse replay ./monday --diff recorded --report differences.html
+    Example: rehearse backtest nav2d --ticks 100 --record ./monday && rehearse replay ./monday
 
-    Example: rehearse replay ./monday --step --entity service-03
+    Example: rehearse replay ./monday --step --entity robot-003
 
     Example: rehearse replay ./monday --to-topics monday-again --rate 10 --now
     """

@@ -107,7 +107,9 @@ def run(
 ) -> None:
     """Aligner, worker and sink (and plant), supervised, against any broker, until Ctrl-C.
 
-    Example: rehearse run my-system.yaml --shadow --bootstrap-servers kafka:9092
+    Example: rehearse run nav2d --plant
+
+    With plants and a cluster of one's own: add --shadow and --bootstrap-servers HOST:PORT.
     """
     from streams.monitor import Monitor, live_table
     from streams.supervise import Supervisor

@@ -73,7 +73,7 @@ def backtest(
 ) -> None:
     """Run a system against its simulator without Kafka, as fast as it goes.
 
-    Example: rehearse backtest autoscale --trace load.parquet --decisions out.parquet
+    Example: rehearse backtest autoscale --ticks 240 --decisions out.parquet
     """
     with errors():
         from streams.backtest import backtest as run
@@ -125,9 +125,12 @@ def record(
 ) -> None:
     """Copy frames and trajectories of a system into a folder that can be replayed.
 
-    Made again into the same folder, a recording that was cut off goes on where it was.
+    Made again into the same folder, a recording that was cut off goes on where it was. What the
+    topics do not hold any more is named.
 
-    Example: rehearse record autoscale --out ./monday
+    Example: rehearse record nav2d --out ./monday
+
+    (beside a running `rehearse run nav2d --plant`, or after it)
     """
     from streams.record import record as run
 
