@@ -1,6 +1,7 @@
 """Options that several commands share, how results are printed, and how errors end a command."""
 
 import contextlib
+import errno
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -168,6 +169,9 @@ def errors() -> Iterator[None]:
 def _plainly(error: Exception) -> str:
     if isinstance(error, KafkaException) and error.args and hasattr(error.args[0], "str"):
         return f"Kafka: {error.args[0].str()}. Is the broker up? Try again when it is."
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}the disk is full: free some, or name another folder; then start again"
     return str(error) or type(error).__name__
 
 

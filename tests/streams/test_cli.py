@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+import typer
 import yaml
 from typer.main import get_command
 from typer.testing import CliRunner, Result
@@ -23,6 +24,7 @@ from streams.commands.lazy import LazyGroup
 from streams.commands.options import (
     acting_bundles,
     bundle_roots,
+    errors,
     home_bundles,
     plant_options,
 )
@@ -193,6 +195,12 @@ def test_a_wrong_plant_option_is_told() -> None:
     result = run("backtest", "nav2d", "--policy", "fallback", "--ticks", "1", "-o", "robbots=3")
     assert result.exit_code == 2
     assert "robbots" in result.output
+
+
+def test_a_full_disk_is_told_with_what_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit), errors(), Path("/dev/full").open("w", buffering=1) as full:
+        full.write("more\n")
+    assert "the disk is full: free some" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_bundle_that_was_named_has_to_be_whole(tmp_path: Path) -> None:
