@@ -115,8 +115,8 @@ def test_a_signal_ends_a_command_also_in_a_background_job(
 ) -> None:
     waits = tmp_path / "waits"  # for whoever writes the other end
     os.mkfifo(waits)
-    words = (sys.executable, "-m", "streams.cli", "topics", "create", "nav2d")
-    words += ("--bootstrap-servers", "127.0.0.1:9", "-X", f"@{waits}")
+    words = [sys.executable, "-m", "streams.cli", "topics", "create", "nav2d"]
+    words += ["--bootstrap-servers", "127.0.0.1:9", "-X", f"@{waits}"]
     # As a shell does that starts it with `&`.
     ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *words]
     with subprocess.Popen(ignoring, stderr=subprocess.PIPE, text=True) as child, waits.open("w"):
