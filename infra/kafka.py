@@ -16,6 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from infra.registry import PREFIX
+from infra.settings import KafkaSetupError as KafkaSetupError
 
 TopicRequest = tuple[str, int, Mapping[str, str]]
 """Name, number of partitions, and the topic's configuration as Kafka names it."""
@@ -24,27 +25,6 @@ TopicRequest = tuple[str, int, Mapping[str, str]]
 _BATCH = 100
 _POLL_S = 0.05
 _REFUSALS = (KafkaError._AUTHENTICATION, KafkaError._SSL)
-
-
-class KafkaSetupError(RuntimeError):
-    """The cluster does not answer, or a topic is not as it must be; the message says the remedy."""
-
-
-def parse_extra(pairs: Iterable[str]) -> dict[str, str]:
-    """Turn `key=value` pairs, as given with `-X`, into librdkafka settings.
-
-    Raises KafkaSetupError for a pair without `=` or with an empty key.
-    """
-    settings = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key.strip():
-            raise KafkaSetupError(
-                f"-X {pair}: expected key=value, for instance -X security.protocol=SSL "
-                "(the keys are those of librdkafka's CONFIGURATION.md)"
-            )
-        settings[key.strip()] = value
-    return settings
 
 
 def client_config(bootstrap: str, extra: Mapping[str, str] | None = None) -> dict[str, str]:

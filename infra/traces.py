@@ -14,6 +14,7 @@ Floats = NDArray[np.float64]
 DAY_S = 86_400.0
 TEST_DAYS = 7
 MOST_BINS = 50_000_000
+MOST_REQUESTS = 1e15
 # The first of these that a file has (in this order, any case) is taken.
 TIME_COLUMNS = ("time", "timestamp", "ts", "datetime", "date", "time_ms", "time_s", "seconds")
 VALUE_COLUMNS = ("requests", "rps", "count", "value", "load", "mentions", "cpu_percent")
@@ -98,11 +99,32 @@ def read_trace(
     time = _pick(table, time_column, TIME_COLUMNS, "time", path)
     value = _pick(table, value_column, VALUE_COLUMNS, "value", path)
     seconds = _seconds(table[time], path)
-    counts = table[value].cast(pl.Float64, strict=False).to_numpy().astype(np.float64)
+    counts = _counts(table[value], path)
     return _binned(seconds, counts, f"{path}: column {value!r}")
 
 
+def _counts(column: pl.Series, path: str | Path) -> Floats:
+    """Requests of each row; NaN where there is none."""
+    if column.dtype != pl.String and not column.dtype.is_numeric():
+        raise TraceError(f"{path}: column {column.name!r} holds {column.dtype}, not numbers")
+    counts = column.cast(pl.Float64, strict=False)
+    floats: Floats = counts.to_numpy().astype(np.float64)
+    unread = (counts.is_null() & column.is_not_null()).to_numpy()
+    with np.errstate(invalid="ignore"):
+        wrong = unread | (floats < 0.0) | (floats > MOST_REQUESTS)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise TraceError(
+            f"{path}: row {row + 1}: column {column.name!r} holds {column[row]!r}: numbers of zero "
+            f"to {MOST_REQUESTS:g} are needed; leave it empty where nothing is known"
+        )
+    return floats
+
+
 def _load(path: Path) -> pl.DataFrame:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "is not there"
+        raise TraceError(f"{path}: {what}: give a Parquet or CSV file with a header")
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             return pl.read_parquet(path)
@@ -123,23 +145,42 @@ def _pick(
     for name in usual:
         if name in by_lower:
             return by_lower[name]
+    hint = "; separate columns by commas" if ";" in "".join(table.columns) else ""
     raise TraceError(
         f"{path}: no column with a usual name for the {what}; name one of "
-        f"{', '.join(table.columns)}"
+        f"{', '.join(table.columns)}{hint}"
     )
 
 
 def _seconds(column: pl.Series, path: str | Path) -> Floats:
     """Seconds since 1970 of a time column."""
-    if column.dtype == pl.String:
-        column = column.str.to_datetime(strict=False)
+    kind = column.dtype
+    if kind not in (pl.String, pl.Date, pl.Datetime) and not kind.is_numeric():
+        raise TraceError(f"{path}: column {column.name!r} holds {kind}, not dates and times")
+    if kind == pl.String:
+        column = _dates(column)
     if column.null_count():
         row = int(column.is_null().arg_true()[0])
         raise TraceError(f"{path}: row {row + 1}: column {column.name!r} holds no time")
     if column.dtype.is_temporal():
         return column.cast(pl.Datetime("us")).to_physical().to_numpy().astype(np.float64) / 1e6
     factor = next((f for end, f in UNITS_S.items() if column.name.lower().endswith(end)), 1.0)
-    return column.cast(pl.Float64).to_numpy().astype(np.float64) * factor
+    seconds: Floats = column.cast(pl.Float64).to_numpy().astype(np.float64) * factor
+    if not np.isfinite(seconds).all():
+        row = int((~np.isfinite(seconds)).argmax())
+        raise TraceError(f"{path}: row {row + 1}: column {column.name!r} holds no time")
+    return seconds
+
+
+def _dates(column: pl.Series) -> pl.Series:
+    """Dates and times, or numbers, of a column of texts; null where one is none."""
+    numbers = column.cast(pl.Float64, strict=False)
+    if numbers.is_not_null().any():
+        return numbers.set(numbers.is_infinite() | numbers.is_nan(), None)
+    try:
+        return column.str.to_datetime(strict=False)
+    except pl.exceptions.ComputeError:  # none of them is one
+        return pl.Series(column.name, [None] * len(column), pl.Datetime("us"))
 
 
 def _binned(seconds: Floats, counts: Floats, where: str) -> Trace:
@@ -149,9 +190,11 @@ def _binned(seconds: Floats, counts: Floats, where: str) -> Trace:
         raise TraceError(f"{where}: at least two different times are needed")
     lengths, times = np.unique(np.round(steps, 6), return_counts=True)
     width = float(lengths[times.argmax()])
+    if not width > 0.0:
+        raise TraceError(f"{where}: times less than a microsecond apart; give even bins of time")
     place = np.round((seconds - seconds.min()) / width).astype(np.int64)
     known = np.isfinite(counts)
-    if not known.any() or (counts[known] < 0.0).any():
+    if not known.any():
         raise TraceError(f"{where}: numbers of zero and more are needed")
     size = int(place.max()) + 1
     if size > MOST_BINS:

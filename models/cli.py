@@ -1,6 +1,5 @@
 """`rehearse train` and `rehearse evaluate`; mounted by the main command through its entry point."""
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -11,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from schemas.plain_json import json_line
 
 if TYPE_CHECKING:  # imported by what lists all commands, so it loads little itself
     from schemas.system import SystemSpec
@@ -100,7 +101,9 @@ def train(
 ) -> None:
     """Train a world model on logged trajectories and write a bundle.
 
-    Example: rehearse train autoscale --data runs/monday --data runs/tuesday --out bundles/mine
+    Example: rehearse train nav2d --data ./log --out ./mine --steps 300
+
+    (of what `rehearse backtest nav2d --policy explore --log ./log` has logged)
     """
     try:
         import torch
@@ -108,7 +111,7 @@ def train(
         from models.belief import ModelConfig
         from models.data import DataError
         from models.export import ParityError
-        from models.train import CheckpointError, TrainConfig
+        from models.train import CheckpointError, TrainConfig, TrainingStopped
         from models.workflow import train_bundle, work_folder
     except ImportError as error:
         raise _fail(f"{_TORCH}\n{error}") from error
@@ -120,6 +123,7 @@ def train(
     config = TrainConfig(steps=steps, actor_steps=extra, seed=seed, model=sizes)
     if device == "cuda" and not torch.cuda.is_available():
         raise _fail("cuda: torch finds no usable GPU here; choose --device cpu")
+    command = _command()
     try:
         with _bar() as bar:
             task = bar.add_task("training", total=config.total, loss="")
@@ -138,14 +142,18 @@ def train(
                 with_actor=actor and extra > 0,
                 split=split,
                 device=device,
-                command=_command(),
+                command=command,
                 report=report,
             )
-    except (DataError, CheckpointError, ParityError, ValueError) as error:
+    except TrainingStopped as stopped:
+        again = command if resume else f"{command} --resume"
+        typer.echo(f"stopped: {stopped}. Go on with: {again}", err=True)
+        raise typer.Exit(130) from stopped
+    except (DataError, CheckpointError, ParityError, OSError, ValueError) as error:
         raise _fail(str(error)) from error
     summary = _summary(manifest, out)
     if as_json:
-        typer.echo(json.dumps(summary))
+        typer.echo(json_line(summary))
         return
     typer.echo(_table(summary["held_out"]))
     typer.echo(f"{out}: {summary['bytes']} bytes, digest {summary['digest'][:12]}")
@@ -183,7 +191,9 @@ def evaluate_command(
 
     Exit status 1 where some channel that moves is predicted worse than by persistence at 5 ticks.
 
-    Example: rehearse evaluate bundles/mine --data runs/friday
+    Example: rehearse evaluate ./mine --data ./log
+
+    (of what `rehearse train` has made)
     """
     try:
         from models.data import DataError, load_dataset
@@ -201,7 +211,7 @@ def evaluate_command(
     except (DataError, ValueError) as error:
         raise _fail(str(error)) from error
     content = result.as_dict()
-    typer.echo(json.dumps(content) if as_json else _table(content["steps"]))
+    typer.echo(json_line(content) if as_json else _table(content["steps"]))
     middle = content["steps"][str(result.horizons[len(result.horizons) // 2])]
     if any((entry["of_persistence"] or 0.0) > 1.05 for entry in middle.values()):
         raise typer.Exit(1)

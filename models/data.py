@@ -124,6 +124,14 @@ class Dataset:
         return torch.from_numpy(rng.exponential(size=(blocks, members)).astype(np.float32))
 
 
+def _is_parquet(file: Path) -> bool:
+    try:
+        pl.read_parquet_schema(file)
+    except pl.exceptions.PolarsError:
+        return False
+    return True
+
+
 def _read_run(spec: SystemSpec, folder: Path, run: int) -> pl.DataFrame:
     files = sorted(folder.rglob("*.parquet")) if folder.is_dir() else []
     if not files:
@@ -134,7 +142,11 @@ def _read_run(spec: SystemSpec, folder: Path, run: int) -> pl.DataFrame:
     lazy = pl.scan_parquet(files, hive_partitioning=False)
     wanted = ["entity", "tick", "flags", *spec.columns, *applied_columns(spec)]
     optional = ["attempt", "reward", "interface_hash"]
-    names = set(lazy.collect_schema().names())
+    try:
+        names = set(lazy.collect_schema().names())
+    except pl.exceptions.PolarsError as error:
+        damaged = next((file for file in files if not _is_parquet(file)), folder)
+        raise DataError(f"{damaged}: no Parquet file; remove it, or log again") from error
     if missing := [name for name in wanted if name not in names]:
         raise DataError(
             f"{folder}: column {missing[0]!r} is absent; these are not trajectories of "

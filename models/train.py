@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -79,6 +80,18 @@ class Progress:
 
 class CheckpointError(RuntimeError):
     """A checkpoint that belongs to other settings; the message says which remedy there is."""
+
+
+class TrainingStopped(Exception):
+    """Training was interrupted, and can be gone on with.
+
+    Attributes:
+        checkpoint: what was kept; step, total: updates done, and wanted.
+    """
+
+    def __init__(self, checkpoint: Path, step: int, total: int) -> None:
+        super().__init__(f"{step:,} of {total:,} updates are kept in {checkpoint}")
+        self.checkpoint, self.step, self.total = checkpoint, step, total
 
 
 class Trainer:
@@ -268,10 +281,13 @@ class Trainer:
         self.ends = state["ends"]
 
     def run(
-        self, checkpoint: Path | None = None, report: Callable[[Progress], None] | None = None
+        self,
+        checkpoint: Path | None = None,
+        report: Callable[[Progress], None] | None = None,
+        stop: threading.Event | None = None,
     ) -> Progress:
-        """Trains to the end, from wherever it stands."""
-        while self.progress.step < self.config.total:
+        """Trains to the end, or between two updates until `stop`, from wherever it stands."""
+        while self.progress.step < self.config.total and not (stop and stop.is_set()):
             began = time.perf_counter()
             self.update()
             self.progress.seconds += time.perf_counter() - began

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from infra.signals import stopping
 from models.data import BLOCK, Dataset, Sequences, Split, load_dataset
 from models.evaluate import WARM, evaluate, write_report
 from models.registry import write_bundle
-from models.train import Progress, TrainConfig, Trainer
+from models.train import Progress, TrainConfig, Trainer, TrainingStopped
 from models.trust import Trial, trial
 from planner.session import Bundle
 from schemas.system import SystemSpec
@@ -45,8 +46,11 @@ def train_bundle(
 ) -> dict[str, Any]:
     """Trains on the trajectories below `folders` and writes the bundle `out`; its manifest.
 
+    SIGINT and SIGTERM end it between two updates.
+
     Raises:
         DataError, CheckpointError, ParityError: with the remedy.
+        TrainingStopped: it was interrupted; the checkpoint holds all updates so far.
     """
     dataset = load_dataset(spec, folders, split=split)
     work = work_folder(out)
@@ -54,11 +58,18 @@ def train_bundle(
     checkpoint = work / CHECKPOINT
     if resume and checkpoint.exists():
         trainer.load(checkpoint)
-    progress = trainer.run(checkpoint, _Notes(work / PROGRESS, config.total, report))
-    trainer.save(checkpoint)
-    (work / CURVES).write_text(json.dumps(progress.curves))
-    write_report(work / REPORT, progress.curves, f"{spec.system}: {config.total} updates")
-    return _release(spec, dataset, trainer, out, with_actor, command)
+    with stopping() as stop:
+        progress = trainer.run(checkpoint, _Notes(work / PROGRESS, config.total, report), stop)
+        trainer.save(checkpoint)
+    kept = TrainingStopped(checkpoint, progress.step, config.total)
+    if stop.is_set():
+        raise kept
+    try:
+        (work / CURVES).write_text(json.dumps(progress.curves))
+        write_report(work / REPORT, progress.curves, f"{spec.system}: {config.total} updates")
+        return _release(spec, dataset, trainer, out, with_actor, command)
+    except KeyboardInterrupt:
+        raise kept from None
 
 
 class _Notes:

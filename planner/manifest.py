@@ -105,7 +105,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = json.loads(text)
         manifest = msgspec.convert(content, Manifest)
-    except ValueError as error:  # both of json and of msgspec
+    except (ValueError, RecursionError) as error:  # both of json and of msgspec
         raise BundleError(f"{path}: {error}; export the bundle again") from error
     if manifest.format != FORMAT:
         raise BundleError(

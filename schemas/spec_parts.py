@@ -122,8 +122,8 @@ class ActionSpec(Part):
     unit: str
     kind: Literal["continuous", "integer", "categorical"] = "continuous"
     shape: Size | None = None
-    low: float
-    high: float
+    low: float = Field(allow_inf_nan=False)
+    high: float = Field(allow_inf_nan=False)
     rate: RateLimit | None = None
     fallback: float | None = None
 

@@ -26,7 +26,7 @@ from schemas.spec_parts import (
     SensorSpec,
     flat_names,
 )
-from schemas.yaml_lines import line_of, load_yaml, problem
+from schemas.yaml_lines import line_of, load_yaml, problem, read_text
 
 SHIPPED = Path(__file__).parent / "systems"
 Context = Literal["time_of_day", "day_of_week"]
@@ -244,12 +244,16 @@ def load_spec(name: str | Path) -> SystemSpec:
     """The spec of a shipped system (`autoscale`) or of a YAML file. Raises `SpecError`."""
     path = spec_path(name)
     try:
-        text = path.read_text()
-    except OSError as error:
+        text = read_text(path)
+    except FileNotFoundError as error:
         shipped = ", ".join(shipped_systems())
         raise SpecError(
             f"{name}: no such spec: give a YAML file, or one of the shipped systems: {shipped}"
         ) from error
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}; give a YAML file") from error
+    except ValueError as error:
+        raise SpecError(str(error)) from error
     return parse_spec(text, str(path))
 
 

@@ -1,11 +1,31 @@
 """YAML with line numbers: a document, and where each of its fields stands."""
 
+import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import yaml
+from yaml.reader import ReaderError
 
+MOST_BYTES: Final = 1 << 20
+MOST_FIELDS: Final = 100_000
 Path = tuple[str | int, ...]
+
+
+def read_text(file: pathlib.Path) -> str:
+    """The text of a YAML file that people wrote; `ValueError` where it can be none.
+
+    Raises `OSError` where it cannot be read.
+    """
+    with file.open("rb") as stream:
+        content = stream.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"{file}: larger than {MOST_BYTES} bytes; is it the right file?")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(f"{file}:{line}: not a text in UTF-8; save it as such") from error
 
 
 def load_yaml(text: str, name: str) -> tuple[Any, dict[Path, int]]:
@@ -23,7 +43,19 @@ def load_yaml(text: str, name: str) -> tuple[Any, dict[Path, int]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise ValueError(f"{place}: not valid YAML: {error.problem or error}") from error
+        raise ValueError(
+            f"{place}: not valid YAML: {error.problem or error}{_tab(error)}"
+        ) from error
+    except ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        what = f"not valid YAML: the character #x{error.character:04x}"
+        raise ValueError(f"{name}:{line}: {what} is not allowed; remove it") from error
+    except RecursionError as error:
+        raise ValueError(f"{name}: nested too deeply, or within itself") from error
+
+
+def _tab(error: yaml.MarkedYAMLError) -> str:
+    return "; indent with blanks" if "'\\t'" in str(error.problem) else ""
 
 
 def line_of(path: Path, lines: dict[Path, int]) -> int:
@@ -50,6 +82,8 @@ def problem(item: Mapping[str, Any], lines: dict[Path, int], name: str, whole: s
 
 def _walk(node: yaml.Node, path: Path, lines: dict[Path, int], name: str) -> None:
     lines.setdefault(path, node.start_mark.line + 1)
+    if len(lines) > MOST_FIELDS:  # a few aliases of aliases are millions
+        raise ValueError(f"{name}: more than {MOST_FIELDS} fields, aliases counted")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             here = (*path, str(key.value))

@@ -31,8 +31,13 @@ class BacktestSetup:
 def prepare(setup: BacktestSetup) -> tuple[Plant, Policy]:
     """The plant and who decides. Raises `ValueError` with the remedy where there is no bundle."""
     options = dict(setup.plant)
+    if "trace" in options:
+        raise ValueError(f"-o trace={options['trace']}: name the load with --trace FILE")
     if setup.spec.plant is not None and setup.spec.plant.kind == "cluster":
         options["trace"] = load_of(setup)
+    elif setup.trace is not None or setup.day is not None:
+        name = "--day" if setup.trace is None else "--trace"
+        raise ValueError(f"{name} is of a load, and {setup.spec.system} has none: leave it out")
     plant = make_plant(setup.spec, **options)
     return plant, policy_of(setup)
 

@@ -1,11 +1,15 @@
 """`rehearse`: one console script; each command says what it does with `--help` and an example."""
 
+import os
+import signal
 from typing import ClassVar
 
 import typer
 
+from infra.signals import raise_interrupt
 from streams.commands.lazy import Entry, LazyGroup
 from streams.commands.log_setup import set_up_logging
+from streams.supervise import PARENT, end_with_parent
 
 _LOOP, _STUDY = "The whole loop", "Looking back, trying out"
 _PARTS = "The parts, one process each"
@@ -100,7 +104,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Acts only after it has imagined what its action will do.",
+    help="Acts only after it has imagined what its action will do.\n\nExample: rehearse demo",
+    epilog="Exit status 0: done, 1: a negative result, 2: an error that says what to do, "
+    "75: one that a new start mends, 130: interrupted.",
 )
 
 
@@ -112,6 +118,9 @@ def _rehearse() -> None:
 def main() -> None:
     """Entry point of the console script."""
     set_up_logging()
+    raise_interrupt()
+    if parent := os.environ.get(PARENT):
+        end_with_parent(int(parent), lambda: os.kill(os.getpid(), signal.SIGTERM))
     app()
 
 

@@ -23,6 +23,7 @@ from infra.priority import make_room
 from infra.traces import Trace, generate_trace, read_trace
 from schemas.system import SystemSpec, load_spec, parse_spec, spec_path
 from schemas.topics import topics_of, worker_group
+from schemas.yaml_lines import read_text
 from streams.baselines import Split, baselines, gap_closed, split
 from streams.bundles import Shelf
 from streams.comparison import compare_policies
@@ -76,13 +77,17 @@ class Take:
 
 
 def set_scene(options: DemoOptions, home: Path) -> Scene:
-    """A run folder with its own spec (topics of its own), and the load where the plant has one."""
+    """A run folder with its own spec (topics of its own), and the load where the plant has one.
+
+    Raises `ValueError` where an option says something of a load that there is not.
+    """
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     template = load_spec(options.system)
+    _check(options, template)
     name = f"{template.system}-{stamp}-{os.getpid()}"
     folder = home / "runs" / name
     folder.mkdir(parents=True, exist_ok=True)
-    text = spec_path(options.system).read_text()
+    text = read_text(spec_path(options.system))
     text = "\n".join(
         f"system: {name}" if line.startswith("system:") else line for line in text.splitlines()
     )
@@ -100,6 +105,22 @@ def set_scene(options: DemoOptions, home: Path) -> Scene:
     elif ticks is None:
         ticks = NAV2D_TICKS
     return Scene(spec, spec_file, folder, ticks, plant, window, facts)
+
+
+def _check(options: DemoOptions, spec: SystemSpec) -> None:
+    if "trace" in options.plant_options:
+        raise ValueError(
+            f"-o trace={options.plant_options['trace']}: name the load with --trace FILE"
+        )
+    load = ("trace", "day", "time_column", "value_column")
+    given = [f"--{name.replace('_', '-')}" for name in load if getattr(options, name) is not None]
+    if given and (spec.plant is None or spec.plant.kind != "cluster"):
+        raise ValueError(
+            f"{given[0]} is of a load, and {spec.system} has none: leave it out, or choose "
+            "--system autoscale"
+        )
+    if options.trace is None and given and given[-1] != "--day":
+        raise ValueError(f"{given[-1]} is of a file: name it with --trace FILE")
 
 
 def choose_trace(options: DemoOptions) -> tuple[Trace, str]:
@@ -137,7 +158,7 @@ class Stage:
         self.bootstrap, self.extra = bootstrap, dict(extra)
         self.topics = topics_of(scene.spec)
         self.clock = "event"
-        self.supervisor = Supervisor(scene.folder)
+        self.supervisor = Supervisor(scene.folder, self.extra)
 
     def __enter__(self) -> "Stage":
         config = client_config(self.bootstrap, self.extra)
@@ -151,9 +172,8 @@ class Stage:
             delete_topics(config, [t.name for t in self.topics])
 
     def connection(self) -> list[str]:
-        """Command-line options that lead a process to the broker."""
-        pairs = [part for key, value in self.extra.items() for part in ("-X", f"{key}={value}")]
-        return ["--bootstrap-servers", self.bootstrap, *pairs]
+        """Command-line options that lead a process to the broker; settings go another way."""
+        return ["--bootstrap-servers", self.bootstrap]
 
     def start_loop(self, clock: str, bundles: tuple[Path, ...], *worker: str) -> None:
         """Sink, worker and aligner, under the clock `event` or `wall`."""

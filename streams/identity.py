@@ -1,5 +1,6 @@
 """Who a worker is to the broker: its id, and which folder it keeps; no two share an id."""
 
+import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from infra.kafka import KafkaSetupError, client_config
 
 _TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.5
+RIVALS_S: Final = 15.0
 _NO_GROUP: Final = (KafkaError.GROUP_ID_NOT_FOUND, KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
 _log = structlog.get_logger("worker")
 
@@ -63,6 +65,38 @@ def other_holder(
             _log.info("waiting for the end of another worker of this id", worker=worker)
         time.sleep(_POLL_S)
     return None
+
+
+class Rivals(threading.Thread):
+    """Looks for a while after the start whether another worker took this one's id meanwhile.
+
+    Two that start at the same instant find nobody before they join. Then each is let in and takes
+    the other's place in turn, until the one whose mark comes later sees the other and gives way.
+
+    Attributes:
+        place: where the other one runs, once this one has to give way.
+    """
+
+    def __init__(
+        self, bootstrap: str, extra: Mapping[str, str], group: str, worker: str, own: str
+    ) -> None:
+        super().__init__(name="rivals", daemon=True)
+        self._admin = AdminClient({"log_level": "0", **client_config(bootstrap, extra)})
+        self._group, self._instance, self._own = group, instance_id(group, worker), own
+        self.place: str | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Asks the broker every second, for `RIVALS_S`."""
+        end = time.monotonic() + RIVALS_S
+        while self.place is None and time.monotonic() < end:
+            time.sleep(1.0)
+            try:
+                found = _holder(self._admin, self._group, self._instance, self._own)
+            except KafkaSetupError:  # the worker itself says so
+                continue
+            if found is not None and self._own > found:
+                self.place = found
 
 
 def _holder(admin: AdminClient, group: str, instance: str, own: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from schemas.system import SystemSpec
 from schemas.topics import topic
 from schemas.trajectories import KEY_FRAME_EVERY, ROW_KEY, decode_trajectory
 from streams import sink_files
+from streams.intervals import Intervals
 from streams.plant import Stop
 from streams.recording import (
     KINDS,
@@ -72,7 +73,8 @@ def record(
         on_progress: called with records done and in all; None: a bar, where there is a terminal.
 
     Returns a summary: `recording` (the folder), `frames`, `trajectories`, `cohorts`, `from_tick`,
-    `to_tick`, `bundles` (digests), `bytes`, `complete` (whether it was not stopped early).
+    `to_tick`, `bundles` (digests), `bytes`, `complete` (whether it was not stopped early),
+    `missing` (what its source does not hold, in words).
 
     Raises:
         RecordingError: nothing to record, or the folder holds another recording.
@@ -89,10 +91,10 @@ def record(
     with _progress(on_progress) as shown:
         if source is None:
             copy = _KafkaCopy(spec, bootstrap, extra, out_dir, span)
-            complete = copy.run(stop, follow, shown)
+            complete, missing = copy.run(stop, follow, shown), copy.gone
         else:
-            complete = _copy_sink(spec, source, out_dir, span, stop, shown)
-    return finish(spec, out_dir, text, span.first, complete, catalog_url)
+            complete, missing = _copy_sink(spec, source, out_dir, span, stop, shown)
+    return finish(spec, out_dir, text, span.first, complete, catalog_url, missing)
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ class _KafkaCopy:
         self._goals: dict[tuple[str, int], int] = {}  # where each partition ends
         self._open: set[tuple[str, int]] = set()  # not read to there yet
         self.done = self.total = 0
+        self.gone: list[str] = []  # what the topics do not hold any more, in words
 
     def run(self, stop: Stop | None, follow: bool, shown: OnProgress) -> bool:
         """Copies until the end, or until told to stop; returns whether it came to the end."""
@@ -186,6 +189,11 @@ class _KafkaCopy:
             for number, (low, high) in bounds(self._consumer, name).items():
                 known = writer.seen.get(number)
                 first = known.next_after(low) if known else low
+                if low > 0 and self._span.lead is None and not known:
+                    self.gone.append(
+                        f"{name}, partition {number}: its first {low:,} records have gone "
+                        "(its retention); the recording begins behind them"
+                    )
                 if first < high:
                     self._open.add((name, number))
                 self._goals[name, number] = high
@@ -221,15 +229,15 @@ class _KafkaCopy:
 
 def _copy_sink(
     spec: SystemSpec, source: Path, folder: Path, span: Span, stop: Stop | None, shown: OnProgress
-) -> bool:
-    """Makes the records again from the rows of a sink's files."""
+) -> tuple[bool, list[str]]:
+    """Makes the records again from the rows of a sink's files; and says which are in none."""
     files = sink_files.newest_topic(sink_files.listed(source, spec.system))
     if not files:
         raise RecordingError(f"{source}: no file of {spec.system} that a sink wrote")
     writers = {kind: ChunkWriter(folder, kind, files[0].topic_id) for kind in KINDS}
     for done, info in enumerate(files):
         if stop and stop.is_set():
-            return False
+            return False, []
         for read in sink_records(spec, info.path):
             known = writers["trajectories"].seen.get(read.partition)
             if span.holds(read.tick) and not (known and read.offset in known):
@@ -242,7 +250,27 @@ def _copy_sink(
         for kind in KINDS:
             writers[kind].flush()
         shown(done + 1, len(files))
-    return True
+    return True, _not_stored(source, files, span)
+
+
+def _not_stored(source: Path, files: Sequence[sink_files.FileInfo], span: Span) -> list[str]:
+    """The offsets before the last that no file covers: gone before the sink came, or removed."""
+    covered: dict[int, Intervals] = {}
+    for info in files:
+        for partition, pairs in info.ranges.items():
+            for first, end in pairs:
+                covered.setdefault(partition, Intervals()).add(first, end)
+    found = []
+    for partition, known in sorted(covered.items()):
+        at = 0 if span.lead is None else min(first for first, _ in known)
+        for first, end in known:
+            if first > at:
+                found.append(
+                    f"{source}: no file holds offsets {at:,} to {first - 1:,} of partition "
+                    f"{partition}: they had gone from the topic, or a file was removed"
+                )
+            at = end
+    return found
 
 
 def sink_records(spec: SystemSpec, path: Path) -> Iterator[RawRecord]:

@@ -181,6 +181,17 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     fresh.replace(folder / MANIFEST)
 
 
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+        if "format" in content and all(e["sha256"] for e in content["files"].values()):
+            return dict(content)
+        problem = "a field is missing"
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        problem = f"{error}"
+    raise RecordingError(f"{path}: not the manifest of a recording ({problem}): record again")
+
+
 @dataclass
 class Recording:
     """A finished recording, to be read."""
@@ -201,7 +212,7 @@ class Recording:
             began = any(chunk_paths(folder, kind) for kind in KINDS)
             remedy = "it was cut off: record once more into it, it goes on" if began else "make one"
             raise RecordingError(f"{folder} is no finished recording; {remedy} (rehearse record)")
-        recording = cls(folder, json.loads(path.read_text()))
+        recording = cls(folder, _manifest(path))
         if recording.manifest.get("format") != FORMAT:
             raise RecordingError(f"{path}: format {recording.manifest.get('format')}, not {FORMAT}")
         if verify:
@@ -209,7 +220,12 @@ class Recording:
         return recording
 
     def _verify(self) -> None:
-        for name, facts in self.manifest["files"].items():
+        files = self.manifest["files"]
+        if unlisted := [
+            p for kind in KINDS for p in chunk_paths(self.folder, kind) if p.name not in files
+        ]:
+            raise RecordingError(f"{unlisted[0]} is no part of the recording: remove it")
+        for name, facts in files.items():
             path = self.folder / name
             if not path.is_file():
                 raise RecordingError(f"{path} is missing: record again")

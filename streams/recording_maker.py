@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from schemas.system import SystemSpec
 from schemas.topics import cohort_partitions, partition_of, topic
 from schemas.trajectories import KEY_FRAME_EVERY, Decisions, encode_trajectory
 from streams.belief import Row, encode_row
+from streams.record_gaps import gaps
 from streams.recording import (
     KINDS,
     SPEC,
@@ -110,6 +111,7 @@ def finish(
     first: int | None,
     complete: bool,
     catalog_url: str | None,
+    missing: Sequence[str] = (),
     **more: Any,
 ) -> dict[str, Any]:
     """Writes the manifest of a recording whose chunks are there; returns the summary of it.
@@ -119,6 +121,7 @@ def finish(
         first: the first tick that was asked for; what lies before it is there to start from.
         complete: whether it was not stopped early.
         catalog_url: a catalog that shall know the recording.
+        missing: what its source says it lacks, in words; `gaps` adds to it.
         more: further facts for the manifest.
 
     Raises `RecordingError` when nothing was recorded.
@@ -152,6 +155,7 @@ def finish(
         **more,
     }
     write_manifest(folder, content)
+    lacking = gaps(spec, tables) if tables["trajectories"] else []
     size = sum(path.stat().st_size for kind in KINDS for path in chunk_paths(folder, kind))
     if catalog_url:
         _register(catalog_url, folder, text, content)
@@ -160,6 +164,7 @@ def finish(
         "recording": str(folder),
         **{name: content[name] for name in shown},
         "bytes": size,
+        "missing": [*missing, *lacking],
     }
 
 

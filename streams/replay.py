@@ -102,7 +102,7 @@ def replay(
         RecordingError: the recording is not whole.
         ReplayError: a bundle is missing, or the options contradict each other.
     """
-    _check(mode, bundle, spec, diff, update_refs, loop, commands)
+    _check(mode, bundle, spec, diff, update_refs, loop, commands, from_us, to_us)
     source = Recording.open(recording)
     run = _Replay(source, mode, spec or source.spec, Span.of(source.spec, from_us, to_us))
     run.tolerance, run.entity, run.sink = tolerance, entity, sink
@@ -119,6 +119,13 @@ def replay(
         if not loop or stop is None or stop.is_set():
             break
     run.deck.close()
+    if complete and not run.counts["frames"]:
+        raise ReplayError(_nothing(source, run))
+    if entity is not None and complete and entity not in run.entities:
+        raise ReplayError(
+            f"--entity {entity}: in no frame that was replayed; in them are "
+            f"{', '.join(sorted(run.entities)[:9])}, …"
+        )
     if update_refs and isinstance(diff, Path):
         if not complete:
             raise ReplayError(f"{diff} is left as it was: the replay did not come to its end")
@@ -140,13 +147,34 @@ def _check(
     update_refs: bool,
     loop: bool,
     commands: object,
+    from_us: int | None,
+    to_us: int | None,
 ) -> None:
+    if from_us is not None and to_us is not None and from_us > to_us:
+        raise ReplayError(f"--from {from_us} lies behind --to {to_us}: exchange them")
     if mode == "pinned" and (bundle is not None or spec is not None):
         raise ReplayError("a pinned replay has the recorded bundle and spec: use mode reinfer")
     if update_refs and not isinstance(diff, Path):
         raise ReplayError("name the file of references to write: --diff FILE --update-refs")
     if commands is not None and (loop or update_refs):
         raise ReplayError("step through a recording without --loop and without --update-refs")
+
+
+def _nothing(source: Recording, run: _Replay) -> str:
+    counts = {name: run.deck.counts[name] for name in ("undecided", "lead")}
+    why = "; ".join(
+        text
+        for name, text in (
+            ("undecided", f"{counts['undecided']} frames have no logged decision"),
+            ("lead", f"{counts['lead']} lie before the first key frame"),
+        )
+        if counts[name]
+    )
+    facts = source.manifest
+    return (
+        f"{source.folder}: no frame to replay there ({why or 'none between --from and --to'}); it "
+        f"holds event times {facts.get('from_us')} to {facts.get('to_us')} us"
+    )
 
 
 def _enter(stop: Stop | None) -> None:
@@ -174,6 +202,7 @@ class _Replay:
         self.spec, self.mode, self.span = spec, mode, span
         self.deck = Deck(source, mode, spec)
         self.kept: list[Reference] = []
+        self.entities: set[str] = set()
         self.counts: Counter[str] = Counter()
         self.modes: Counter[str] = Counter()
         self.seconds = 0.0  # of all passes, as are the next two
@@ -215,6 +244,7 @@ class _Replay:
     def _judge(self, item: Played) -> None:
         frame, decisions, logged = item
         self.counts["frames"] += 1
+        self.entities.update(frame.entities)
         self.counts["decisions"] += len(frame.entities)
         for code, count in Counter(decisions.mode.tolist()).items():
             self.modes[Mode(code).name.lower()] += count

@@ -14,12 +14,17 @@ Reference = tuple[int, int, bytes]  # tick, cohort, encoded trajectory
 
 
 def read_references(path: Path) -> dict[tuple[int, int], bytes]:
-    """(tick, cohort) → encoded trajectory. Raises `ReplayError` where there is no such file."""
+    """(tick, cohort) → encoded trajectory. Raises `ReplayError`: no such file, or a damaged one."""
     if not path.is_file():
         raise ReplayError(f"{path}: no such file of references; make it with --update-refs")
-    columns = pq.read_table(path).to_pydict()
-    places = zip(columns["tick"], columns["cohort"], strict=True)
-    return dict(zip(places, columns["value"], strict=True))
+    try:
+        columns = pq.read_table(path).to_pydict()
+        places = zip(columns["tick"], columns["cohort"], strict=True)
+        return dict(zip(places, columns["value"], strict=True))
+    except (OSError, ValueError, KeyError) as error:
+        raise ReplayError(
+            f"{path}: no file of references ({error}); make it again with --update-refs"
+        ) from error
 
 
 def write_references(path: Path, kept: Sequence[Reference]) -> None:

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from infra.settings import as_environment
 
 STOP_SECONDS = 15.0  # after which a process that does not heed SIGTERM is killed
 CRASHES = 5  # of one process in a row, after which the whole run is given up
@@ -29,10 +31,14 @@ class ProcessFailed(RuntimeError):
     """A process ended badly; the message names it and holds the end of its log."""
 
 
-def environment() -> dict[str, str]:
-    """Of our child processes: one thread each, and whose children they are."""
+def environment(settings: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Of our child processes: one thread each, whose children they are, and Kafka's settings.
+
+    Settings may hold passwords, and everybody on a machine can read a command line.
+    """
     threads = dict.fromkeys(("OMP_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
-    return {**os.environ, **threads, PARENT: str(os.getpid())}
+    given = {} if settings is None else as_environment(settings)
+    return {**os.environ, **threads, PARENT: str(os.getpid()), **given}
 
 
 def end_with_parent(parent: int, end: Callable[[], object]) -> None:
@@ -53,6 +59,7 @@ class Process:
     name: str
     arguments: Sequence[str]
     folder: Path
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)  # of Kafka's clients
     restarts: int = 0
     crashes: int = 0
     begun: float = 0.0
@@ -84,7 +91,7 @@ class Process:
                 stdout=output,
                 stderr=log,
                 process_group=0,
-                env=environment(),
+                env=environment(self.settings),
             )
 
     @property
@@ -136,13 +143,13 @@ class Process:
 class Supervisor:
     """Starts processes in order, restarts those that crash, stops all in reverse order."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        self.folder, self.settings = folder, dict(settings or {})
         self.processes: list[Process] = []
 
     def start(self, name: str, *arguments: str) -> Process:
         """Start `rehearse ARGUMENTS` under `name`."""
-        process = Process(name, arguments, self.folder)
+        process = Process(name, arguments, self.folder, self.settings)
         self.processes.append(process)  # before it starts: stopped even when we are interrupted
         process.start()
         return process

@@ -25,7 +25,7 @@ from streams.belief import Row
 from streams.bundles import ReleaseWatch, Shelf
 from streams.decide import decide, step
 from streams.desk import Clock, Desk, Options
-from streams.identity import client_id, other_holder
+from streams.identity import Rivals, client_id, other_holder
 from streams.publish import Publisher
 from streams.supervise import TryAgain
 from streams.warm import collector_at_rest, warm_frames
@@ -121,10 +121,14 @@ def _refuse_a_second(
     # A little longer than the session: what was killed in another folder is forgotten by then.
     place = other_holder(bootstrap, extra, group, worker, own, SESSION_S + 4)
     if place is not None:
-        raise WorkerError(
-            f"{worker} is already running with another data folder ({place}): stop it, or give "
-            "this worker an id of its own with --id"
-        )
+        raise _second(worker, place)
+
+
+def _second(worker: str, place: str) -> WorkerError:
+    return WorkerError(
+        f"{worker} is already running with another data folder ({place}): stop it, or give "
+        "this worker an id of its own with --id"
+    )
 
 
 async def _serve(
@@ -150,11 +154,13 @@ async def _serve(
         raise WorkerError(
             f"no broker answers at {bootstrap}: check the address, and the settings given with -X"
         ) from error
+    own = client_id(options.worker, data_dir)
+    rivals = Rivals(bootstrap, extra, group, options.worker, own)
     ready_s = time.monotonic() - began
     _log.info("worker ready", worker=options.worker, seconds=round(ready_s, 2))
     try:
         with collector_at_rest():  # a full pass would stop the loop for a tenth of a second
-            await _until(worker, desk, stop)
+            await _until(worker, desk, stop, rivals)
     finally:
         await _end(worker, desk, publisher)
     return {**desk.tally.summary(), "worker": options.worker, "ready_s": round(ready_s, 3)}
@@ -180,7 +186,7 @@ def _wire(worker: WorkerApp, desk: Desk) -> None:
     worker.app.on_partitions_revoked.connect(revoked)
 
 
-async def _until(worker: WorkerApp, desk: Desk, stop: threading.Event) -> None:
+async def _until(worker: WorkerApp, desk: Desk, stop: threading.Event, rivals: Rivals) -> None:
     """Returns when asked to stop. Raises `WorkerError` when the worker cannot go on."""
     dog = Watchdog()
     while not stop.is_set():
@@ -190,6 +196,8 @@ async def _until(worker: WorkerApp, desk: Desk, stop: threading.Event) -> None:
                 f"{desk.failure}: the frames in flight are not acknowledged and will be read "
                 "again; check the broker, then start the worker again"
             ) from desk.failure
+        if rivals.place is not None:
+            raise _second(desk.options.worker, rivals.place)
         if worker.app.crashed:
             raise _crash(worker.app) from worker.app._crash_reason
         dog.look(desk.tally.frames, _committed(worker.app))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from numbers import Integral, Real
+from typing import Any, Protocol, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,6 +115,25 @@ def make_plant(spec: SystemSpec, **options: Any) -> Plant:
         return plant
     degraded: Plant = importlib.import_module("infra.plants.degrade").Degraded(plant, faults)
     return degraded
+
+
+def check_options(plant: str, kind: type, options: Mapping[str, Any]) -> None:
+    """Holds `options` to the fields of a dataclass and their kinds: whole and other numbers.
+
+    Raises:
+        PlantError: an option does not exist, or is of another kind.
+    """
+    known = get_type_hints(kind)
+    for name, value in options.items():
+        if name not in known:
+            raise PlantError(f"{plant} has no option {name!r}; it has {', '.join(sorted(known))}")
+        kinds = {known[name], *get_args(known[name])}
+        wanted = "a whole number" if int in kinds else "a number" if float in kinds else None
+        numbers = Integral if int in kinds else Real
+        if wanted is None or (value is None and type(None) in kinds):
+            continue
+        if isinstance(value, bool) or not isinstance(value, numbers) or math.isnan(value):
+            raise PlantError(f"option {name}: {wanted} is needed, not {value!r}")
 
 
 def seconds(value: str | float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from infra.plants.base import Floats, PlantError, seconds
+from infra.plants.base import Floats, PlantError, check_options, seconds
 from infra.traces import Trace, generate_trace, read_trace
 
 QUANTILES = 1000
@@ -66,12 +66,6 @@ class ClusterOptions:
         Raises:
             PlantError: an option that does not exist or cannot be.
         """
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(options.keys() - known)
-        if unknown:
-            raise PlantError(
-                f"the cluster has no option {unknown[0]!r}; it has {', '.join(sorted(known))}"
-            )
         for name in (
             "service_time",
             "cold_start",
@@ -81,7 +75,8 @@ class ClusterOptions:
             "warm_up",
         ):
             if options.get(name) is not None:
-                options[name] = seconds(options[name])
+                options[name] = _seconds(name, options[name])
+        check_options("the cluster", cls, options)
         made = cls(**options)
         made._check()
         return made
@@ -89,9 +84,13 @@ class ClusterOptions:
     def _check(self) -> None:
         wrong = {
             "services: at least 1": self.services < 1,
-            "service_time: more than 0 s": not self.service_time > 0.0,
+            "mean_replicas: more than 0": self.mean_replicas is not None
+            and not 0.0 < self.mean_replicas < math.inf,
+            "service_time: more than 0 s": not 0.0 < self.service_time < math.inf,
             "cold_start: 0 s or more": self.cold_start is not None and not self.cold_start >= 0.0,
             "metric_delay: 0 s or more": not self.metric_delay >= 0.0,
+            "warm_up: 0 s or more": not 0.0 <= self.warm_up < math.inf,
+            "slo_wait: 0 s or more": not self.slo_wait >= 0.0,
             "timeout: more than slo_wait": not self.timeout > self.slo_wait,
             "service: 'exponential' or 'constant'": self.service not in ("exponential", "constant"),
             "cold_start: a number, without a file": self.cold_start is None
@@ -148,3 +147,10 @@ class ClusterOptions:
             kinds = ", ".join(sorted(set(table["kind"].to_list())))
             raise PlantError(f"{path}: no rows of kind {self.cold_start_kind!r}; there are {kinds}")
         return columns[0], columns[1]
+
+
+def _seconds(name: str, value: Any) -> Any:
+    try:
+        return seconds(value)
+    except (TypeError, ValueError) as error:
+        raise PlantError(f"option {name}: {error}") from error

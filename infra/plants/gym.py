@@ -90,7 +90,7 @@ class GymPlant:
         start_us: int = 0,
         **env_options: Any,
     ) -> None:
-        if entities < 1:
+        if not isinstance(entities, int) or entities < 1:
             raise PlantError("option entities: at least 1 is needed")
         self.spec = spec
         self.entities = names("env", entities)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from infra.plants.base import (
     PlantError,
     Sample,
     SensorBatch,
+    check_options,
     checked_action,
     names,
     readings,
@@ -56,12 +57,7 @@ class Nav2dOptions:
     @classmethod
     def of(cls, **options: Any) -> Nav2dOptions:
         """Reads options as a spec or a caller gives them; `PlantError` for an unknown one."""
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(options.keys() - known)
-        if unknown:
-            raise PlantError(
-                f"nav2d has no option {unknown[0]!r}; it has {', '.join(sorted(known))}"
-            )
+        check_options("nav2d", cls, options)
         made = cls(**options)
         if made.robots < 1 or made.ticks < 1:
             raise PlantError("nav2d needs at least one robot and one tick")

@@ -173,6 +173,12 @@ def topics(place: Place) -> Iterator[Finding]:
     except KafkaSetupError as error:
         yield Finding("topics", "problem", str(error), "mend what is said about kafka first")
         return
+    if len(problems) == len(wanted) and all(": absent" in problem for problem in problems):
+        what = f"none of the {len(wanted)} topics of {place.spec.system} is there yet"
+        yield Finding(
+            "topics", "warning", what, "rehearse run SPEC, or rehearse topics create SPEC"
+        )
+        return
     remedy = f"rehearse topics create {place.spec.system}; what is there already is not altered"
     for problem in problems:
         yield Finding("topics", "problem", problem, remedy)

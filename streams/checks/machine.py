@@ -34,7 +34,9 @@ def disk(place: Place) -> Iterator[Finding]:
     level = grade(free, DISK)
     what = f"{free / GB:.1f} GB free for {place.home}"
     yield Finding("disk", level, what, "" if level == "ok" else remedy)
-    if not os.access(there, os.W_OK):
+    if not there.is_dir():
+        yield Finding("disk", "problem", f"{there} is no folder", remedy)
+    elif not os.access(there, os.W_OK):
         yield Finding("disk", "problem", f"{there} cannot be written", remedy)
 
 

@@ -11,9 +11,11 @@ app = typer.Typer(no_args_is_help=True, help="The figures of this machine.")
 
 @app.command()
 def align(
-    readings: Annotated[int, typer.Option(help="Readings to align.")] = 2_000_000,
-    keys: Annotated[int, typer.Option(help="Entities they come from.")] = 200,
-    repeat: Annotated[int, typer.Option(help="Interleaved repetitions; medians are shown.")] = 3,
+    readings: Annotated[int, typer.Option(min=1, help="Readings to align.")] = 2_000_000,
+    keys: Annotated[int, typer.Option(min=1, help="Entities they come from.")] = 200,
+    repeat: Annotated[
+        int, typer.Option(min=1, help="Interleaved repetitions; medians are shown.")
+    ] = 3,
     codec: Annotated[
         str, typer.Option(help="Of the readings: json, avro, protobuf, arrow, raw.")
     ] = "json",
@@ -35,7 +37,9 @@ def align(
 
 @app.command()
 def plan(
-    repeat: Annotated[int, typer.Option(help="Interleaved repetitions; medians are shown.")] = 30,
+    repeat: Annotated[
+        int, typer.Option(min=1, help="Interleaved repetitions; medians are shown.")
+    ] = 30,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
@@ -52,9 +56,9 @@ def plan(
 
 @app.command()
 def replay(
-    decisions: Annotated[int, typer.Option(help="At least so many are made and replayed.")] = (
-        100_000
-    ),
+    decisions: Annotated[
+        int, typer.Option(min=1, help="At least so many are made and replayed.")
+    ] = (100_000),
     as_json: Json = False,
 ) -> None:
     """A pinned replay of planned decisions: whether it is bit-exact, and how fast it goes.

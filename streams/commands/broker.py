@@ -1,6 +1,5 @@
 """`rehearse broker …` and `rehearse topics …`."""
 
-import json
 import sys
 from typing import Annotated
 
@@ -9,6 +8,7 @@ import typer
 from infra import broker as embedded
 from infra.kafka import client_config, ensure_topics
 from schemas.asyncapi import document, document_yaml
+from schemas.plain_json import json_line
 from schemas.topics import TABLE, topics_of
 from streams.commands.options import (
     Bootstrap,
@@ -70,7 +70,7 @@ def topics_create(
 ) -> None:
     """Create the topics of a spec that are not there yet.
 
-    Example: rehearse topics create my-system.yaml --bootstrap-servers kafka:9092
+    Example: rehearse topics create autoscale
     """
     with errors():
         wanted = topics_of(spec_of(spec))
@@ -89,7 +89,7 @@ def topics_check(
 ) -> None:
     """Compare the topics of a cluster with what a spec needs (exit status 1: they differ).
 
-    Example: rehearse topics check autoscale
+    Example: rehearse topics create autoscale && rehearse topics check autoscale
     """
     with errors():
         wanted = topics_of(spec_of(spec))
@@ -112,9 +112,9 @@ def topics_describe(
 ) -> None:
     """Write the AsyncAPI 3 document of the topics: addresses, keys, messages, columns, units.
 
-    Example: rehearse topics describe my-system.yaml > my-system.asyncapi.yaml
+    Example: rehearse topics describe nav2d > nav2d.asyncapi.yaml
     """
     with errors():
         system = None if spec is None else spec_of(spec)
-    text = json.dumps(document(system)) + "\n" if as_json else document_yaml(system)
+    text = json_line(document(system)) + "\n" if as_json else document_yaml(system)
     sys.stdout.write(text)

@@ -93,7 +93,7 @@ def promote(
 
     One from elsewhere is copied to where workers look for it, the `bundles` of the home folder.
 
-    Example: rehearse bundle promote autoscale ./bundles/better
+    Example: rehearse topics create nav2d && rehearse bundle promote nav2d nav2d
     """
     with errors():
         system = spec_of(spec)

@@ -40,7 +40,7 @@ def doctor(
 
     Starts nothing and changes nothing. Exit status 0: no problem, 1: at least one.
 
-    Example: rehearse doctor my-system.yaml --bootstrap-servers kafka:9092
+    Example: rehearse doctor nav2d
     """
     from streams.checks import cluster, codecs, install, kept, machine
 

@@ -19,6 +19,7 @@ from streams.commands.options import (
     spec_of,
 )
 from streams.control import entities_seen, held, overridden, say, standing, unknown
+from streams.reports import Reports, patience_s
 
 Entities = Annotated[
     list[str] | None,
@@ -39,9 +40,11 @@ def hold(
     """Stop changing things: every actuator keeps its fallback value until `resume`.
 
     Actuators read this themselves, so that it works without any worker. Exit status 1: it was said,
-    but an entity is in none of the newest frames; look for a slip of the pen.
+    but an entity is in none of the newest frames (a slip of the pen?), or no actuator reported.
 
-    Example: rehearse hold autoscale service-03
+    Example: rehearse hold nav2d robot-003
+
+    (beside a running `rehearse run nav2d --plant`)
     """
     with errors():
         system = spec_of(spec)
@@ -61,7 +64,9 @@ def resume(
 
     Exit status 1: something that was named is still held, as all of them are.
 
-    Example: rehearse resume autoscale service-03
+    Example: rehearse resume nav2d robot-003
+
+    (beside a running `rehearse run nav2d --plant`)
     """
     with errors():
         system = spec_of(spec)
@@ -84,7 +89,11 @@ def override(
 ) -> None:
     """Set an action by hand; the gate emits it, within range and rate, until `override … none`.
 
-    Example: rehearse override autoscale replicas=30 --entity service-03
+    Exit status 1: it was said, but to an unknown entity, or no actuator reported.
+
+    Example: rehearse override nav2d 'acceleration[0]=0.5' --entity robot-003
+
+    (beside a running `rehearse run nav2d --plant`)
     """
     with errors():
         system = spec_of(spec)
@@ -105,32 +114,49 @@ def _say(
     extra: list[str] | None,
     as_json: bool,
 ) -> None:
-    """Says it first, and then what stands, and what does not look meant."""
+    """Says it first, and then what stands, who heard it, and what does not look meant."""
     place = cluster_of(bootstrap, extra)
+    reports = Reports(spec, *place)
     say(spec, controls, *place)
     kind, names = controls[0].kind, [control.entity for control in controls]
     stands = standing(spec, *place)
-    now_held = held(stands)
-    strangers = unknown(set(names) - {ALL}, entities_seen(spec, *place))
-    still = kind == "resume" and ALL in now_held
     result = {
         "said": kind,
         "system": spec.system,
         "entities": names,
-        "held": now_held,
+        "held": held(stands),
         "overridden": overridden(stands),
     }
-    if strangers and kind != "resume":
+    still = kind == "resume" and ALL in held(stands)
+    note = f"every {spec.entity} is held, these too: rehearse resume {spec.system}" if still else ""
+    if kind != "resume" and not (kind == "override" and controls[0].values is None):
+        strangers = unknown(set(names) - {ALL}, entities_seen(spec, *place))
+        heard = set(names) - set(strangers) if controls[0].time == 0 else set()
         result["unknown"] = strangers
-        note = f"{', '.join(strangers)}: in none of the newest frames; is that the name?"
-    elif still:
-        note = f"every {spec.entity} is held, these too: rehearse resume {spec.system}"
-    else:
-        note = ""
+        result["silent"] = sorted(_silent(reports, spec, heard))
+        note = _note(spec, strangers, result["silent"])
     show(result, as_json)
     if note:
         console.print(note, highlight=False, soft_wrap=True)
         raise typer.Exit(1)
+
+
+def _silent(reports: Reports, spec: SystemSpec, names: set[str]) -> set[str]:
+    with console.status("written; waiting for the actuators' reports"):
+        return reports.silent(names, patience_s(spec))
+
+
+def _note(spec: SystemSpec, strangers: Sequence[str], silent: Sequence[str]) -> str:
+    notes = []
+    if strangers:
+        notes.append(f"{', '.join(strangers)}: in none of the newest frames; is that the name?")
+    if silent:
+        who = f"any {spec.entity}" if ALL in silent else ", ".join(silent)
+        notes.append(
+            f"written, but no actuator reported of {who} within {patience_s(spec):g} s: is the "
+            "plant running? It counts from when it is"
+        )
+    return "\n".join(notes)
 
 
 def _values(spec: SystemSpec, pairs: list[str]) -> dict[str, float]:
@@ -144,4 +170,19 @@ def _values(spec: SystemSpec, pairs: list[str]) -> dict[str, float]:
             values[name] = float(number)
         except ValueError as error:
             raise ValueError(f"{pair!r}: write it as {name}=NUMBER") from error
+        _check_value(spec, name, values[name])
     return values
+
+
+def _check_value(spec: SystemSpec, name: str, value: float) -> None:
+    """Raises `ValueError` where the gate would have to emit something else than was said."""
+    column = spec.action_columns.index(name)
+    low, high = spec.action_low[column], spec.action_high[column]
+    action = next(a for a in spec.actions.values() if name in a.columns)
+    if not low <= value <= high:  # nor is NaN
+        raise ValueError(
+            f"{name}={value:g}: outside its range, {low:g} to {high:g} {action.unit}; choose a "
+            "value inside it"
+        )
+    if action.kind != "continuous" and not value.is_integer():
+        raise ValueError(f"{name}={value:g}: whole numbers alone fit ({action.unit})")

@@ -1,11 +1,8 @@
 """Options that several commands share, how results are printed, and how errors end a command."""
 
 import contextlib
-import json
-import os
-import signal
+import errno
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,10 +14,15 @@ from rich.console import Console
 from rich.text import Text
 
 from infra.home import home_folder
-from infra.kafka import client_config, parse_extra, wait_ready
+from infra.kafka import client_config, wait_ready
+from infra.settings import kafka_settings
+from infra.signals import interrupting
+from infra.signals import stopping as stopping
 from planner.library import SHIPPED
+from planner.manifest import MANIFEST, read_manifest
+from schemas.plain_json import json_line
 from schemas.system import SystemSpec, load_spec
-from streams.supervise import PARENT, STATUS_AGAIN, TryAgain, end_with_parent
+from streams.supervise import STATUS_AGAIN, TryAgain
 
 ANSWER_S = 10.0  # for which a cluster may be silent before a command gives up
 console = Console(stderr=True)
@@ -39,14 +41,21 @@ Bootstrap = Annotated[
 Extra = Annotated[
     list[str] | None,
     typer.Option(
-        "-X", metavar="KEY=VALUE", help="A setting of librdkafka, e.g. security.protocol=SASL_SSL."
+        "-X",
+        metavar="KEY=VALUE",
+        help="A setting of librdkafka, e.g. security.protocol=SASL_SSL; or @FILE with such lines, "
+        "where passwords are not seen in `ps`.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 MetricsPort = Annotated[
     int | None,
-    typer.Option(help="Prometheus may scrape this port; 0: any free one, which the log names."),
+    typer.Option(
+        min=0,
+        max=65_535,
+        help="Prometheus may scrape this port; 0: any free one, which the log names.",
+    ),
 ]
 MetricsHost = Annotated[
     str, typer.Option(help="Address that it is served on; 0.0.0.0: to other machines as well.")
@@ -59,12 +68,11 @@ Bundles = Annotated[
     ),
 ]
 
-
 PlantOptions = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", metavar="NAME=VALUE", help="Of the plant; may be repeated."),
 ]
-Ticks = Annotated[int | None, typer.Option(help="Stop after so many ticks.")]
+Ticks = Annotated[int | None, typer.Option(min=1, help="Stop after so many ticks.")]
 Shadow = Annotated[
     bool, typer.Option("--shadow", help="Decide and log; publish no action: how to start.")
 ]
@@ -85,8 +93,8 @@ To = Annotated[int | None, typer.Option("--to", metavar="US", help="Event time."
 
 
 def extra_settings(pairs: list[str] | None) -> dict[str, str]:
-    """The librdkafka settings given as KEY=VALUE."""
-    return parse_extra(pairs or [])
+    """The librdkafka settings in the environment, and those given as KEY=VALUE or @FILE."""
+    return kafka_settings(pairs or [])
 
 
 def plant_options(pairs: list[str] | None) -> dict[str, Any]:
@@ -135,18 +143,12 @@ def cluster_of(bootstrap: str | None, extra: list[str] | None) -> tuple[str, dic
 def show(result: Mapping[str, Any], as_json: bool) -> None:
     """Print a result: one JSON object, or name and value lines for people."""
     if as_json:
-        sys.stdout.write(json.dumps(result, default=_plain) + "\n")
+        sys.stdout.write(json_line(result) + "\n")
         sys.stdout.flush()
         return
     out = Console()
     for name, value in result.items():
         out.print(f"[bold]{name:>24}[/]  {value}", highlight=False)
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return str(value)
 
 
 @contextlib.contextmanager
@@ -167,6 +169,9 @@ def errors() -> Iterator[None]:
 def _plainly(error: Exception) -> str:
     if isinstance(error, KafkaException) and error.args and hasattr(error.args[0], "str"):
         return f"Kafka: {error.args[0].str()}. Is the broker up? Try again when it is."
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}the disk is full: free some, or name another folder; then start again"
     return str(error) or type(error).__name__
 
 
@@ -184,49 +189,28 @@ def metrics_at(port: int | None, host: str) -> Iterator[None]:
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """SIGINT and SIGTERM end the command through its clean-up, which a second one does not stop."""
-    both = (signal.SIGINT, signal.SIGTERM)
-
-    def handle(*_: object) -> None:
-        for number in both:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, handle) for number in both}
     try:
-        yield
+        with interrupting():
+            yield
     except KeyboardInterrupt:
         console.print("stopped; nothing of this run is left running")
         raise typer.Exit(130) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def stopping() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that work ends cleanly."""
-    event = threading.Event()
-    if parent := os.environ.get(PARENT):
-        end_with_parent(int(parent), event.set)
-    before = {}
-
-    def handle(*_: object) -> None:
-        event.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, handle)
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def acting_bundles(given: list[Path] | None) -> list[Path]:
     """Where the bundle that acts until a release comes from: as given, else the shipped ones.
 
     What somebody trained or copied into the home folder acts only once it is released.
+
+    Raises `ValueError` where one that was named is not there, or damaged.
     """
+    for folder in given or ():
+        if not folder.is_dir():
+            raise ValueError(
+                f"--bundle {folder}: no such folder; `rehearse bundle list` names some"
+            )
+        if (folder / MANIFEST).exists():
+            read_manifest(folder)
     return given or [SHIPPED]
 
 

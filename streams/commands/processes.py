@@ -45,7 +45,7 @@ def align(
 ) -> None:
     """Turn sensor topics into frames: one cohort of entities at one tick.
 
-    Example: rehearse align my-system.yaml --bootstrap-servers kafka:9092
+    Example: rehearse topics create nav2d && rehearse align nav2d
     """
     from infra.priority import go_first
     from streams.align_kafka import run_align
@@ -72,7 +72,7 @@ def worker(
 ) -> None:
     """Decide: frames in; beliefs, gated actions and trajectories out.
 
-    Example: rehearse worker my-system.yaml --shadow --bootstrap-servers kafka:9092
+    Example: rehearse topics create nav2d && rehearse worker nav2d --shadow
     """
     from infra.priority import go_first
     from streams.worker import run_worker
@@ -107,7 +107,7 @@ def sink(
 ) -> None:
     """Write trajectories to Parquet by system and day, and index them in the catalog.
 
-    Example: rehearse sink autoscale --out ./trajectories
+    Example: rehearse topics create nav2d && rehearse sink nav2d --out ./trajectories
     """
     from infra.priority import make_room
     from streams.sink import run_sink
@@ -151,7 +151,7 @@ def plant(
 ) -> None:
     """Put the simulator that a spec names on its topics: readings out, actions in.
 
-    Example: rehearse plant nav2d --ticks 600 -o robots=50
+    Example: rehearse topics create nav2d && rehearse plant nav2d --ticks 600 -o robots=50
     """
     from infra.plants.base import make_plant
     from infra.priority import go_first

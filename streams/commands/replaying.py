@@ -57,7 +57,9 @@ def replay(
     loop: Annotated[
         bool, typer.Option("--loop", help="Begin again at the end, until Ctrl-C.")
     ] = False,
-    tolerance: Annotated[float, typer.Option(help="Difference that counts as none.")] = 0.0,
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, help="Difference that counts as none.")
+    ] = 0.0,
     update_refs: Annotated[
         bool, typer.Option("--update-refs", help="Write the file that --diff names.")
     ] = False,
@@ -86,9 +88,9 @@ def replay(
     system's own need --live-topics as well. With --from, and when stepping, it starts from the
     belief rows of the last key frame.
 
-    Example: rehearse replay ./monday --diff recorded --report differences.html
+    Example: rehearse backtest nav2d --ticks 100 --record ./monday && rehearse replay ./monday
 
-    Example: rehearse replay ./monday --step --entity service-03
+    Example: rehearse replay ./monday --step --entity robot-003
 
     Example: rehearse replay ./monday --to-topics monday-again --rate 10 --now
     """

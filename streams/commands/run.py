@@ -107,7 +107,9 @@ def run(
 ) -> None:
     """Aligner, worker and sink (and plant), supervised, against any broker, until Ctrl-C.
 
-    Example: rehearse run my-system.yaml --shadow --bootstrap-servers kafka:9092
+    Example: rehearse run nav2d --plant
+
+    With plants and a cluster of one's own: add --shadow and --bootstrap-servers HOST:PORT.
     """
     from streams.monitor import Monitor, live_table
     from streams.supervise import Supervisor
@@ -125,14 +127,14 @@ def run(
             client_config(place, settings),
             [(t.name, t.partitions, t.config) for t in topics_of(system)],
         )
-        pairs = [part for key, value in settings.items() for part in ("-X", f"{key}={value}")]
-        connection = ["--bootstrap-servers", place, *pairs]
+        connection = ["--bootstrap-servers", place]
         clock = ["--clock", "event" if plant and lockstep else "wall"]
         chosen = [part for path in bundles or [] for part in ("--bundle", str(path))]
         chosen += ["--device", device]
         began, simulator = time.monotonic(), None
         monitor = Monitor(system, place, settings)
-        with Supervisor(home_folder().absolute() / "runs" / system.system) as supervisor:
+        folder = home_folder().absolute() / "runs" / system.system
+        with Supervisor(folder, settings) as supervisor:
             supervisor.start("sink", "sink", spec, *connection)
             mode = ["--shadow"] if shadow else []
             supervisor.start("worker", "worker", spec, *clock, *mode, *chosen, *connection)

@@ -46,9 +46,9 @@ def backtest(
         Path | None, typer.Option("--record", help="New folder of a recording, to be replayed.")
     ] = None,
     policy: Annotated[PolicyName, typer.Option(help="Who decides.")] = "planner",
-    share: Annotated[float, typer.Option(help="Of explored stretches, with --policy explore.")] = (
-        0.7
-    ),
+    share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Of explored stretches, with --policy explore.")
+    ] = (0.7),
     unhurried: Annotated[
         bool,
         typer.Option(
@@ -58,7 +58,7 @@ def backtest(
     ticks: Ticks = None,
     seed: Seed = 0,
     bundles: Bundles = None,
-    services: Annotated[int | None, typer.Option(help="Entities (autoscale).")] = None,
+    services: Annotated[int | None, typer.Option(min=1, help="Entities (autoscale).")] = None,
     capacity: Annotated[
         float | None, typer.Option(help="Requests per second that one replica serves (autoscale).")
     ] = None,
@@ -73,7 +73,7 @@ def backtest(
 ) -> None:
     """Run a system against its simulator without Kafka, as fast as it goes.
 
-    Example: rehearse backtest autoscale --trace load.parquet --decisions out.parquet
+    Example: rehearse backtest autoscale --ticks 240 --decisions out.parquet
     """
     with errors():
         from streams.backtest import backtest as run
@@ -83,6 +83,8 @@ def backtest(
         named = {"services": services, "cold_start": cold_start, "slo_wait": slo_wait}
         given |= {name: value for name, value in named.items() if value is not None}
         if capacity is not None:
+            if not 0.0 < capacity < float("inf"):
+                raise ValueError(f"--capacity {capacity}: give requests per second, more than zero")
             given["service_time"] = 1.0 / capacity
         known = tuple(acting_bundles(bundles))
         setup = BacktestSetup(
@@ -123,9 +125,12 @@ def record(
 ) -> None:
     """Copy frames and trajectories of a system into a folder that can be replayed.
 
-    Made again into the same folder, a recording that was cut off goes on where it was.
+    Made again into the same folder, a recording that was cut off goes on where it was. What the
+    topics do not hold any more is named.
 
-    Example: rehearse record autoscale --out ./monday
+    Example: rehearse record nav2d --out ./monday
+
+    (beside a running `rehearse run nav2d --plant`, or after it)
     """
     from streams.record import record as run
 
@@ -144,4 +149,6 @@ def record(
             catalog_url=catalog_url(),
         )
     show(result, as_json)
+    for line in result["missing"]:
+        console.print(f"missing: {line}", highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(0 if result["complete"] else 1)

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from schemas.part import Name, Part
 from schemas.system import SystemSpec
 from schemas.yaml_lines import Path as Place
-from schemas.yaml_lines import line_of, load_yaml, problem
+from schemas.yaml_lines import line_of, load_yaml, problem, read_text
 from streams.imports.units import UnitError, conversion
 
 Format = Literal["mcap", "rosbag", "ulog", "csv", "parquet"]
@@ -152,9 +152,11 @@ class Located:
 def load_mapping(path: Path, spec: SystemSpec) -> Located:
     """The mapping in a YAML file, checked against the spec. Raises `MappingError`."""
     try:
-        text = path.read_text()
+        text = read_text(path)
     except OSError as error:
         raise MappingError(f"{path}: no such mapping: name it with --map FILE") from error
+    except ValueError as error:
+        raise MappingError(str(error)) from error
     return parse_mapping(text, spec, str(path))
 
 

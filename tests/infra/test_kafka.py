@@ -12,29 +12,9 @@ from infra.kafka import (
     client_config,
     delete_topics,
     ensure_topics,
-    parse_extra,
     wait_ready,
 )
 from tests.support import unique
-
-
-def test_extra_settings_are_passed_through_and_win() -> None:
-    extra = parse_extra(
-        ["security.protocol=SASL_SSL", "sasl.password=a=b", "bootstrap.servers=x:1"]
-    )
-    registry = {"schema.registry.url": "http://z:3"}
-    assert client_config("y:2", registry) == {"bootstrap.servers": "y:2"}, "another client's"
-    assert client_config("y:2", extra) == {
-        "bootstrap.servers": "x:1",
-        "security.protocol": "SASL_SSL",
-        "sasl.password": "a=b",
-    }
-
-
-@pytest.mark.parametrize("pair", ["no-equals", "=value", " =value"])
-def test_a_pair_that_is_none_is_refused(pair: str) -> None:
-    with pytest.raises(KafkaSetupError, match="expected key=value"):
-        parse_extra([pair])
 
 
 def test_a_setting_that_librdkafka_does_not_know_is_said() -> None:

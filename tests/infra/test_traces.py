@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +62,15 @@ def test_rows_of_the_same_bin_add_up_in_any_order(tmp_path: Path) -> None:
         ("when,requests\n0,1\n1,2\n", "no column with a usual name for the time; name one of when"),
         ("time,requests\n0,1\n", "two different times"),
         ("time,requests\n0,1\n0.001,2\n0.002,1\n1e9,1\n", "give counts per even bin"),
-        ("time,requests\n0,1\n1,-2\n", "zero and more"),
+        ("time,requests\n0,1\n1,-2\n", "numbers of zero to"),
         ("time,requests\n2024-01-01 00:00,1\n,2\n", r"row 2: column 'time' holds no time"),
+        ("time,requests\nlater,1\nsoon,2\n", r"row 1: column 'time' holds no time"),
+        ("time,requests\n0,1\ninf,2\n", r"row 2: column 'time' holds no time"),
+        ("time,requests\n0,1\n1,oops\n", r"row 2: column 'requests' holds 'oops'"),
+        ("time,requests\n0,1\n1,inf\n", r"row 2: column 'requests' holds inf"),
+        ("time,requests\n0,1\n1,1e300\n", r"row 2: column 'requests' holds 1e\+300"),
+        ("time,requests\n0,1\n1e-9,2\n", "less than a microsecond apart"),
+        ("time;requests\n0;1\n1;2\n", "separate columns by commas"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -74,9 +81,28 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, text: str, message: str) -
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"time": [[0], [1]], "requests": [1, 2]}, r"'time' holds List\(Int64\), not dates"),
+        ({"time": [time(1), time(2)], "requests": [1, 2]}, "'time' holds Time, not dates"),
+        ({"time": [False, True], "requests": [1, 2]}, "'time' holds Boolean, not dates"),
+        ({"time": [0, 1], "requests": [[1], [2]]}, "'requests' holds List.*, not numbers"),
+    ],
+)
+def test_columns_of_another_kind_are_named(
+    tmp_path: Path, table: dict[str, list[object]], message: str
+) -> None:
+    pl.DataFrame(table).write_parquet(tmp_path / "load.parquet")
+    with pytest.raises(TraceError, match=message):
+        traces.read_trace(tmp_path / "load.parquet")
+
+
 def test_a_missing_file_or_column_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TraceError, match=r"none\.csv: give a Parquet or CSV file"):
+    with pytest.raises(TraceError, match=r"none\.csv: is not there: give a Parquet or CSV file"):
         traces.read_trace(tmp_path / "none.csv")
+    with pytest.raises(TraceError, match="is a folder"):
+        traces.read_trace(tmp_path)
     path = tmp_path / "load.csv"
     path.write_text("time,requests\n0,1\n1,2\n")
     with pytest.raises(TraceError, match="no column 'rps'; there are time, requests"):

@@ -1,12 +1,17 @@
 """The commands: one object on standard output, exit status as designed, plain messages."""
 
 import json
+import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import structlog
+import torch
 from typer.testing import CliRunner
 
 from models.cli import app
@@ -44,6 +49,29 @@ def test_train_then_evaluate(spec_file: Path, run_folder: Path, tmp_path: Path) 
     )
     assert judged.exit_code in (0, 1)
     assert set(json.loads(judged.stdout)["steps"]) == {"1", "5", "10"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_keeps_what_it_did_and_says_how_to_go_on(
+    spec_file: Path, run_folder: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    work = tmp_path / ".bundle.training"
+
+    def interrupt() -> None:
+        while not (work / "progress.json").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    words = ["train", str(spec_file), "--data", str(run_folder), "--out", str(tmp_path / "bundle")]
+    words += ["--memory", "6", "--units", "9", "--free", "2", "--no-actor", "--json"]
+    threading.Thread(target=interrupt).start()
+    stopped = CliRunner().invoke(app, [*words, "--steps", "100000"])
+    assert stopped.exit_code == 130, stopped.output
+    assert stopped.stdout == ""
+    assert f"of 100,000 updates are kept in {work / 'checkpoint.pt'}" in stopped.stderr
+    assert "--resume" in stopped.stderr
+    done = torch.load(work / "checkpoint.pt", weights_only=True)["progress"]["step"]
+    assert 0 < done < 100_000
 
 
 def test_help_has_an_example() -> None:

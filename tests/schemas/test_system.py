@@ -1,5 +1,6 @@
 """Specs: what the shipped ones say, what each mistake is told, and which hash moves with what."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,33 @@ def test_a_spec_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
         load_spec(tmp_path / "no.yaml")
     with pytest.raises(SpecError, match="a spec is a mapping"):
         parse_spec("- 1")
+
+
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [
+        (b"system: a\n# gr\xfcn\n", r":2: not a text in UTF-8"),
+        (b"system: a\nentity: \x00\n", r":2: not valid YAML: the character #x0000"),
+        (b"system: a\n\tentity: b\n", r":2:1: .* indent with blanks"),
+        (b"[" * 3_000, "nested too deeply"),
+        (b"&a {system: *a}\n", "within itself"),
+        (b"a: b\n" * 300_000, "larger than"),
+        (b"a: &a [x,x,x,x,x,x,x,x,x,x]\n" + b"".join(
+            f"{new}: &{new} [{','.join([f'*{old}'] * 10)}]\n".encode()
+            for old, new in pairwise("abcdefgh")
+        ), "more than 100000 fields"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_spec_is_told(tmp_path: Path, content: bytes, where: str) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_bytes(content)
+    with pytest.raises(SpecError, match=rf"my\.yaml.*{where}"):
+        load_spec(file)
+
+
+def test_an_endless_range_of_an_action_is_told() -> None:
+    with pytest.raises(SpecError, match=r"actions\.replicas\.high: .* a finite number"):
+        parse_spec(edited("high: 200", "high: .inf"))
 
 
 def test_a_new_objective_leaves_the_interface_alone() -> None:

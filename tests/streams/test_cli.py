@@ -1,17 +1,21 @@
 """The command line: help with examples, exit statuses, one JSON object, mendable errors."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import structlog
+import typer
 import yaml
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from planner.library import SHIPPED
+from planner.manifest import BundleError
 from planner.session import choose, cuda_usable
 from schemas.asyncapi import document
 from schemas.system import load_spec
@@ -20,6 +24,7 @@ from streams.commands.lazy import LazyGroup
 from streams.commands.options import (
     acting_bundles,
     bundle_roots,
+    errors,
     home_bundles,
     plant_options,
 )
@@ -104,6 +109,23 @@ def test_the_list_of_commands_says_what_each_says_itself(name: str) -> None:
     assert (listed.name, listed.rich_help_panel) == (loaded.name, loaded.rich_help_panel)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_also_in_a_background_job(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    waits = tmp_path / "waits"  # for whoever writes the other end
+    os.mkfifo(waits)
+    words = [sys.executable, "-m", "streams.cli", "topics", "create", "nav2d"]
+    words += ["--bootstrap-servers", "127.0.0.1:9", "-X", f"@{waits}"]
+    # As a shell does that starts it with `&`.
+    ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *words]
+    with subprocess.Popen(ignoring, stderr=subprocess.PIPE, text=True) as child, waits.open("w"):
+        child.send_signal(number)
+        assert child.wait(60) == 130
+        assert child.stderr is not None
+        assert "Traceback" not in child.stderr.read()
+
+
 def test_a_slip_of_the_pen_is_told_from_all_commands() -> None:
     assert "'align'" in run("aling").output
     assert "'train'" in run("trian").output, "which an entry point offers"
@@ -173,6 +195,34 @@ def test_a_wrong_plant_option_is_told() -> None:
     result = run("backtest", "nav2d", "--policy", "fallback", "--ticks", "1", "-o", "robbots=3")
     assert result.exit_code == 2
     assert "robbots" in result.output
+
+
+def test_a_full_disk_is_told_with_what_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit), errors(), Path("/dev/full").open("w", buffering=1) as full:
+        full.write("more\n")
+    assert "the disk is full: free some" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_bundle_that_was_named_has_to_be_whole(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such folder"):
+        acting_bundles([tmp_path / "none"])
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(BundleError, match=r"manifest\.json"):
+        acting_bundles([tmp_path])
+
+
+@pytest.mark.parametrize("option", ["robots=many", "robots=2.5", "arena=nan", "robots="])
+def test_a_plant_option_of_another_kind_is_told(option: str) -> None:
+    words = ("--policy", "fallback", "--ticks", "1", "-o", option)
+    result = run("backtest", "nav2d", *words)
+    assert result.exit_code == 2
+    assert f"option {option.partition('=')[0]}: a" in result.output
+    assert "number is needed" in result.output.replace("\n", " ")
+
+
+@pytest.mark.parametrize("words", [("--ticks", "0"), ("--ticks", "-1"), ("--seed", "-1")])
+def test_counts_below_the_least_are_refused(words: tuple[str, str]) -> None:
+    assert run("backtest", "nav2d", "--policy", "fallback", *words).exit_code == 2
 
 
 def test_a_bundle_that_is_not_there_is_status_1_for_verify() -> None:

@@ -5,11 +5,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from infra.traces import TraceError, generate_trace, read_trace
+from schemas.system import load_spec
+from streams.backtest_setup import BacktestSetup, prepare
 from streams.baselines import split
 from streams.demo import (
     DATA_FILE,
@@ -91,6 +94,26 @@ def test_a_scene_has_a_spec_folder_and_day_of_its_own(tmp_path: Path) -> None:
 def test_a_day_that_the_trace_has_not_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--day 99: the trace has 14 full days"):
         set_scene(DemoOptions(day=99), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"trace": Path("load.csv")}, {"day": 1}, {"time_column": "t"}, {"value_column": "v"}],
+)
+def test_what_is_of_a_load_is_refused_where_there_is_none(
+    given: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"--[a-z-]+ is of a load, and nav2d has none"):
+        set_scene(DemoOptions(system="nav2d", **given), tmp_path)
+    assert not any(tmp_path.iterdir())
+    setup = BacktestSetup(load_spec("nav2d"), None, 1, "fallback", 0.5, 0, (), {})
+    with pytest.raises(ValueError, match="--day is of a load, and nav2d has none"):
+        prepare(setup)
+
+
+def test_the_columns_of_no_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--value-column is of a file"):
+        set_scene(DemoOptions(value_column="v"), tmp_path)
 
 
 def test_robots_run_for_half_a_minute_unless_asked_otherwise(tmp_path: Path) -> None:

@@ -13,7 +13,14 @@ from schemas.system import load_spec, parse_spec, shipped_systems
 from schemas.topics import topic
 from schemas.trajectories import decode_trajectory, encode_trajectory
 from streams.record import Span
-from streams.recording import ChunkWriter, Recording, RecordingError, chunk_paths, spec_text
+from streams.recording import (
+    MANIFEST,
+    ChunkWriter,
+    Recording,
+    RecordingError,
+    chunk_paths,
+    spec_text,
+)
 from streams.recording_maker import raw_record
 from streams.replay_compare import Comparison
 from tests.streams.frames import decisions, frame, trajectory
@@ -29,6 +36,13 @@ def test_a_spec_survives_being_written(name: str) -> None:
     assert again == spec
     assert again.spec_hash == spec.spec_hash
     assert parse_spec(spec_text(SPEC)) == SPEC
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}', "[" * 100_000])
+def test_a_manifest_that_is_none_is_told(tmp_path: Path, content: str) -> None:
+    (tmp_path / MANIFEST).write_text(content)
+    with pytest.raises(RecordingError, match=r"manifest\.json: not the manifest of a recording"):
+        Recording.open(tmp_path)
 
 
 def test_chunks_go_on_where_they_were(tmp_path: Path) -> None:

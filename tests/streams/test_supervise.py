@@ -26,6 +26,15 @@ def test_a_summary_is_what_the_process_printed(tmp_path: Path) -> None:
         assert isinstance(process.summary(), dict)
 
 
+def test_settings_reach_a_child_unseen(tmp_path: Path) -> None:
+    with Supervisor(tmp_path, {"sasl.password": "hush", "no.such.setting": "1"}) as supervisor:
+        process = supervisor.start("sink", "sink", "nav2d", "--bootstrap-servers", "127.0.0.1:9")
+        assert not any("hush" in word for word in psutil.Process(process.pid).cmdline())
+        assert process.wait(60) == 2
+    assert "no.such.setting" in process.tail()
+    assert "hush" not in process.log.read_text() + repr(process)
+
+
 def test_a_process_that_refuses_its_arguments_is_an_error_with_its_log(tmp_path: Path) -> None:
     with Supervisor(tmp_path) as supervisor:
         process = supervisor.start("sink", "sink", str(tmp_path / "no.yaml"))

@@ -106,6 +106,36 @@ def test_hold_resume_and_override_reach_the_actuators(site: Site) -> None:
     until(lambda: all(map(site.moved, ROBOTS)), "the end of the override")
 
 
+def test_what_no_actuator_reports_is_told(kafka: Kafka, tmp_path: Path) -> None:
+    site = Site(Loop(tmp_path, kafka["bootstrap.servers"], "wall"), kafka)
+    make_topics(site.loop.spec, kafka)
+    status, result, told = site.said("hold", "robot-00")
+    assert (status, result["held"], result["silent"]) == (1, ["robot-00"], ["robot-00"])
+    assert "no actuator reported of robot-00 within" in told.replace("\n", " ")
+    later = str(10**18)
+    assert site.said("hold", "--at", later)[0] == 0, "nobody has to report before its time"
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("acceleration[0]=1.5", "outside its range, -1 to 1 m/s"),
+        ("acceleration[0]=nan", "outside its range"),
+        ("acceleration[0]=fast", "write it as acceleration[0]=NUMBER"),
+    ],
+)
+def test_a_value_that_the_gate_would_not_emit_is_refused(value: str, why: str) -> None:
+    refused = CliRunner().invoke(app, ["override", "nav2d", value])
+    assert refused.exit_code == 2
+    assert why in refused.stderr.replace("\n", " ")
+
+
+def test_half_a_replica_is_refused() -> None:
+    refused = CliRunner().invoke(app, ["override", "autoscale", "replicas=2.5"])
+    assert refused.exit_code == 2
+    assert "whole numbers alone fit (replicas)" in refused.stderr.replace("\n", " ")
+
+
 @pytest.mark.timeout(240)
 def test_a_slip_of_the_pen_is_told(site: Site) -> None:
     status, result, told = site.said("hold", "robot-9")

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from planner.session import Bundle
 from schemas.catalog import Catalog
@@ -162,3 +164,28 @@ def test_what_cannot_be_recorded_is_said(spec: SystemSpec, kafka: Kafka, tmp_pat
         take(other, kafka, tmp_path / "b")
     with pytest.raises(RecordingError, match="no file"):
         record(spec, "", None, tmp_path / "c", source=tmp_path)
+
+
+# The last one: it takes records away from the topics that all tests share.
+def test_what_the_topics_hold_no_more_is_named(
+    spec: SystemSpec, bundle: Bundle, kafka: Kafka, tmp_path: Path
+) -> None:
+    stop = threading.Event()
+    stop.set()
+    run_sink(spec, kafka["bootstrap.servers"], kafka, stop, tmp_path / "all")
+    assert take(spec, kafka, tmp_path / "whole")["missing"] == []
+    name = topic(spec, "trajectories")
+    admin = AdminClient({**kafka})
+    for future in admin.delete_records([TopicPartition(name, 0, 30)]).values():
+        future.result(20)
+    cut = take(spec, kafka, tmp_path / "cut")
+    assert (cut["frames"], cut["trajectories"], cut["complete"]) == (180, 150, True)
+    gone, undecided = cut["missing"]
+    assert f"{name}, partition 0: its first 30 records have gone" in gone
+    assert "30 of ticks 0 to 29" in undecided
+    assert f"gone from {name}" in undecided
+    run_sink(spec, kafka["bootstrap.servers"], kafka, stop, tmp_path / "late")
+    late = record(spec, "", None, tmp_path / "l", source=tmp_path / "late")
+    assert "no file holds offsets 0 to 29 of partition 0" in late["missing"][0]
+    assert record(spec, "", None, tmp_path / "a", source=tmp_path / "all")["missing"] == []
+    assert replay(tmp_path / "cut", bundles=[bundle.path])["differences"] == 0

@@ -12,7 +12,7 @@ import pytest
 from infra.kafka import client_config
 from streams.supervise import Supervisor, environment
 from tests.system.processes import Loop, until, until_decided
-from tests.system.secured import Secured, secured_kafka
+from tests.system.secured import PASSWORD, Secured, secured_kafka
 
 pytestmark = [pytest.mark.broker, pytest.mark.system]
 ROBOTS, TICKS = 4, 12
@@ -35,11 +35,14 @@ def rehearse(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.timeout(300)
 def test_the_loop_runs_on_a_secured_cluster(kafka_of_its_own: Secured, tmp_path: Path) -> None:
-    loop = Loop(tmp_path, kafka_of_its_own.bootstrap, "event", kafka_of_its_own.extra)
+    loop = Loop(tmp_path, kafka_of_its_own.bootstrap, "event")
     spec = str(loop.spec_file)
-    made = rehearse("topics", "create", spec, *loop.broker)
+    file = tmp_path / "client.properties"
+    file.write_text("".join(f"{k}={v}\n" for k, v in kafka_of_its_own.extra.items()))
+    known = (*loop.broker, "-X", f"@{file}")
+    made = rehearse("topics", "create", spec, *known)
     assert made.returncode == 0, made.stderr
-    with Supervisor(tmp_path / "run") as supervisor:
+    with Supervisor(tmp_path / "run", kafka_of_its_own.extra) as supervisor:
         loop.start(supervisor)
         length = ("--lockstep", "--ticks", str(TICKS), "-o", f"robots={ROBOTS}")
         plant = supervisor.start("plant", "plant", spec, *length, *loop.broker)
@@ -56,10 +59,12 @@ def test_the_loop_runs_on_a_secured_cluster(kafka_of_its_own: Secured, tmp_path:
     assert summary["statuses"] == {"applied": TICKS * ROBOTS}
     assert (stored["frames"], stored["frames_lost"]) == (frames, 0)
     assert (stored["counted"], stored["rejected"]) == (TICKS * ROBOTS, 0)
-    checked = rehearse("topics", "check", spec, *loop.broker)
+    assert not any(PASSWORD in process.log.read_text() for process in every)
+    checked = rehearse("topics", "check", spec, *known)
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    held = rehearse("hold", spec, "--json", *loop.broker)
-    assert held.returncode == 0, held.stderr
+    held = rehearse("hold", spec, "--json", *known)
+    assert held.returncode == 1, "its plant has ended"
+    assert "no actuator reported" in held.stderr.replace("\n", " ")
 
 
 def test_both_clients_are_let_in_with_scram(kafka_of_its_own: Secured, tmp_path: Path) -> None:
