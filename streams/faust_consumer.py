@@ -66,7 +66,6 @@ class Consumer(base.Consumer):
         self._again: asyncio.TimerHandle | None = None  # when streams are full
         self._held = True
         self._pending = Pending()
-        self._rivals: Rivals | None = None
 
     @property
     def reader(self) -> Reader:
@@ -125,11 +124,17 @@ class Consumer(base.Consumer):
         self._take({TP(*place) for place in places})
         await self.on_partitions_assigned(self.assignment(), self.app.consumer_generation_id)
 
-    async def fenced(self) -> None:
+    async def fenced(self, member: str) -> None:
         """Returns when this worker may join anew. Raises `Displaced` where another has its id."""
-        if self._rivals is None:
-            self._rivals = Rivals(*self.transport.address, **self.transport.identity())
-        await self._rivals.none(lambda: self.should_stop)
+        names = {member}
+
+        async def own() -> set[str]:
+            # The answer to a joining may still come.
+            names.add(await self.reader.ask(lambda consumer: consumer.memberid()))
+            return names
+
+        rivals = Rivals(*self.transport.address, **self.transport.membership())
+        await rivals.none(own, lambda: self.should_stop)
 
     def failed(self, error: BaseException) -> None:
         """Ends the app: nothing is read any more."""

@@ -3,13 +3,12 @@
 import asyncio
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from infra.kafka import KafkaSetupError, client_config
@@ -18,7 +17,6 @@ _TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.5
 SESSION_S: Final = 8.0
 FORGOTTEN_S: Final = SESSION_S + 4  # a little more: what was killed is no member any more
-MANY_TIMES, OFTEN_S = 6, 60.0  # an outage costs a place once, and takes longer than a session
 _NO_GROUP: Final = (KafkaError.GROUP_ID_NOT_FOUND, KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
 _log = structlog.get_logger("worker")
 
@@ -71,51 +69,57 @@ def other_holder(
 
 
 class Displaced(RuntimeError):
-    """Another worker has this one's place in the group; the message says which, and what helps."""
+    """Another worker has this one's place in the group; the message says what helps."""
 
 
 class Rivals:
-    """Tells, of a member that the broker calls replaced, by whom: by itself, or by another."""
+    """Tells, of a static member that is fenced, whether another living one has its place.
+
+    By the broker's name of the member, which is drawn anew at each joining: what else it says of a
+    member whose place was taken (client id, host) stays that of the first one.
+    """
 
     def __init__(
-        self, bootstrap: str, extra: Mapping[str, str], *, group: str, instance: str, own: str
+        self, bootstrap: str, extra: Mapping[str, str], *, group: str, instance: str
     ) -> None:
         self._admin = _admin(bootstrap, extra)
-        self._who = group, instance, own
-        self._times: deque[float] = deque(maxlen=MANY_TIMES)
+        self._group, self._instance = group, instance
+        session_s = float(extra.get("session.timeout.ms", 1e3 * SESSION_S)) / 1e3
+        self._patience_s = session_s + FORGOTTEN_S - SESSION_S
 
-    async def none(self, ended: Callable[[], bool]) -> None:
-        """Returns when no other live worker has the id, or `ended` says so.
+    async def none(
+        self, own: Callable[[], Awaitable[Container[str]]], ended: Callable[[], bool]
+    ) -> None:
+        """Returns when nobody but `own` names has the place, or when `ended` says so.
 
-        One that was killed is waited for until it is forgotten, and a broker until it answers.
-        Raises `Displaced` where there is another, or where it happens again and again.
+        Raises `Displaced` when in a group at rest somebody keeps it for longer than the dead can:
+        an own joining whose answer was lost leaves a member behind as well.
         """
-        group, instance, own = self._who
-        begun = time.monotonic()
-        self._times.append(begun)
-        if len(self._times) == MANY_TIMES and begun - self._times[0] < OFTEN_S:
-            raise Displaced(
-                f"{instance} was replaced {MANY_TIMES} times within {OFTEN_S:g} s: does another "
-                "worker use a copy of this data folder? Stop one, and give it a folder of its own"
-            )
+        keeps, since = "", time.monotonic()
         while not ended():
             try:
-                place = await asyncio.to_thread(_holder, self._admin, group, instance, own)
+                found = await asyncio.to_thread(self._look)
             except KafkaSetupError:
-                begun, place = time.monotonic(), ""  # whoever it was may be gone with the broker
-            if place is None:
+                found = "", False  # and who had the place may be gone when a broker answers
+            if found is None or found[0] in await own():
                 return
-            if time.monotonic() - begun > FORGOTTEN_S:
-                raise Displaced(taken(instance.removeprefix(f"{group}-"), place))
+            holder, at_rest = found
+            if not at_rest or holder != keeps:
+                keeps, since = holder, time.monotonic()
+            elif time.monotonic() - since > self._patience_s:
+                worker = self._instance.removeprefix(f"{self._group}-")
+                raise Displaced(
+                    f"another worker runs under the id {worker} and has its partitions: stop it, "
+                    "or give this worker an id of its own with --id"
+                )
             await asyncio.sleep(_POLL_S)
 
-
-def taken(worker: str, place: str) -> str:
-    """What is said where an id is taken, and what helps."""
-    return (
-        f"{worker} is already running with another data folder ({place}): stop it, or give "
-        "this worker an id of its own with --id"
-    )
+    def _look(self) -> tuple[str, bool] | None:
+        described = _describe(self._admin, self._group)
+        for member in described.members if described else ():
+            if member.group_instance_id == self._instance:
+                return member.member_id, described.state == ConsumerGroupState.STABLE
+        return None
 
 
 def _admin(bootstrap: str, extra: Mapping[str, str]) -> AdminClient:
@@ -123,9 +127,18 @@ def _admin(bootstrap: str, extra: Mapping[str, str]) -> AdminClient:
 
 
 def _holder(admin: AdminClient, group: str, instance: str, own: str) -> str | None:
+    described = _describe(admin, group)
+    for member in described.members if described else ():
+        if member.group_instance_id == instance and member.client_id != own:
+            return f"{member.client_id}, {member.host.lstrip('/')}"
+    return None
+
+
+def _describe(admin: AdminClient, group: str) -> Any:
+    """What the broker says of a group; None where it knows none. Raises `KafkaSetupError`."""
     try:
         described = admin.describe_consumer_groups([group], request_timeout=_TIMEOUT_S)
-        members = described[group].result(_TIMEOUT_S).members
+        return described[group].result(_TIMEOUT_S)
     except (KafkaException, TimeoutError) as error:
         reason = error.args[0].str() if isinstance(error, KafkaException) else "timed out"
         if isinstance(error, KafkaException) and error.args[0].code() in _NO_GROUP:
@@ -133,7 +146,3 @@ def _holder(admin: AdminClient, group: str, instance: str, own: str) -> str | No
         raise KafkaSetupError(
             f"no broker answers: {reason}. Check the address, and the settings given with -X."
         ) from error
-    for member in members:
-        if member.group_instance_id == instance and member.client_id != own:
-            return f"{member.client_id}, {member.host.lstrip('/')}"
-    return None

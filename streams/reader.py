@@ -80,8 +80,8 @@ class Owner(Protocol):
     async def revoked(self, places: set[Place]) -> None:
         """Gives partitions back."""
 
-    async def fenced(self) -> None:
-        """Returns when this member may join anew. Raises where another one has its place."""
+    async def fenced(self, member: str) -> None:
+        """Returns when `member` may join anew. Raises where another one has its place."""
 
     def failed(self, error: BaseException) -> None:
         """Is told that nothing is read any more."""
@@ -211,8 +211,9 @@ class Reader:
         )
 
     def _join_anew(self) -> None:
+        member = self._consumer.memberid() or ""
         self._give_up()
-        self._in_loop(self._owner.fenced())
+        self._in_loop(self._owner.fenced(member))
         if self._closing.is_set():
             return
         self._consumer.close()

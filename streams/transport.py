@@ -68,14 +68,9 @@ class Transport(base.Transport):
         found: tuple[str, Mapping[str, str]] = self.app.kafka
         return found
 
-    def identity(self) -> dict[str, str]:
-        """Who this member is, as `Rivals` wants to know it."""
-        conf = self.app.conf
-        return {
-            "group": conf.id,
-            "instance": conf.consumer_group_instance_id,
-            "own": conf.broker_client_id,
-        }
+    def membership(self) -> dict[str, str]:
+        """The group, and the static member of it that this worker is."""
+        return {"group": self.app.conf.id, "instance": self.app.conf.consumer_group_instance_id}
 
     def settings(self) -> dict[str, str]:
         """librdkafka's settings of the worker's consumer, with `_` for `.`."""

@@ -24,7 +24,7 @@ from streams.belief import Row
 from streams.bundles import ReleaseWatch, Shelf
 from streams.decide import decide, step
 from streams.desk import Clock, Desk, Options
-from streams.identity import FORGOTTEN_S, Displaced, client_id, other_holder, taken
+from streams.identity import FORGOTTEN_S, Displaced, client_id, other_holder
 from streams.publish import Publisher
 from streams.supervise import TryAgain
 from streams.warm import collector_at_rest, warm_frames
@@ -120,7 +120,10 @@ def _refuse_a_second(
     own = client_id(worker, data_dir)
     place = other_holder(bootstrap, extra, group, worker, own, FORGOTTEN_S)
     if place is not None:
-        raise WorkerError(taken(worker, place))
+        raise WorkerError(
+            f"{worker} is already running with another data folder ({place}): stop it, or give "
+            "this worker an id of its own with --id"
+        )
 
 
 async def _serve(

@@ -12,8 +12,10 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from infra.kafka import ensure_topics
-from streams.reader import HELD, MANY, Interrupted, Place, Reader, ReadingFailed
+from streams.identity import Displaced
+from streams.reader import HELD, MANY, Interrupted, NotOurs, Place, Reader, ReadingFailed
 from streams.topic_io import consumer_config, make_consumer, make_producer
+from tests.streams.rivals import take_the_place
 from tests.support import unique
 
 pytestmark = pytest.mark.broker
@@ -54,7 +56,8 @@ class Log:
         self.version = self.reader.read({})
         self.assignments.append(set())
 
-    async def fenced(self) -> None:
+    async def fenced(self, member: str) -> None:
+        assert member.startswith("one-")  # the broker's name of it
         self.fences += 1
 
     def failed(self, error: BaseException) -> None:
@@ -72,7 +75,7 @@ async def reading(log: Log, config: Mapping[str, str], **settings: str) -> Async
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not condition():
             await asyncio.sleep(0.005)
     assert condition(), what
@@ -157,6 +160,7 @@ def committed(kafka: Mapping[str, str], group: str, name: str) -> dict[int, int]
 MEMBER: dict[str, str] = {
     "partition_assignment_strategy": "range",
     "session_timeout_ms": "6000",
+    "heartbeat_interval_ms": "500",
     "auto_offset_reset": "earliest",
 }
 
@@ -233,6 +237,61 @@ def test_commits_are_answered_also_in_the_middle_of_a_rebalance(
             assert answers["committed"] > 5
             with pytest.raises(KafkaException):
                 await one.commit({("no such topic", 0): 1})
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("committing", [False, True], ids=["idle", "committing"])
+def test_a_member_that_is_fenced_joins_anew_and_reads_on(
+    kafka: dict[str, str], numbers: str, committing: bool
+) -> None:
+    member = {**MEMBER, "group_id": unique("group"), "group_instance_id": "one"}
+    every = {(numbers, p) for p in range(PARTITIONS)}
+    refused: list[str] = []
+
+    async def run() -> None:
+        async def commit() -> None:
+            try:
+                await log.reader.commit({(numbers, 0): 3})
+            except (NotOurs, Interrupted, KafkaException) as error:
+                refused.append(type(error).__name__)
+
+        log = Log(commit)
+        async with reading(log, kafka, **member) as reader:
+            await reader.join([numbers])
+            await until(lambda: log.assignments == [every], "all partitions")
+            await asyncio.to_thread(take_the_place, kafka, member, numbers)
+            if committing:
+                await commit()
+            await until(lambda: log.assignments == [every, set(), every], "a new membership")
+            assert log.fences == 1
+            assert refused[-1] == "NotOurs"
+            log.read(dict.fromkeys(every, 0))
+            await until(lambda: len(log.told) == PARTITIONS * RECORDS, "all records")
+            await reader.commit({(numbers, 0): 7})
+        assert log.error is None
+        assert committed(kafka, member["group_id"], numbers)[0] == 7
+
+    asyncio.run(run())
+
+
+def test_a_member_whose_place_another_one_has_ends(kafka: dict[str, str], numbers: str) -> None:
+    class Replaced(Log):
+        async def fenced(self, member: str) -> None:
+            raise Displaced("by another")
+
+    async def run() -> None:
+        log = Replaced()
+        member = {**MEMBER, "group_id": unique("group"), "group_instance_id": "one"}
+        async with reading(log, kafka, **member) as reader:
+            await reader.join([numbers])
+            await until(lambda: len(log.assignments) == 1, "all partitions")
+            await asyncio.to_thread(take_the_place, kafka, member, numbers)
+            await until(lambda: log.error is not None, "the end")
+            assert log.assignments[1:] == [set()]
+            assert isinstance(log.error, Displaced)
+            with pytest.raises(ReadingFailed, match="ended"):
+                await reader.commit({(numbers, 0): 1})
 
     asyncio.run(run())
 

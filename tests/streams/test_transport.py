@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import OFFSET_INVALID, Producer, TopicPartition
 
 from infra.kafka import KafkaSetupError
 from schemas.system import SystemSpec
@@ -21,6 +21,8 @@ from streams.publish import Publisher
 from streams.reader import ReadingFailed
 from streams.topic_io import consumer_config, make_consumer, make_producer
 from streams.transport import Transport
+from streams.worker import WorkerError, _crash
+from tests.streams.rivals import join_in_place_of, take_the_place
 from tests.streams.specs import small_spec
 from tests.support import unique
 from tests.system.loop import make_topics
@@ -61,7 +63,7 @@ async def member(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -149,6 +151,100 @@ def test_only_what_is_acknowledged_without_a_gap_is_committed(
     for partition in range(partitions):
         assert [o for p, o, _ in second if p == partition] == [5, 6, 7, 8, 9]
     assert committed(spec, kafka) == dict.fromkeys(range(partitions), 10)
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("held", [0, 1, 5])
+def test_one_record_right_behind_the_committed_offset_is_not_passed_over(
+    spec: SystemSpec, kafka: dict[str, str], tmp_path: Path, held: int
+) -> None:
+    """Nor the first of all, where nothing is committed yet."""
+    acknowledged: list[int] = []
+
+    async def take(event: Any) -> None:
+        if event.message.offset != held:
+            event.ack()
+            acknowledged.append(event.message.offset)
+
+    partitions = cohort_partitions(spec)
+
+    async def run() -> None:
+        async with member(spec, kafka, tmp_path, take) as worker:
+            consumer = worker.app.consumer
+            await until(lambda: len(acknowledged) == held * partitions)
+            await consumer.commit()
+            await asyncio.to_thread(send, spec, kafka, 5, held)
+            await until(lambda: len(acknowledged) == (held + 4) * partitions)
+            for _ in range(2):
+                await consumer.commit()
+            worker.app.conf.stream_wait_empty = False  # for the one would be waited for
+
+    if held:
+        send(spec, kafka, held)
+    asyncio.run(run())
+    assert set(committed(spec, kafka).values()) <= {held, held or OFFSET_INVALID}
+
+
+def _membership(worker: WorkerApp) -> dict[str, str]:
+    told = worker.app.transport.settings()
+    return {name: told[name] for name in ("group_id", "group_instance_id", *_SAME_FOR_ALL)}
+
+
+_SAME_FOR_ALL = ("partition_assignment_strategy", "session_timeout_ms", "auto_offset_reset")
+
+
+@pytest.mark.broker
+def test_a_worker_that_its_own_past_has_fenced_goes_on_from_what_was_committed(
+    spec: SystemSpec, kafka: dict[str, str], tmp_path: Path
+) -> None:
+    taken: Taken = []
+    partitions = cohort_partitions(spec)
+
+    async def take(event: Any) -> None:
+        taken.append((event.message.partition, event.message.offset, event))
+        event.ack()
+
+    async def run() -> None:
+        async with member(spec, kafka, tmp_path, take) as worker:
+            await until(lambda: len(taken) == 10 * partitions)
+            before = worker.app.consumer_generation_id
+            frames = topic(spec, "frames")
+            await asyncio.to_thread(take_the_place, kafka, _membership(worker), frames)
+            await until(lambda: worker.app.consumer_generation_id > before)
+            await asyncio.to_thread(send, spec, kafka, 10, 10)
+            everything = {(p, o) for p in range(partitions) for o in range(20)}
+            await until(lambda: {(p, o) for p, o, _ in taken} == everything)
+            assert not worker.app.crashed
+
+    send(spec, kafka, 10)
+    asyncio.run(run())
+    assert committed(spec, kafka) == dict.fromkeys(range(partitions), 20)
+
+
+@pytest.mark.broker
+def test_a_worker_whose_id_another_one_took_ends_and_says_so(
+    spec: SystemSpec, kafka: dict[str, str], tmp_path: Path
+) -> None:
+    found: list[WorkerError] = []
+
+    async def take(event: Any) -> None:
+        event.ack()
+
+    async def run() -> None:
+        async with member(spec, kafka, tmp_path / "one", take) as worker:
+            await until(lambda: bool(worker.app.consumer.assignment()))
+            frames = topic(spec, "frames")
+            rival = await asyncio.to_thread(join_in_place_of, kafka, _membership(worker), frames)
+            try:
+                await until(lambda: worker.app.crashed)
+                found.append(_crash(worker.app))
+                assert rival.assignment()
+            finally:
+                rival.close()
+
+    asyncio.run(run())
+    assert type(found[0]) is WorkerError, "starting it again would not help"
+    assert "another worker runs under the id one and has its partitions" in str(found[0])
 
 
 @pytest.mark.broker
