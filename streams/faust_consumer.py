@@ -112,6 +112,7 @@ class Consumer(base.Consumer):
         self.app.on_rebalance_start()
         self._held = True
         await self.on_partitions_revoked({TP(*place) for place in places})
+        await self.commit()  # Faust's own may have met one under way, which knew less
         self._take(set())
 
     async def assigned(self, places: set[Place]) -> None:
