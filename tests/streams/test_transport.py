@@ -21,8 +21,6 @@ from streams.publish import Publisher
 from streams.reader import ReadingFailed
 from streams.topic_io import consumer_config, make_consumer, make_producer
 from streams.transport import Transport
-from streams.worker import WorkerError, _crash
-from tests.streams.rivals import join_in_place_of, take_the_place
 from tests.streams.specs import small_spec
 from tests.support import unique
 from tests.system.loop import make_topics
@@ -183,68 +181,6 @@ def test_one_record_right_behind_the_committed_offset_is_not_passed_over(
         send(spec, kafka, held)
     asyncio.run(run())
     assert set(committed(spec, kafka).values()) <= {held, held or OFFSET_INVALID}
-
-
-def _membership(worker: WorkerApp) -> dict[str, str]:
-    told = worker.app.transport.settings()
-    return {name: told[name] for name in ("group_id", "group_instance_id", *_SAME_FOR_ALL)}
-
-
-_SAME_FOR_ALL = ("partition_assignment_strategy", "session_timeout_ms", "auto_offset_reset")
-
-
-@pytest.mark.broker
-def test_a_worker_that_its_own_past_has_fenced_goes_on_from_what_was_committed(
-    spec: SystemSpec, kafka: dict[str, str], tmp_path: Path
-) -> None:
-    taken: Taken = []
-    partitions = cohort_partitions(spec)
-
-    async def take(event: Any) -> None:
-        taken.append((event.message.partition, event.message.offset, event))
-        event.ack()
-
-    async def run() -> None:
-        async with member(spec, kafka, tmp_path, take) as worker:
-            await until(lambda: len(taken) == 10 * partitions)
-            before = worker.app.consumer_generation_id
-            frames = topic(spec, "frames")
-            await asyncio.to_thread(take_the_place, kafka, _membership(worker), frames)
-            await until(lambda: worker.app.consumer_generation_id > before)
-            await asyncio.to_thread(send, spec, kafka, 10, 10)
-            everything = {(p, o) for p in range(partitions) for o in range(20)}
-            await until(lambda: {(p, o) for p, o, _ in taken} == everything)
-            assert not worker.app.crashed
-
-    send(spec, kafka, 10)
-    asyncio.run(run())
-    assert committed(spec, kafka) == dict.fromkeys(range(partitions), 20)
-
-
-@pytest.mark.broker
-def test_a_worker_whose_id_another_one_took_ends_and_says_so(
-    spec: SystemSpec, kafka: dict[str, str], tmp_path: Path
-) -> None:
-    found: list[WorkerError] = []
-
-    async def take(event: Any) -> None:
-        event.ack()
-
-    async def run() -> None:
-        async with member(spec, kafka, tmp_path / "one", take) as worker:
-            await until(lambda: bool(worker.app.consumer.assignment()))
-            frames = topic(spec, "frames")
-            rival = await asyncio.to_thread(join_in_place_of, kafka, _membership(worker), frames)
-            try:
-                await until(lambda: worker.app.crashed)
-                found.append(_crash(worker.app))
-                assert rival.assignment()
-            finally:
-                rival.close()
-
-    asyncio.run(run())
-    assert type(found[0]) is WorkerError, "starting it again would not help"
-    assert "another worker runs under the id one and has its partitions" in str(found[0])
 
 
 @pytest.mark.broker
