@@ -1,21 +1,22 @@
 """Who a worker is to the broker: its id, and which folder it keeps; no two share an id."""
 
-import threading
+import asyncio
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from infra.kafka import KafkaSetupError, client_config
 
 _TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.5
-RIVALS_S: Final = 15.0
+SESSION_S: Final = 8.0
+FORGOTTEN_S: Final = SESSION_S + 4  # a little more: what was killed is no member any more
 _NO_GROUP: Final = (KafkaError.GROUP_ID_NOT_FOUND, KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
 _log = structlog.get_logger("worker")
 
@@ -55,7 +56,7 @@ def other_holder(
     Raises:
         KafkaSetupError: no broker answers.
     """
-    admin = AdminClient({"log_level": "0", **client_config(bootstrap, extra)})
+    admin = _admin(bootstrap, extra)
     end, said = time.monotonic() + patience_s, False
     while (place := _holder(admin, group, instance_id(group, worker), own)) is not None:
         if time.monotonic() > end:
@@ -67,42 +68,77 @@ def other_holder(
     return None
 
 
-class Rivals(threading.Thread):
-    """Looks for a while after the start whether another worker took this one's id meanwhile.
+class Displaced(RuntimeError):
+    """Another worker has this one's place in the group; the message says what helps."""
 
-    Two that start at the same instant find nobody before they join. Then each is let in and takes
-    the other's place in turn, until the one whose mark comes later sees the other and gives way.
 
-    Attributes:
-        place: where the other one runs, once this one has to give way.
+class Rivals:
+    """Tells, of a static member that is fenced, whether another living one has its place.
+
+    By the broker's name of the member, which is drawn anew at each joining: what else it says of a
+    member whose place was taken (client id, host) stays that of the first one.
     """
 
     def __init__(
-        self, bootstrap: str, extra: Mapping[str, str], group: str, worker: str, own: str
+        self, bootstrap: str, extra: Mapping[str, str], *, group: str, instance: str
     ) -> None:
-        super().__init__(name="rivals", daemon=True)
-        self._admin = AdminClient({"log_level": "0", **client_config(bootstrap, extra)})
-        self._group, self._instance, self._own = group, instance_id(group, worker), own
-        self.place: str | None = None
-        self.start()
+        self._admin = _admin(bootstrap, extra)
+        self._group, self._instance = group, instance
+        session_s = float(extra.get("session.timeout.ms", 1e3 * SESSION_S)) / 1e3
+        self._patience_s = session_s + FORGOTTEN_S - SESSION_S
 
-    def run(self) -> None:
-        """Asks the broker every second, for `RIVALS_S`."""
-        end = time.monotonic() + RIVALS_S
-        while self.place is None and time.monotonic() < end:
-            time.sleep(1.0)
+    async def none(
+        self, own: Callable[[], Awaitable[Container[str]]], ended: Callable[[], bool]
+    ) -> None:
+        """Returns when nobody but `own` names has the place, or when `ended` says so.
+
+        Raises `Displaced` when in a group at rest somebody keeps it for longer than the dead can:
+        an own joining whose answer was lost leaves a member behind as well.
+        """
+        keeps, since = "", time.monotonic()
+        while not ended():
             try:
-                found = _holder(self._admin, self._group, self._instance, self._own)
-            except KafkaSetupError:  # the worker itself says so
-                continue
-            if found is not None and self._own > found:
-                self.place = found
+                found = await asyncio.to_thread(self._look)
+            except KafkaSetupError:
+                found = "", False  # and who had the place may be gone when a broker answers
+            if found is None or found[0] in await own():
+                return
+            holder, at_rest = found
+            if not at_rest or holder != keeps:
+                keeps, since = holder, time.monotonic()
+            elif time.monotonic() - since > self._patience_s:
+                worker = self._instance.removeprefix(f"{self._group}-")
+                raise Displaced(
+                    f"another worker runs under the id {worker} and has its partitions: stop it, "
+                    "or give this worker an id of its own with --id"
+                )
+            await asyncio.sleep(_POLL_S)
+
+    def _look(self) -> tuple[str, bool] | None:
+        described = _describe(self._admin, self._group)
+        for member in described.members if described else ():
+            if member.group_instance_id == self._instance:
+                return member.member_id, described.state == ConsumerGroupState.STABLE
+        return None
+
+
+def _admin(bootstrap: str, extra: Mapping[str, str]) -> AdminClient:
+    return AdminClient({"log_level": "0", **client_config(bootstrap, extra)})
 
 
 def _holder(admin: AdminClient, group: str, instance: str, own: str) -> str | None:
+    described = _describe(admin, group)
+    for member in described.members if described else ():
+        if member.group_instance_id == instance and member.client_id != own:
+            return f"{member.client_id}, {member.host.lstrip('/')}"
+    return None
+
+
+def _describe(admin: AdminClient, group: str) -> Any:
+    """What the broker says of a group; None where it knows none. Raises `KafkaSetupError`."""
     try:
         described = admin.describe_consumer_groups([group], request_timeout=_TIMEOUT_S)
-        members = described[group].result(_TIMEOUT_S).members
+        return described[group].result(_TIMEOUT_S)
     except (KafkaException, TimeoutError) as error:
         reason = error.args[0].str() if isinstance(error, KafkaException) else "timed out"
         if isinstance(error, KafkaException) and error.args[0].code() in _NO_GROUP:
@@ -110,7 +146,3 @@ def _holder(admin: AdminClient, group: str, instance: str, own: str) -> str | No
         raise KafkaSetupError(
             f"no broker answers: {reason}. Check the address, and the settings given with -X."
         ) from error
-    for member in members:
-        if member.group_instance_id == instance and member.client_id != own:
-            return f"{member.client_id}, {member.host.lstrip('/')}"
-    return None
