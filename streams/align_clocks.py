@@ -24,8 +24,8 @@ _STEP_US: Final = 1_000.0  # a correction moves by no less: repeated readings ke
 _YOUNG: Final = 8  # readings before a clock may be said to be behind: old ones may come first,
 _YOUNG_US: Final = 1e6  # and all at once
 _AHEAD: Final = 3  # readings in a row that say that a clock was set forward; back: _YOUNG
-_QUEUE: Final = 256  # readings that are learnt from at once,
-_QUEUE_US: Final = 250_000  # or those of so long
+_QUEUE: Final = 16  # readings per clock that are learnt from at once: little work for each,
+_QUEUE_US: Final = 1_000_000  # or those of so long
 
 
 class Jump(NamedTuple):
@@ -105,7 +105,7 @@ class DeviceClocks:
         if not self._queue:
             return False
         newest = int(self._queue[-1][2][-1])
-        return self._queued >= _QUEUE or newest - self._oldest >= _QUEUE_US
+        return self._queued >= _QUEUE * self._size or newest - self._oldest >= _QUEUE_US
 
     def meets_new(self) -> bool:
         """Whether nothing was known of a clock before it was heard last."""

@@ -1,6 +1,6 @@
 """The clocks of all devices of a system: learnt from what comes in, and reported."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +11,7 @@ from schemas.system import SystemSpec
 from streams.align_clocks import DeviceClocks
 from streams.align_state import Ints
 
-_SAMPLE: Final = 1_000  # of a larger batch, so many readings are learnt from
+_SAMPLE: Final = 500  # of a larger batch, so many readings are learnt from
 _SHOWN: Final = 20  # clocks that metrics and summary name, of each sensor
 _TOLD: Final = 10  # jumps that are logged, of each time that was learnt
 
@@ -41,12 +41,14 @@ class Discipline:
         sensor: str,
         entity: Ints,
         time_us: Ints,
-        message_of: Callable[[int], Message],
+        messages: Sequence[Message],
+        places: Ints,
         live: Callable[[], bool],
     ) -> Ints:
         """[n] the times of readings by the broker's clock; they are noted, to learn from them.
 
-        `message_of` gives a reading's message; `live` says whether it was read when it came.
+        `places` [n] are their messages among `messages`; `live` says whether those were read when
+        they came.
         """
         clocks = self._clocks.get(sensor)
         if clocks is None or not len(entity):
@@ -54,7 +56,7 @@ class Discipline:
         step = -(-len(entity) // _SAMPLE)
         self._turn += 1
         rows = np.arange(self._turn % step, len(entity), step)
-        came = self._came_us([message_of(row) for row in rows.tolist()], live)
+        came = self._came_us([messages[place] for place in places[rows].tolist()], live)
         if came is not None:
             clocks.heard(entity[rows], time_us[rows], came)
             if clocks.meets_new():

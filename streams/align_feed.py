@@ -210,7 +210,8 @@ class Feed:
             sensor,
             taken.entity,
             taken.time_us,
-            lambda row: batch.messages[where[row]],
+            batch.messages,
+            where,
             lambda: self._live(batch),
         )
 
