@@ -41,11 +41,22 @@ def flat_names(name: str, size: int | None) -> tuple[str, ...]:
     return (name,) if size is None else tuple(f"{name}[{i}]" for i in range(size))
 
 
+def _discipline(value: Any) -> Any:
+    return None if value is False else _duration(value)
+
+
 class TimeSpec(Part):
-    """Where a reading's event time stands in its payload, and in what unit."""
+    """Where a reading's event time stands in its payload, in what unit, and whose clock says it.
+
+    `discipline`: by how much a device's clock may be off, the smallest transit delay included,
+    until its times are corrected under the wall clock; `off`: they are taken as they are.
+    """
 
     field: str = "ts"
     unit: Literal["s", "ms", "us", "ns"] = "s"
+    discipline_us: Annotated[int | None, BeforeValidator(_discipline)] = Field(
+        default=20_000, gt=0, alias="discipline", validate_default=False
+    )
 
     @property
     def microseconds(self) -> float:

@@ -1,7 +1,8 @@
 """The aligner's core: readings in columns go in, frames come out; no Kafka, and no wall clock.
 
-Every call is one step in the order of arrival, and what it closes does not depend on how the stream
-was cut into calls: a call is split wherever a tick closed between two of its readings could matter.
+Every call is one step in the order of arrival. Under the event clock what it closes does not depend
+on how the stream was cut into calls: a call is split wherever a tick closed between two of its
+readings could matter. Under the wall clock, what is given in one call came at one moment.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,6 +67,11 @@ class Aligner:
     def entities(self) -> int:
         """How many entities have been named so far."""
         return len(self._store.entities)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the entities by row."""
+        return self._store.entities.names
 
     # what comes in
 
@@ -254,11 +260,11 @@ class Aligner:
         """
         progress = self._store.progress
         if now_us is not None:
-            if progress.clock == "wall":
-                progress.now = max(progress.now, now_us)
-            else:
+            if progress.clock == "event":
                 progress.newest = max(progress.newest, now_us)
-            self._advance()
+                self._advance()
+            elif progress.goes_on(now_us) or self._store.resume is not None:
+                self._advance()
         return self.frames()
 
     def frames(self) -> list[Frame]:

@@ -172,7 +172,7 @@ class Actions:
         origins = [self.last_origin[:, fresh]]
         for known in self.ticks.values():
             origins += [known.report_origin, known.issued_origin]
-        for origin in origins:
-            valid = origin[1] != FAR
-            np.minimum.at(first, origin[0][valid], origin[1][valid])
+        source, offset = np.concatenate(origins, axis=1)
+        valid = offset != FAR
+        np.minimum.at(first, source[valid], offset[valid])
         return first

@@ -14,6 +14,7 @@ from schemas.messages import WATERMARK_HEADER, Control, DeadLetter, Outcome, Wat
 from schemas.system import SystemSpec
 from schemas.topics import topic
 from streams.align import Aligner
+from streams.align_discipline import Discipline
 from streams.align_state import Ints
 from streams.codecs.base import Bad
 from streams.codecs.schemas import Schemas
@@ -68,6 +69,7 @@ class Feed:
         high: the offset after the last record that a partition is known to have.
         known: records before these offsets were counted, and reported where bad, before a restart.
         schemas: where codecs find the schemas that messages name.
+        clocks: of the devices, by which readings' times are corrected; None: they are right.
     """
 
     def __init__(
@@ -77,8 +79,9 @@ class Feed:
         high: Callable[[Place], int],
         known: Offsets | None = None,
         schemas: Schemas | None = None,
+        clocks: Discipline | None = None,
     ) -> None:
-        self.aligner = aligner
+        self.aligner, self._clocks = aligner, clocks
         self.letters: list[DeadLetter] = []
         self.reasons: Counter[str] = Counter()
         self.reports: Final = (topic(spec, "applied"), topic(spec, "actions"))
@@ -189,16 +192,35 @@ class Feed:
             if len(found) > 1:  # a record of another sensor that shares the topic
                 taken = taken.seeing()
             where = places[taken.places]
+            time_us = self._times(batch, name, taken, where)
             partition, offset = batch.partition[where], _offsets(batch.offset[where], where)
-            origins.append((partition, offset, taken.time_us, where))
-            self.aligner.readings(
-                name, taken.entity, taken.time_us, taken.values, partition, offset
-            )
+            origins.append((partition, offset, time_us, where))
+            self.aligner.readings(name, taken.entity, time_us, taken.values, partition, offset)
         # What one of the sensors understands is no dead letter.
         unused = set.intersection(*({bad.place for bad in taken.bad} for _, taken in found))
         bad = [bad for bad in found[0][1].bad if bad.place in unused]
         self._reject(batch, 0, (b._replace(place=int(places[b.place])) for b in bad))
         self._reject_late(batch, origins)
+
+    def _times(self, batch: Batch, sensor: str, taken: Rows, where: Ints) -> Ints:
+        """[n] the readings' times, where a device's clock is off, by the broker's."""
+        if self._clocks is None:
+            return taken.time_us
+        return self._clocks.times(
+            sensor,
+            taken.entity,
+            taken.time_us,
+            batch.messages,
+            where,
+            lambda: self._live(batch),
+        )
+
+    def _live(self, batch: Batch) -> bool:
+        """Whether a batch was read when it came: nothing is known to stand behind it."""
+        ends = {(batch.topic, partition): end for partition, end in batch.ends().items()}
+        return not ends.keys() & self._behind and all(
+            end >= self._high(place) for place, end in ends.items()
+        )
 
     def _reports(self, batch: Batch, places: Ints, rows: Ints, values: list[bytes | None]) -> None:
         applied = batch.topic == self.reports[0]

@@ -15,6 +15,7 @@ from schemas.messages import EPOCH_HEADER, encode
 from schemas.system import SystemSpec
 from schemas.topics import cohort_partitions, partition_of, topic
 from streams.align import Aligner
+from streams.align_discipline import Discipline
 from streams.align_feed import Feed, Place, topics_read
 from streams.align_held import Held
 from streams.align_state import NEVER
@@ -48,6 +49,12 @@ _GAPLESS: Final = {
     "log_level": "3",  # it warns at every start that the guarantee is new
 }
 
+_CLOCKS: Final = {
+    "offset_s": "rehearse_align_clock_offset_seconds",
+    "uncertainty_s": "rehearse_align_clock_uncertainty_seconds",
+    "drift": "rehearse_align_clock_drift_ratio",
+}
+
 _log = structlog.get_logger("align")
 
 
@@ -77,7 +84,8 @@ def run_align(
         on_batch: is told how many records came in, after they were dealt with.
 
     Summary: `epoch`, `frames`, `entities`, `counters` (readings by what became of them, since the
-    beginning of the stream), `dead_letters` by reason.
+    beginning of the stream), `dead_letters` by reason, `clocks` of devices: how many are corrected,
+    how often one was set, and the worst (None under the event clock, by which they are right).
 
     Raises:
         KafkaSetupError: the topics are not there or not those of the frames; no broker answers.
@@ -122,7 +130,10 @@ class _Run:
         self.newest: deque[tuple[float, int]] = deque()
         seek = self.aligner.restore(last)
         schemas = _schemas(spec, extra, clock)
-        self.feed = Feed(spec, self.aligner, self._high, _positions(last), schemas)
+        named = self.aligner.names.__getitem__
+        self.clocks = Discipline(spec, named, _now_us) if clock == "wall" else None
+        known = _positions(last)
+        self.feed = Feed(spec, self.aligner, self._high, known, schemas, self.clocks)
         framed = {sensor.topic for sensor in spec.sensors.values() if asks_registry(sensor)}
         self.held = Held(self.consumer, self.feed, framed)
         begin = self._begin(seek)
@@ -188,6 +199,8 @@ class _Run:
             )  # they are waited for; whether time closes more is not
             self._settle()
             self._send(self.aligner.close(_now_us() if self.clock == "wall" else None))
+            if self.clocks is not None:
+                self.clocks.rest()
             if on_batch is not None:
                 on_batch(count)
 
@@ -264,10 +277,17 @@ class _Run:
 
     def metrics(self) -> Values:
         """What Prometheus is shown; called from another thread."""
-        return {
+        values: dict[str, float | dict[str, float]] = {
             "rehearse_align_frames": self.frames,
             "rehearse_align_readings": dict(self.aligner.counters),
         }
+        if self.clocks is not None:
+            worst = dict(self.clocks.worst())
+            for key, name in _CLOCKS.items():
+                values[name] = {device: known[key] for device, known in worst.items()}
+            values["rehearse_align_clocks_corrected"] = self.clocks.corrected
+            values["rehearse_align_clock_jumps"] = self.clocks.jumps
+        return values
 
     def summary(self) -> dict[str, Any]:
         """What happened, as plain JSON values."""
@@ -279,6 +299,7 @@ class _Run:
             "entities": self.aligner.entities,
             "counters": dict(sorted(self.aligner.counters.items())),
             "dead_letters": dict(sorted(self.feed.reasons.items())),
+            "clocks": self.clocks.summary() if self.clocks is not None else None,
         }
 
 

@@ -112,6 +112,14 @@ class Progress:
         """The last tick whose lateness has run out."""
         return self.floor_tick(self.clock_us - self.spec.lateness_us)
 
+    def goes_on(self, now_us: int) -> bool:
+        """Sets the wall clock; gives whether a tick may close for that alone."""
+        before, self.now = self.now, max(self.now, now_us)
+        return any(
+            self.floor_tick(before - wait) < self.floor_tick(self.now - wait)
+            for wait in (0, self.spec.lateness_us)
+        )
+
     def closable(self, earliest: Ints) -> Closable:
         """What may close now; `earliest` [cohorts] is the first tick with a reading that waits."""
         expired = self.expired
@@ -208,7 +216,11 @@ class Progress:
         A row in the order of its stream, which blocks the ticks that the row passes, cannot be too
         late for them. Others get a cut. `clock` [n]: by which lateness expires before each row.
         `earliest` [cohorts]: the first tick with a reading that waits, as for `closable`.
+
+        Under the wall clock there are none: what is taken at once came at once.
         """
+        if self.clock == "wall":
+            return np.zeros(0, dtype=np.int64)
         spec, number = self.spec, sensor.number
         order = by_entity(readings.entity)
         entity, time = readings.entity[order], readings.time[order]

@@ -43,6 +43,17 @@ TABLE: Final[dict[str, Metric]] = {
     "rehearse_align_readings": Metric(
         "counter", "What came in, by what became of it", ("system", "result")
     ),
+    "rehearse_align_clocks_corrected": Metric("gauge", "Device clocks that are off, and corrected"),
+    "rehearse_align_clock_jumps": Metric("counter", "Device clocks that were set"),
+    "rehearse_align_clock_offset_seconds": Metric(
+        "gauge", "How far a corrected device's clock is ahead, less transit", ("system", "device")
+    ),
+    "rehearse_align_clock_uncertainty_seconds": Metric(
+        "gauge", "Uncertainty of that, the smallest transit delay aside", ("system", "device")
+    ),
+    "rehearse_align_clock_drift_ratio": Metric(
+        "gauge", "Seconds per second by which that clock is too fast", ("system", "device")
+    ),
     "rehearse_sink_frames": Metric("counter", "Trajectory frames read"),
     "rehearse_sink_attempts": Metric("counter", "Further attempts at a frame that was read"),
     "rehearse_sink_rows": Metric("counter", "Rows stored in Parquet"),

@@ -12,7 +12,7 @@ from schemas.system import SystemSpec, parse_spec
 from schemas.topics import topic
 from streams.align import Aligner
 from streams.desk import Clock
-from tests.streams.align_reference import Reference
+from tests.streams.align_reference import Reference, Row
 
 PARTITIONS = 2
 NAMES = ("ant", "bee", "cat", "dog", "elk")
@@ -89,42 +89,59 @@ def random_steps(seed: int, count: int) -> list[Step]:
     return [tuple(row) for row in rows.tolist()]
 
 
-def events_of(steps: Sequence[Step], jitter: int = 0) -> list[Event]:
-    """The log that `steps` stand for."""
-    places: dict[tuple[str, int], int] = {}
-    events: list[Event] = []
-    now = 1_000_000
+class Log:
+    """Records as they are written, one step after the other."""
 
-    def add(kind: str, name: str, partition: int, content: Any) -> None:
-        offset = places.get((name, partition), 0)
-        places[name, partition] = offset + 1
-        events.append(Event(kind, name, partition, offset, content, now))
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.now = 1_000_000
+        self._places: dict[tuple[str, int], int] = {}
 
-    for what, who, passes, earlier, mask, value in steps:
-        now += passes * 1_000 + jitter * (value % 7)
-        tick = (now - 1) // SPEC.period_us + 1
+    def add(self, kind: str, name: str, partition: int, content: Any) -> None:
+        """Writes a record now."""
+        offset = self._places.get((name, partition), 0)
+        self._places[name, partition] = offset + 1
+        self.events.append(Event(kind, name, partition, offset, content, self.now))
+
+    def step(self, step: Step, jitter: int = 0) -> None:
+        """Writes what a step stands for."""
+        what, who, passes, earlier, mask, value = step
+        self.now += passes * 1_000 + jitter * (value % 7)
+        tick = (self.now - 1) // SPEC.period_us + 1
         back = max(0, earlier - 40) * 1_500
         if what == 19 and earlier > 50:
-            now += 40_000 * (earlier - 50)
+            self.now += 40_000 * (earlier - 50)
         elif what <= 13:
             sensor = "slow" if what < 4 else "fast"
-            reading = (sensor, NAMES[who], now - back, _values(sensor, mask, value))
-            add("reading", SPEC.sensors[sensor].topic, who % PARTITIONS, reading)
+            reading = (sensor, NAMES[who], self.now - back, _values(sensor, mask, value))
+            self.add("reading", SPEC.sensors[sensor].topic, who % PARTITIONS, reading)
         elif what == 14:
             action = (value / 40, -value / 40, value / 80)
             report = (NAMES[who], tick - earlier % 3, 1 + mask % 5, action)
-            add("applied", topic(SPEC, "applied"), who % PARTITIONS, report)
+            self.add("applied", topic(SPEC, "applied"), who % PARTITIONS, report)
         elif what == 15:
             action = (value / 50, -value / 50, value / 90)
-            add("issued", topic(SPEC, "actions"), 0, (NAMES[who], tick - earlier % 2, action))
+            self.add("issued", topic(SPEC, "actions"), 0, (NAMES[who], tick - earlier % 2, action))
         elif what == 16:
-            add("control", topic(SPEC, "control"), 0, _control(who, mask, now + back // 2, value))
+            record = _control(who, mask, self.now + back // 2, value)
+            self.add("control", topic(SPEC, "control"), 0, record)
         elif what in (17, 18) and mask % 4 == 0:
             names = [SPEC.sensors[s].topic for s in ("fast", "slow")]
             name = [*names, topic(SPEC, "applied")][value % 3]
             for partition in range(PARTITIONS if mask < 200 else 1):
-                add("watermark", name, partition, now - back)
-    return events
+                self.add("watermark", name, partition, self.now - back)
+
+    def repeat(self, event: Event) -> None:
+        """Writes a record once more."""
+        self.add(event.kind, event.topic, event.partition, event.content)
+
+
+def events_of(steps: Sequence[Step], jitter: int = 0) -> list[Event]:
+    """The log that `steps` stand for."""
+    log = Log()
+    for step in steps:
+        log.step(step, jitter)
+    return log.events
 
 
 def _values(sensor: str, mask: int, value: int) -> dict[str, tuple[float, ...]]:
@@ -208,13 +225,18 @@ def refer(events: Sequence[Event], spec: SystemSpec = SPEC, clock: Clock = "even
     for event in events:
         if clock == "wall":
             reference.time_goes_on(event.at)
-        if event.kind == "watermark":
-            reference.watermark(event.topic, event.partition, event.content)
-        elif event.kind == "control":
-            reference.control(event.content)
-        else:
-            getattr(reference, event.kind)(*event.content)
+        tell(reference, event)
     return reference
+
+
+def tell(reference: Reference, event: Event) -> None:
+    """Gives one record to the reference."""
+    if event.kind == "watermark":
+        reference.watermark(event.topic, event.partition, event.content)
+    elif event.kind == "control":
+        reference.control(event.content)
+    else:
+        getattr(reference, event.kind)(*event.content)
 
 
 def new_aligner(spec: SystemSpec = SPEC, clock: Clock = "event") -> Aligner:
@@ -244,3 +266,23 @@ def content(frame: Frame) -> tuple[Any, ...]:
         frame.status.tobytes(),
         frame.flags.tobytes(),
     )
+
+
+def assert_agrees(frame: Frame, row: Row) -> None:
+    """A frame says what the reference does."""
+    head = frame.header
+    assert (head.tick, head.cohort, head.left, head.closed_by) == (
+        row["tick"],
+        row["cohort"],
+        row["left"],
+        row["closed_by"],
+    )
+    view = {key: getattr(head.control, key) for key in row["control"]}
+    assert view == row["control"]
+    assert frame.entities == tuple(row["rows"])
+    expected = list(row["rows"].values())
+    np.testing.assert_allclose(frame.values, [r["values"] for r in expected], 1e-9, 1e-9)
+    np.testing.assert_allclose(frame.ages, np.array([r["ages"] for r in expected]), 1e-6)
+    np.testing.assert_array_equal(frame.applied, [r["action"] for r in expected])
+    np.testing.assert_array_equal(frame.status, [r["status"] for r in expected])
+    np.testing.assert_array_equal(frame.flags, [r["flags"] for r in expected])

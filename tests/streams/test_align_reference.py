@@ -15,6 +15,7 @@ from tests.streams.align_events import (
     UNLINKED,
     Event,
     Step,
+    assert_agrees,
     content,
     events_of,
     feed,
@@ -24,26 +25,7 @@ from tests.streams.align_events import (
     steps,
     through_bytes,
 )
-from tests.streams.align_reference import Reference, Row
-
-
-def assert_agrees(frame: Frame, row: Row) -> None:
-    head = frame.header
-    assert (head.tick, head.cohort, head.left, head.closed_by) == (
-        row["tick"],
-        row["cohort"],
-        row["left"],
-        row["closed_by"],
-    )
-    view = {key: getattr(head.control, key) for key in row["control"]}
-    assert view == row["control"]
-    assert frame.entities == tuple(row["rows"])
-    expected = list(row["rows"].values())
-    np.testing.assert_allclose(frame.values, [r["values"] for r in expected], 1e-9, 1e-9)
-    np.testing.assert_allclose(frame.ages, np.array([r["ages"] for r in expected]), 1e-6)
-    np.testing.assert_array_equal(frame.applied, [r["action"] for r in expected])
-    np.testing.assert_array_equal(frame.status, [r["status"] for r in expected])
-    np.testing.assert_array_equal(frame.flags, [r["flags"] for r in expected])
+from tests.streams.align_reference import Reference
 
 
 def assert_agrees_with_the_reference(log: Sequence[Event], chunk: int) -> int:

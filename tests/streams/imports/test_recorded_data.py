@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from schemas.codes import Status
 from schemas.frames import Frame
 from schemas.system import SystemSpec, load_spec, spec_path
 from streams.imports.frames import Alignment
-from streams.imports.gather import Gathered, gather
+from streams.imports.gather import Gathered, Stream, gather
 from streams.imports.mapping import load_mapping
+from tests.streams.offline import offline
 
 pytestmark = [
     pytest.mark.data,
@@ -27,47 +28,34 @@ EXAMPLES = Path(spec_path("nav2d")).parents[2] / "streams/imports/examples"
 FILES = {"husky": "husky_drive.bag", "px4": "px4_flight.ulg", "comma": "comma2k19_drive/*.parquet"}
 
 
-@pytest.fixture(scope="module", params=sorted(FILES))
-def imported(request: pytest.FixtureRequest) -> tuple[SystemSpec, Gathered, list[Frame]]:
-    name: str = request.param
+@cache
+def gathered(name: str) -> tuple[SystemSpec, Gathered]:
     files = sorted(Path(os.environ["REHEARSE_DATA"]).glob(FILES[name]))
     assert files
     spec = load_spec(EXAMPLES / f"{name}.yaml")
-    found = gather(load_mapping(EXAMPLES / f"{name}.map.yaml", spec), spec, files)
+    return spec, gather(load_mapping(EXAMPLES / f"{name}.map.yaml", spec), spec, files)
+
+
+def thinned(found: Gathered, share: float) -> Gathered:
+    """Without a random `share` of the readings of the sensor that has the most."""
+    most = max(found.sensors, key=lambda name: len(found.sensors[name].time_us))
+    stream = found.sensors[most]
+    kept = np.random.default_rng(0).random(len(stream.time_us)) >= share
+    fewer = Stream(stream.entity[kept], stream.time_us[kept], stream.values[kept])
+    return found._replace(sensors={**found.sensors, most: fewer})
+
+
+@pytest.fixture(scope="module", params=[(n, share) for n in sorted(FILES) for share in (0.0, 0.4)])
+def imported(request: pytest.FixtureRequest) -> tuple[SystemSpec, Gathered, list[Frame]]:
+    """A log as it is, and with 40 % of its fastest sensor lost."""
+    name, share = request.param
+    spec, found = gathered(name)
+    found = thinned(found, share) if share else found
     alignment = Alignment(spec, found)
     frames = list(alignment.frames())
     assert alignment.counters["readings"] == found.readings
     assert not {"late", "future", "out_of_range"} & set(alignment.counters)
     return spec, found, frames
-
-
-def offline(
-    times: npt.NDArray[np.int64],
-    values: npt.NDArray[np.float64],
-    now: int,
-    spec: SystemSpec,
-    align: str,
-    max_age: int,
-) -> float | None:
-    """One channel at one tick; None where how long a tick waits for a neighbour decides."""
-    end = int(np.searchsorted(times, now, side="right"))
-    if not end or now - times[end - 1] > max_age:
-        return float("nan")
-    if align == "mean":  # of the last tick that had a reading
-        tick_us = -(-int(times[end - 1]) // spec.period_us) * spec.period_us
-        begin = int(np.searchsorted(times, tick_us - spec.period_us, side="right"))
-        return float(values[begin:end].mean())
-    last = float(values[end - 1])
-    if align == "linear" and times[end - 1] < now:
-        if end == len(times):
-            return last
-        gap = int(times[end] - times[end - 1])
-        if gap > max_age:
-            return last
-        if gap > spec.lateness_us:
-            return None
-        return last + (float(values[end]) - last) * float((now - times[end - 1]) / gap)
-    return last
 
 
 def test_every_tick_is_there_and_every_value_is_the_offline_one(
