@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, TopicPartition
 from infra.priority import go_first
 from schemas.system import SystemSpec
 from schemas.topics import cohort_of, entity_partitions
-from streams.bench_systems import Case
+from streams.bench_systems import Case, standing
 from streams.topic_io import ends, make_consumer, make_producer
 
 Pattern = Literal["burst", "spread"]
@@ -75,25 +75,23 @@ def due_us(case: Case, pattern: Pattern, spec: SystemSpec) -> int:
 
 def readings_of(case: Case, spec: SystemSpec, topics: Mapping[str, str]) -> list[Reading]:
     """Every sensor of every entity once; `topics` by name of the sensor."""
-    rng = np.random.default_rng(0)
-    count = entity_partitions(spec)
+    values, count = standing(spec, case.entities), entity_partitions(spec)
     found = []
     for number in range(case.entities):
         entity = f"device-{number:05d}"
         partition = cohort_of(entity, count)
         for name, sensor in spec.sensors.items():
-            values = {
-                c.field: _value(rng, c.size, c.shape is None) for c in sensor.channels.values()
-            }
-            tail = ",".join(f'"{field}":{value}' for field, value in values.items())
-            tail = f",{tail}}}"
+            said = [
+                f'"{c.field}":{_json(values[c.name][number], c.shape)}'
+                for c in sensor.channels.values()
+            ]
+            tail = f",{','.join(said)}}}"
             found.append(Reading(topics[name], partition, entity.encode(), tail.encode()))
     return found
 
 
-def _value(rng: np.random.Generator, size: int, scalar: bool) -> object:
-    values = rng.uniform(-5, 5, size).round(4).tolist()
-    return values[0] if scalar else values
+def _json(values: npt.NDArray[np.float64], shape: int | None) -> object:
+    return values.tolist() if shape else float(values[0])
 
 
 class Generator:

@@ -10,6 +10,9 @@ import shutil
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from planner.library import SHIPPED
 from planner.manifest import MANIFEST, seal
 from schemas.system import SystemSpec, parse_spec
@@ -122,6 +125,17 @@ def _sensors(case: Case) -> dict[str, str]:
     if case.sensors == 1:
         return {"state": "".join(parts)}
     return {name: part for (name, _), part in zip(_PARTS, parts, strict=True)}
+
+
+def standing(spec: SystemSpec, entities: int) -> dict[str, npt.NDArray[np.float64]]:
+    """[entities, size] by channel: what each entity says all the time.
+
+    Robots stand at their goals, so that what their model expects of them is what comes: no belief
+    is anchored, and the actor answers for all.
+    """
+    rng = np.random.default_rng(0)
+    place = rng.uniform(-5, 5, (entities, max(c.size for c in spec.channels))).round(4)
+    return {c.name: place[:, : c.size] * (c.name != "velocity") for c in spec.channels}
 
 
 def sealed_for(spec: SystemSpec, source: Path, folder: Path) -> None:

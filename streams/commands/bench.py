@@ -104,6 +104,27 @@ def latency(
 
 
 @app.command()
+def decide(
+    decisions: Annotated[int, typer.Option(help="Of each round.")] = 160_000,
+    workers: Annotated[int, typer.Option(help="That share four cohorts: 1, 2 or 4.")] = 1,
+    repeat: Annotated[int, typer.Option(help="Rounds; medians are shown.")] = 3,
+    bootstrap: Bootstrap = None,
+    extra: Extra = None,
+    as_json: Json = False,
+) -> None:
+    """Decisions of a worker's process, actor alone, beside `step` in a loop and librdkafka.
+
+    Example: rehearse bench decide --workers 2 --json
+    """
+    from streams.bench_decide import bench_decide
+
+    with errors(), console.status("deciding"):
+        place, settings = cluster_of(bootstrap, extra)
+        result = bench_decide(place, settings, decisions=decisions, workers=workers, runs=repeat)
+    show(result, as_json)
+
+
+@app.command()
 def replay(
     decisions: Annotated[int, typer.Option(help="At least so many are made and replayed.")] = (
         100_000
