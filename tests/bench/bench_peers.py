@@ -262,6 +262,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--peer", action="append", help="Only these.")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through the clean-up
     bootstrap = asked.bootstrap_servers or start(progress=_say).bootstrap
     if asked.peer is None or "kafka-streams" in asked.peer:
         reason = build_java()
