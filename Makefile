@@ -16,7 +16,7 @@ OURS   = pyproject.toml requirements/build.in
 .PHONY: help demo test check bench bench-peers bundles lock clean
 
 help: ## say what there is
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 demo: $(VENV)/run.stamp ## set up what is needed, run the whole loop, write a report
 	@$(BIN)/rehearse demo $(ARGS)
