@@ -31,6 +31,7 @@ from streams.belief import Row
 from streams.bench_systems import Case, make_system, standing
 from streams.decide import step
 from streams.demo import DemoOptions, Scene, Stage
+from streams.publish import Headers
 from streams.supervise import Process, ProcessFailed
 from streams.topic_io import bounds, make_consumer, make_producer
 
@@ -189,7 +190,7 @@ def _round(stage: Stage, started: Sequence[Process], work: Work) -> Timed:
         last = _until(stage, counter, before + work.decisions, cpu)
     finally:
         counter.close()
-    counted = last.count - first.count
+    counted = last.actions - first.actions
     per_s, used = counted / (last.at - first.at), last.cpu_s - first.cpu_s
     return Timed(per_s, used / counted * 1e6)
 
@@ -198,7 +199,7 @@ class _Seen(NamedTuple):
     """So many actions there were at a moment, and so much CPU time (s) had been spent by then."""
 
     at: float
-    count: int
+    actions: int
     cpu_s: float
 
 
@@ -233,7 +234,7 @@ class _Counter:
 
 def _publish(stage: Stage, name: str, work: Work) -> None:
     producer = make_producer(stage.bootstrap, stage.extra)
-    epoch = {EPOCH_HEADER: b"0"}
+    epoch: Headers = [(EPOCH_HEADER, b"0")]
     for cohort, value in work.frames:
         producer.produce(name, value, str(cohort).encode(), cohort % _COHORTS, headers=epoch)
         producer.poll(0)

@@ -166,7 +166,7 @@ def _watch(
 def _cpu_s(process: psutil.Popen) -> float:
     try:
         parts = [process, *process.children(recursive=True)]
-        return sum(t.user + t.system for t in (part.cpu_times() for part in parts))
+        return float(sum(t.user + t.system for t in (part.cpu_times() for part in parts)))
     except psutil.NoSuchProcess:
         return 0.0
 

@@ -8,6 +8,7 @@ from confluent_kafka.admin import AdminClient
 from infra.broker import Broker
 from streams.bench_decide import bench_decide
 from streams.bench_latency import bench_latency
+from streams.bench_load import Pattern
 from streams.bench_systems import CASES, Case
 
 pytestmark = [pytest.mark.broker, pytest.mark.system]
@@ -20,7 +21,7 @@ def _left(broker: Broker) -> list[str]:
 
 @pytest.mark.parametrize("pattern", ["burst", "spread"])
 def test_every_reading_has_its_echo_and_every_tick_its_actions(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch, pattern: str
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, pattern: Pattern
 ) -> None:
     monkeypatch.setitem(CASES, "tiny", Case(6, 3, 5, 1, actor=True))
     found = bench_latency(

@@ -1,6 +1,7 @@
 """Plain Faust: an agent that keeps each key's window in a dictionary and sends what is over."""
 
 import sys
+from typing import Any
 
 import faust
 import msgspec
@@ -31,7 +32,7 @@ def make_app(broker: str, source: str, out: str) -> faust.App:
     open_windows: dict[bytes, Reading] = {}
 
     @app.agent(app.topic(source, key_type=bytes, value_type=bytes))
-    async def window(stream: faust.StreamT) -> None:
+    async def window(stream: Any) -> None:
         async for key, value in stream.items():
             reading = decoder.decode(value)
             before = open_windows.get(key)
