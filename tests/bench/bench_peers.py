@@ -37,11 +37,11 @@ HERE: Final = Path(__file__).parent
 JAVA: Final = HERE / "kafka-streams"
 PARTITIONS: Final = 4
 KEYS: Final = 200
-OPEN: Final = 10  # of each key: windows that may still be open at the end, as lateness is a second
+MORE: Final = 40  # readings of each key behind those that count, so that windows of these close
 _FIRST, _LAST = 0.1, 0.9  # of the results, between which is timed
 _START_S: Final = 60.0  # for the first result
 _STILL_S: Final = 10.0  # without a new result, no more will come
-_DONE_S: Final = 1.0  # where only open windows are missing
+_DONE_S: Final = 1.0  # after the last that counts: something could come twice
 _LOOK_S: Final = 0.02
 
 
@@ -70,8 +70,8 @@ class Timed(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is missing or doubled, but for windows that are still open."""
-        return self.wanted - OPEN * KEYS <= self.results <= self.wanted
+        """Whether every window that counts came out, and nothing twice."""
+        return self.wanted <= self.results <= self.wanted + MORE * KEYS
 
 
 def peers(python: Path) -> dict[str, Peer]:
@@ -152,8 +152,8 @@ def _watch(
                 last = now
             if count > before:
                 before, new = count, now.at
-            still = _DONE_S if count >= readings - OPEN * KEYS else _STILL_S
-            if count >= readings or ended or now.at - new > still:
+            still = _DONE_S if count >= readings else _STILL_S
+            if count >= readings + MORE * KEYS or ended or now.at - new > still:
                 break
             time.sleep(_LOOK_S)
     finally:
@@ -194,9 +194,11 @@ def bench_peers(
     try:
         ensure_topics(config, own.values())
         for count, source in sources.items():
-            bench_align.fill(config, specs[0], count, KEYS, PARTITIONS, source)
+            bench_align.fill(config, specs[0], count + MORE * KEYS, KEYS, PARTITIONS, source)
         for spec in specs:
-            limits.append(bench_align.limit(config, sources[readings], readings).per_s)
+            limits.append(
+                bench_align.limit(config, sources[readings], readings + MORE * KEYS).per_s
+            )
             ours.append(_ours(config, spec, readings))
             for peer in chosen:
                 try:
@@ -211,7 +213,7 @@ def bench_peers(
 
 def _ours(config: Mapping[str, str], spec: SystemSpec, readings: int) -> Timed:
     """The aligner over the same readings; its results are the rows of its frames that are new."""
-    spent, _ = bench_align.align(config, spec, readings)
+    spent, _ = bench_align.align(config, spec, readings + MORE * KEYS)
     found = read_to_end(config["bootstrap.servers"], config, topic(spec, "frames"))
     frames = (decode_frame(spec, message.value() or b"") for message in found)
     period_s = spec.period_us / 1e6

@@ -61,8 +61,8 @@ public class Peer {
     settings.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, 1);
     settings.put(StreamsConfig.STATE_DIR_CONFIG, Files.createTempDirectory("peer").toString());
     settings.put(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG, "earliest");
-    // Once a second else, and never again after the last reading; at every reading it is slow.
-    settings.put("__emit.interval.ms.kstreams.windowed.aggregation__", 20L);
+    // Once a second else; at every reading it is slow.
+    settings.put("__emit.interval.ms.kstreams.windowed.aggregation__", 100L);
     KafkaStreams streams = new KafkaStreams(builder.build(), settings);
     Runtime.getRuntime().addShutdownHook(new Thread(streams::close));
     streams.start();
