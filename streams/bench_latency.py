@@ -28,6 +28,7 @@ from streams.bench_load import (
     Pattern,
     Reading,
     Receiver,
+    Stamp,
     due_us,
     offsets,
     readings_of,
@@ -38,7 +39,8 @@ from streams.demo import DemoOptions, Scene, Stage
 LATE_MS: Final = 1.0
 """A run whose generator was later than this at p99 says nothing about the loop."""
 _WARM_S: Final = 1.0  # of each run, not counted: who else may join is not known at a first tick
-_LEAD_US: Final = 1_500_000  # for the generator to make its messages
+_LEAD_US: Final = 300_000  # for the generator to begin,
+_EACH_US: Final = 10  # and to make each of its messages
 _PATIENCE_US: Final = 3_000_000  # after the last tick
 _LEVELS: Final = (50.0, 90.0, 99.0, 99.9)
 
@@ -81,21 +83,23 @@ def bench_latency(
     """
     if unknown := [name for name in cases if name not in CASES]:
         raise ValueError(f"{unknown[0]!r}: there are the cases {', '.join(CASES)}")
-    return {
-        f"{name} {pattern}": _bench(bootstrap, extra or {}, CASES[name], pattern, runs, seconds)
-        for name in cases
-        for pattern in patterns
-    }
+    found: dict[str, Any] = {}
+    for name in cases:
+        both = _bench(bootstrap, extra or {}, CASES[name], patterns, runs, seconds)
+        for pattern, (loops, echoes) in both.items():
+            found[f"{name} {pattern}"] = summary(CASES[name], pattern, loops, echoes)
+    return found
 
 
 def _bench(
     bootstrap: str,
     extra: Mapping[str, str],
     case: Case,
-    pattern: Pattern,
+    patterns: Sequence[Pattern],
     runs: int,
     seconds: float,
-) -> dict[str, Any]:
+) -> "dict[Pattern, tuple[list[_Run], list[_Run]]]":
+    """By pattern the runs of the loop, and those of the echo."""
     name = f"bench{uuid4().hex[:10]}"
     config = client_config(bootstrap, extra)
     with TemporaryDirectory(prefix="rehearse-bench-") as temporary:
@@ -109,12 +113,14 @@ def _bench(
             ensure_topics(config, [(topic, entity_partitions(spec), {}) for topic in own])
             with Stage(scene, DemoOptions(), bootstrap, extra) as stage:
                 _start_loop(stage, bundles)
-                pair = _Pair(stage, case, pattern, seconds, echoed, out)
+                pair = _Pair(stage, case, seconds, echoed, out)
                 with pair.generator, pair.echo:
-                    both = [(pair.loop(), pair.floor()) for _ in range(runs)]
+                    both = {
+                        p: [(pair.loop(p), pair.floor(p)) for _ in range(runs)] for p in patterns
+                    }
         finally:
             delete_topics(config, own)
-    return summary(case, pattern, [a for a, _ in both], [b for _, b in both])
+    return {p: ([a for a, _ in made], [b for _, b in made]) for p, made in both.items()}
 
 
 def _start_loop(stage: Stage, bundles: Sequence[Path]) -> None:
@@ -137,16 +143,14 @@ class _Pair:
         self,
         stage: Stage,
         case: Case,
-        pattern: Pattern,
         seconds: float,
         echoed: Mapping[str, str],
         out: str,
     ) -> None:
-        self.stage, self.case, self.pattern = stage, case, pattern
+        self.stage, self.case = stage, case
         self.spec: SystemSpec = stage.scene.spec
         self.warm = max(2, round(_WARM_S * case.hz))
         self.ticks = self.warm + max(1, round(seconds * case.hz))
-        self.offsets = offsets(case, pattern)
         topics = {name: sensor.topic for name, sensor in self.spec.sensors.items()}
         self.readings = readings_of(case, self.spec, topics)
         self.copies = readings_of(case, self.spec, echoed)
@@ -154,14 +158,16 @@ class _Pair:
         self.generator = Generator(*place, [*topics.values(), *echoed.values()])
         self.echo = Echo(*place, list(echoed.values()), out)
 
-    def loop(self) -> _Run:
+    def loop(self, pattern: Pattern) -> _Run:
         """Readings in, actions out; then waits until the entities are forgotten."""
         case, spec = self.case, self.spec
-        begin, records, late = self._drive(
-            topic(spec, "actions"), self.readings, "tick", case.entities * self.ticks
-        )
+        # All of a burst is of its tick; who sends at any time says that time.
+        stamp: Stamp = "tick" if pattern == "burst" else "send"
+        order = self._order(pattern, self.readings, stamp)
+        source, count = topic(spec, "actions"), case.entities * self.ticks
+        begin, records, late = self._drive(order, source, count)
         first = begin + self.warm * case.period_us
-        due = due_us(case, self.pattern, spec)
+        due = due_us(case, pattern, spec)
         actions = [(at, msgspec.json.decode(value, type=Action)) for at, value in records]
         taken = {(a.entity, a.tick): (at, a) for at, a in reversed(actions) if a.time >= first}
         end = begin + self.ticks * case.period_us
@@ -173,36 +179,39 @@ class _Pair:
         missing = case.entities * (self.ticks - self.warm) - len(samples)
         return _Run(samples, late, missing, modes)
 
-    def floor(self) -> _Run:
+    def floor(self, pattern: Pattern) -> _Run:
         """The same readings through the echo."""
         case = self.case
         count = len(self.copies) * self.ticks
-        begin, records, late = self._drive(self.out, self.copies, "send", count)
-        # By the tick, as the first of it is counted from when it is sent.
-        first = begin + self.warm * case.period_us + int(self.offsets[0])
+        order = self._order(pattern, self.copies, "send")
+        begin, records, late = self._drive(order, self.out, count)
+        first = begin + self.warm * case.period_us + int(order.offsets_us[0])
         found = [(at, msgspec.json.decode(value, type=_Payload).ts) for at, value in records]
         samples = [at / 1e6 - ts / 1e3 for at, ts in found if ts >= first]
         missing = len(self.copies) * (self.ticks - self.warm) - len(samples)
         return _Run(samples, late, missing, {})
 
+    def _order(self, pattern: Pattern, readings: Sequence[Reading], stamp: Stamp) -> Order:
+        """What is to be sent, from a tick on before which the generator can make all of it."""
+        period, epoch = self.case.period_us, self.spec.epoch_us
+        lead = _LEAD_US + _EACH_US * len(readings) * self.ticks + period
+        begin = epoch - (epoch - time.time_ns() // 1_000 - lead) // period * period
+        return Order(readings, offsets(self.case, pattern), begin, period, self.ticks, stamp)
+
     def _drive(
-        self, source: str, readings: Sequence[Reading], stamp: Any, count: int
+        self, order: Order, source: str, count: int
     ) -> tuple[int, list[tuple[int, bytes]], float]:
         """Sends the load; the time of its first tick, what came of it, and lateness p99 in ms."""
-        period, epoch = self.case.period_us, self.spec.epoch_us
         receiver = Receiver(self.stage.bootstrap, self.stage.extra, source)
         try:
-            soon = time.time_ns() // 1_000 + _LEAD_US + period - epoch
-            begin = epoch + -(-soon // period) * period
-            order = Order(readings, self.offsets, begin, period, self.ticks, stamp)
             self.generator.start(order)
-            limit = begin + self.ticks * period + self.spec.lateness_us + _PATIENCE_US
-            records = receiver.until(count, limit)
+            end = order.begin_us + order.ticks * order.period_us
+            records = receiver.until(count, end + self.spec.lateness_us + _PATIENCE_US)
         finally:
             receiver.close()
         late = self.generator.lateness_ns()
         counted = late[len(late) * self.warm // self.ticks :]
-        return begin, records, float(np.percentile(counted, 99)) / 1e6
+        return order.begin_us, records, float(np.percentile(counted, 99)) / 1e6
 
     def _rest(self, end_us: int) -> None:
         """Until the aligner has forgotten the entities: it makes frames of them until then."""

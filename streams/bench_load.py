@@ -22,6 +22,7 @@ from streams.bench_systems import Case, standing
 from streams.topic_io import ends, make_consumer, make_producer
 
 Pattern = Literal["burst", "spread"]
+Stamp = Literal["tick", "send"]
 Ints = npt.NDArray[np.int64]
 PULSE_US: Final = 1_000
 PER_PULSE: Final = 100  # of a burst: 100,000 readings/s
@@ -49,7 +50,7 @@ class Order(NamedTuple):
     begin_us: int
     period_us: int
     ticks: int
-    stamp: Literal["tick", "send"]
+    stamp: Stamp
 
 
 def offsets(case: Case, pattern: Pattern) -> Ints:
@@ -59,7 +60,7 @@ def offsets(case: Case, pattern: Pattern) -> Ints:
     if pattern == "burst":
         return number // PER_PULSE * PULSE_US
     before = number * case.period_us // count - case.period_us
-    return np.asarray(before // PULSE_US * PULSE_US)
+    return np.asarray(before // PULSE_US * PULSE_US + PULSE_US)  # the tick before is not its own
 
 
 def due_us(case: Case, pattern: Pattern, spec: SystemSpec) -> int:

@@ -107,7 +107,7 @@ def spec_text(case: Case, name: str) -> str:
         system=name,
         period=period,
         lateness=f"{case.period_us // 2} us",
-        forget=f"{max(2_000_000, 3 * case.period_us)} us",
+        forget=f"{max(1_000_000, 3 * case.period_us)} us",
         cohorts=case.cohorts,
         sensors="".join(
             _SENSOR.format(name=sensor, period=period, channels=channels)
