@@ -202,7 +202,7 @@ def _echo(
 ) -> None:
     go_first()
     consumer = make_consumer(bootstrap, extra)
-    producer = make_producer(bootstrap, extra, linger_ms=0)
+    producer = make_producer(bootstrap, extra)  # a burst is slower without its linger
     producer.list_topics(out, timeout=10)
     consumer.assign([place for source in sources for place in ends(consumer, source)])
     pipe.send("ready")
