@@ -224,8 +224,10 @@ def summary(
 ) -> dict[str, Any]:
     """Medians over the pairs of runs that count, and all of the runs.
 
-    `loop_ms`, `echo_ms`: percentiles; `ratio` of the medians; `counted` of `runs` pairs, the others
-    had a generator that was itself late; `decided_by`: decisions by mode; `missing` actions.
+    `loop_ms`: percentiles over actions, from when the tick's readings were all to be sent;
+    `echo_ms`: over readings, each from when it was to be sent; `ratio` of the medians;
+    `counted` of `runs` pairs, the others had a generator that was itself late; `decided_by`:
+    decisions by mode; `missing` actions.
     """
     pairs = [
         (a, b)
