@@ -3,19 +3,20 @@
 PYTHON    ?= python3
 INSTALLER ?= uv# uv (fetched with a pinned hash) or pip
 ARGS      ?=
-BENCH     ?= align plan
+BENCH     ?= align plan decide latency
 
-VENV := .venv
-BIN  := $(VENV)/bin
-LOCK  = $(BIN)/uv pip compile pyproject.toml requirements/build.in --universal \
-        --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-        --custom-compile-command 'make lock' --quiet
+VENV  := .venv
+BIN   := $(VENV)/bin
+PEERS := .venv-peers# other stream processors, for bench-peers alone
+LOCK   = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
+         --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --quiet
+OURS   = pyproject.toml requirements/build.in
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bundles lock clean
+.PHONY: help demo test check bench bench-peers bundles lock clean
 
 help: ## say what there is
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 demo: $(VENV)/run.stamp ## set up what is needed, run the whole loop, write a report
 	@$(BIN)/rehearse demo $(ARGS)
@@ -32,16 +33,20 @@ check: $(VENV)/dev.stamp ## lint, format, types, and the direction of imports
 bench: $(VENV)/run.stamp ## the figures of this machine
 	@for name in $(BENCH); do $(BIN)/rehearse bench $$name $(ARGS) || exit $$?; done
 
+bench-peers: $(VENV)/run.stamp $(PEERS)/stamp ## other stream processors beside the aligner, on its work
+	@$(BIN)/python -m tests.bench.bench_peers --python $(PEERS)/bin/python $(ARGS)
+
 bundles: $(VENV)/dev.stamp ## train the shipped models again (TRACE=load.parquet OUT=folder; half an hour)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh models/exploration/bundles.sh $(TRACE) $(OUT)
 
 lock: $(VENV)/dev.stamp ## pin the newest versions that fit (LOCK_ARGS=--upgrade) with their hashes
-	$(LOCK) --extra import --extra train --extra dev $(LOCK_ARGS) -o requirements/dev.txt
-	$(LOCK) -c requirements/dev.txt $(LOCK_ARGS) -o requirements/run.txt
+	$(LOCK) $(OURS) --extra import --extra train --extra dev $(LOCK_ARGS) -o requirements/dev.txt
+	$(LOCK) $(OURS) -c requirements/dev.txt $(LOCK_ARGS) -o requirements/run.txt
+	$(LOCK) requirements/peers.in $(LOCK_ARGS) -o requirements/peers.txt
 
 clean: ## remove the environment, caches, and what runs left in .rehearse/
 	@if [ -x $(BIN)/rehearse ]; then $(BIN)/rehearse broker stop >/dev/null 2>&1 || true; fi
-	rm -rf $(VENV) .rehearse build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf $(VENV) $(PEERS) tests/bench/kafka-streams/target .rehearse build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
 	       .import_linter_cache .hypothesis .coverage htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -53,6 +58,13 @@ $(VENV)/run.stamp: requirements/run.txt pyproject.toml | $(VENV)/python.stamp
 $(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(VENV)/python.stamp
 	@sh requirements/install.sh $(BIN) $(INSTALLER) requirements/dev.txt
 	@touch $(VENV)/run.stamp $@
+
+$(PEERS)/stamp: requirements/peers.txt | $(VENV)/run.stamp
+	@echo "setup: installing other stream processors into $(PEERS) (once)"
+	@$(PYTHON) -m venv --clear $(PEERS)
+	@if [ -x $(BIN)/uv ]; then VIRTUAL_ENV=$(PEERS) $(BIN)/uv pip install --quiet --require-hashes -r $<; \
+	  else $(PEERS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<; fi
+	@touch $@
 
 $(VENV)/python.stamp:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \

@@ -155,7 +155,7 @@ class Draft:
         # Without noise: what is random is no doubt.
         channels = imagination.next(finite, np.zeros((2, 1, latent), np.float32))
         apart = imagination.disagreement(channels[None])
-        planned = np.isin(self.mode, (Mode.PLAN, Mode.FOLLOW))
+        planned = (self.mode == Mode.PLAN) | (self.mode == Mode.FOLLOW)
         ahead = np.where(planned, self.memory.uncertainty, 0.0)
         self.uncertainty = np.maximum(apart, ahead).astype(np.float32)
 

@@ -217,6 +217,8 @@ def check_override(state: _State) -> None:
 def check_hold(state: _State) -> None:
     """Held entities keep the applied value. Hold is last, so no override undoes it."""
     control = state.frame.header.control
+    if not control.holds:
+        return
     held = np.array([control.holds_entity(name) for name in state.frame.entities], dtype=bool)
     state.mark(held, Reason.HOLD)
     state.mode[held] = Mode.HOLD

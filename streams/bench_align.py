@@ -105,21 +105,21 @@ def bench_align(
     source = f"{name}.readings"
     if codec not in CODECS:
         raise ValueError(f"{codec!r}: there are the codecs {', '.join(CODECS)}")
-    specs = [_spec(f"{name}-{run}", source, partitions, codec) for run in range(repeat)]
+    specs = [spec_of(f"{name}-{run}", source, partitions, codec) for run in range(repeat)]
     wanted = {t.name: (t.name, t.partitions, t.config) for s in specs for t in topics_of(s)}
     wanted[source] = (source, partitions, {})
     try:
         ensure_topics(config, wanted.values())
-        _fill(config, specs[0], readings, keys, partitions)
-        limits, runs, frames = [], [], 0
+        fill(config, specs[0], readings, keys, partitions)
+        raws, runs, frames = [], [], 0
         for spec in specs:
-            limits.append(_limit(config, source, readings))
-            spent, summary = _align(config, spec, readings)
+            raws.append(limit(config, source, readings))
+            spent, summary = align(config, spec, readings)
             runs.append(spent)
             frames = summary["frames"]
     finally:
         delete_topics(config, wanted)
-    rate, limit = median(run.per_s for run in runs), median(run.per_s for run in limits)
+    rate, raw = median(run.per_s for run in runs), median(run.per_s for run in raws)
     return {
         "codec": codec,
         "readings": readings,
@@ -127,16 +127,17 @@ def bench_align(
         "partitions": partitions,
         "frames": frames,
         "readings_per_s": round(rate),
-        "limit_per_s": round(limit),
-        "share_of_limit": round(rate / limit, 4),
+        "limit_per_s": round(raw),
+        "share_of_limit": round(rate / raw, 4),
         "cpu_s_per_million": round(median(run.cpu_s_per_million for run in runs), 3),
-        "limit_cpu_s_per_million": round(median(run.cpu_s_per_million for run in limits), 3),
+        "limit_cpu_s_per_million": round(median(run.cpu_s_per_million for run in raws), 3),
         "runs": [round(run.per_s) for run in runs],
-        "limits": [round(run.per_s) for run in limits],
+        "limits": [round(run.per_s) for run in raws],
     }
 
 
-def _spec(system: str, source: str, cohorts: int, codec: str) -> SystemSpec:
+def spec_of(system: str, source: str, cohorts: int, codec: str) -> SystemSpec:
+    """The system that aligns the readings on `source`."""
     form = json.dumps(CODECS[codec])
     text = _SPEC.format(system=system, topic=source, cohorts=cohorts, codec=form)
     return parse_spec(text, "bench.yaml")
@@ -180,7 +181,7 @@ def _cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _limit(config: Mapping[str, str], source: str, total: int) -> Spent:
+def limit(config: Mapping[str, str], source: str, total: int) -> Spent:
     """What librdkafka's batches alone take in, with the settings of the aligner's consumer."""
     consumer = make_consumer(config["bootstrap.servers"], config)
     meter = Meter(total)
@@ -194,7 +195,8 @@ def _limit(config: Mapping[str, str], source: str, total: int) -> Spent:
         consumer.close()
 
 
-def _align(config: Mapping[str, str], spec: SystemSpec, total: int) -> tuple[Spent, dict[str, Any]]:
+def align(config: Mapping[str, str], spec: SystemSpec, total: int) -> tuple[Spent, dict[str, Any]]:
+    """The aligner's own process over `total` readings: what was spent, and its summary."""
     meter = Meter(total)
     summary = run_align(
         spec, config["bootstrap.servers"], config, meter.stop, clock="event", on_batch=meter
@@ -202,10 +204,18 @@ def _align(config: Mapping[str, str], spec: SystemSpec, total: int) -> tuple[Spe
     return meter.spent(total), summary
 
 
-def _fill(
-    config: Mapping[str, str], spec: SystemSpec, total: int, keys: int, partitions: int
+def fill(
+    config: Mapping[str, str],
+    spec: SystemSpec,
+    total: int,
+    keys: int,
+    partitions: int,
+    source: str | None = None,
 ) -> None:
-    """Sends `total` readings: every key once per tick, one after the other."""
+    """Sends `total` readings: every key once per tick, one after the other.
+
+    They go to `source`, where that is given, instead of the topic of the spec.
+    """
     producer = make_producer(config["bootstrap.servers"], config, linger_ms=20)
     sensor = spec.sensors["state"]
     writer = make_writer([sensor])
@@ -219,7 +229,7 @@ def _fill(
             _FIELDS, [(_time(i, keys), *tails[i * 7919 % _TAILS]) for i in numbers]
         )
         for i, value in zip(numbers, values, strict=True):
-            send(producer, sensor.topic, value, names[i % keys], i % keys % partitions)
+            send(producer, source or sensor.topic, value, names[i % keys], i % keys % partitions)
         producer.poll(0)
     if producer.flush(_WAIT_S):
         raise KafkaSetupError(f"the broker did not take the readings within {_WAIT_S:g} s")

@@ -1,10 +1,22 @@
 """`rehearse bench …`: the figures of this machine, with the limit beside each."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from streams.commands.options import Bootstrap, Device, Json, broker_of, console, errors, show
+from streams.commands.options import (
+    Bootstrap,
+    Device,
+    Extra,
+    Json,
+    broker_of,
+    cluster_of,
+    console,
+    errors,
+    show,
+)
+
+PatternName = Literal["burst", "spread", "both"]
 
 app = typer.Typer(no_args_is_help=True, help="The figures of this machine.")
 
@@ -51,6 +63,68 @@ def plan(
 
     with errors(), console.status("planning"):
         result = bench_plan(repeats=repeat, provider=device)
+    show(result, as_json)
+
+
+@app.command()
+def latency(
+    cases: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--case", help="Entities×sensors×Hz: 200x5x10, 200x3x10, 2000x1x2, 10000x1x1."
+        ),
+    ] = None,
+    pattern: Annotated[
+        PatternName, typer.Option(help="How readings are sent; burst is what is quoted.")
+    ] = "burst",
+    runs: Annotated[int, typer.Option(help="Of loop and echo, in turn; medians are shown.")] = 5,
+    seconds: Annotated[float, typer.Option(help="Counted of each run.")] = 5.0,
+    bootstrap: Bootstrap = None,
+    extra: Extra = None,
+    as_json: Json = False,
+) -> None:
+    """From the scheduled send of readings to their actions, beside an echo through the same broker.
+
+    Exit status 1: the generator was late in every run, so that nothing can be said.
+
+    Example: rehearse bench latency --case 200x5x10 --json
+    """
+    from infra.priority import go_first
+    from streams.bench_latency import bench_latency
+
+    with errors(), console.status("timing the loop and the echo in turn"):
+        place, settings = cluster_of(bootstrap, extra)
+        go_first()
+        result = bench_latency(
+            place,
+            settings,
+            cases=cases or ["200x5x10", "2000x1x2", "10000x1x1"],
+            patterns=("burst", "spread") if pattern == "both" else (pattern,),
+            runs=runs,
+            seconds=seconds,
+        )
+    show(result, as_json)
+    raise typer.Exit(0 if all(found["counted"] for found in result.values()) else 1)
+
+
+@app.command()
+def decide(
+    decisions: Annotated[int, typer.Option(help="Of each round.")] = 160_000,
+    workers: Annotated[int, typer.Option(help="That share four cohorts: 1, 2 or 4.")] = 1,
+    repeat: Annotated[int, typer.Option(help="Rounds; medians are shown.")] = 3,
+    bootstrap: Bootstrap = None,
+    extra: Extra = None,
+    as_json: Json = False,
+) -> None:
+    """Decisions of a worker's process, actor alone, beside `step` in a loop and librdkafka.
+
+    Example: rehearse bench decide --workers 2 --json
+    """
+    from streams.bench_decide import bench_decide
+
+    with errors(), console.status("deciding"):
+        place, settings = cluster_of(bootstrap, extra)
+        result = bench_decide(place, settings, decisions=decisions, workers=workers, runs=repeat)
     show(result, as_json)
 
 

@@ -1,0 +1,1 @@
+"""Other stream processors on the aligner's work: `make bench-peers`."""
