@@ -54,12 +54,18 @@ def run_campaign(
         schedule = make_schedule(seed, seconds, count, kinds)
         say(f"run {number} of {len(seeds)}: seed {seed}, {schedule.clock} clock")
         outcome = {**run_once(schedule, home, bundle, say, keep), "asked": asked}
-        with file.open("a") as lines:
-            lines.write(json.dumps(outcome) + "\n")
+        append_result(file, outcome)
         done[seed] = outcome
         say(f"seed {seed}: {outcome['outcome']} after {outcome['took_s']} s")
     outcomes = [done[seed] for seed in seeds]
     return {**summary(outcomes), "machine": machine(), "results": str(file), "outcomes": outcomes}
+
+
+def append_result(file: Path, outcome: Outcome) -> None:
+    """Adds a line; one that was cut off before is left behind."""
+    cut = file.exists() and not file.read_bytes().endswith(b"\n")
+    with file.open("a") as lines:
+        lines.write(("\n" if cut else "") + json.dumps(outcome) + "\n")
 
 
 def read_results(file: Path) -> list[Outcome]:
