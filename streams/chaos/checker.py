@@ -1,5 +1,6 @@
 """The checker: what must hold after any run, told from its topics and files alone."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ class Verdict:
     examples: tuple[Violation, ...]
     gaps_ms: dict[str, int]
     figures: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)  # of dead letters
 
     @property
     def violations(self) -> int:
@@ -49,6 +51,7 @@ class Verdict:
             "longest_gap_ms": max(self.gaps_ms.values(), default=0),
             "gaps_ms": self.gaps_ms,
             **self.figures,
+            "reasons": self.reasons,
         }
 
 
@@ -65,4 +68,6 @@ def check(log: Log, replay: Replay, findings: Findings | None = None) -> Verdict
         **check_beliefs(facts, findings, replay),
         "dead_letters": sum(map(len, facts.letters.values())),
     }
-    return Verdict(dict(findings.counts), tuple(findings.told), gaps_ms(facts), figures)
+    letters = (letter for found in facts.letters.values() for letter in found)
+    reasons = dict(sorted(Counter(letter.reason for letter in letters).items()))
+    return Verdict(dict(findings.counts), tuple(findings.told), gaps_ms(facts), figures, reasons)

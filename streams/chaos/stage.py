@@ -136,10 +136,10 @@ class Stage:
         start("align", "align", spec, "--clock", self.clock, *self.connection())
 
     def start_plant(self) -> Process:
-        """The robots, in real time, whether or not actions arrive."""
+        """The robots, in real time: on the wall, or in lockstep and never faster."""
         options = [f"robots={ROBOTS}", f"ticks={self.ticks}"]
         chosen = [part for option in options for part in ("-o", option)]
-        pace = ["--speed", "1"] if self.clock == "event" else []
+        pace = ["--lockstep", "--speed", "1"] if self.clock == "event" else []
         ends = ["--ticks", str(self.ticks), "--seed", str(self.seed)]
         plant = ["plant", str(self.spec_file), *ends, *chosen, *pace, *self.connection()]
         return self.supervisor.start("plant", *plant)

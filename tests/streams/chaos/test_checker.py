@@ -59,6 +59,7 @@ def test_a_sound_run_keeps_every_promise(lab: Lab) -> None:
     assert figures["applied"] == figures["counted"] == TICKS * ROBOTS
     assert figures["attempts"] > figures["frames"] == TICKS * lab.spec.cohorts
     assert set(verdict.gaps_ms.values()) == {100}
+    assert verdict.reasons == {"malformed": TICKS}
 
 
 # broken builds
