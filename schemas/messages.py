@@ -131,6 +131,9 @@ class Watermark(Message, frozen=True):
 WATERMARK_HEADER = "rehearse-watermark"
 EPOCH_HEADER = "rehearse-epoch"
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are no message; the others for bad UTF-8 and deep nesting."""
+
 M = TypeVar("M", bound=Message)
 _encoder = msgspec.json.Encoder()
 
@@ -146,8 +149,11 @@ def encode_all(messages: Sequence[Message]) -> list[bytes]:
 
 
 def decode(kind: type[M], data: bytes) -> M:
-    """The message in `data`; `msgspec.ValidationError` names the field that is wrong."""
-    return msgspec.json.decode(data, type=kind)
+    """The message in `data`; `msgspec.DecodeError` says what is wrong, or which field is."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def action_id(system: str, entity: str, tick: int) -> str:

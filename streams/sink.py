@@ -17,7 +17,7 @@ from confluent_kafka import Message, TopicPartition
 from sqlalchemy.exc import OperationalError
 
 from schemas.arrow_io import FrameError
-from schemas.messages import Applied
+from schemas.messages import Applied, decode
 from schemas.system import SystemSpec
 from schemas.topics import topic
 from streams import sink_files
@@ -230,7 +230,7 @@ class Sink:
 
     def _take_report(self, value: bytes) -> None:
         try:
-            self._reports.add(msgspec.json.decode(value, type=Applied))
+            self._reports.add(decode(Applied, value))
         except msgspec.DecodeError:  # a watermark
             self.counts["other"] += 1
 

@@ -217,8 +217,11 @@ def test_unreadable_records_are_counted_and_passed(
     spec: SystemSpec, kafka: Kafka, tmp_path: Path
 ) -> None:
     producer = make_producer(kafka["bootstrap.servers"], kafka)
+    deep = b'{"id":' + b"[" * 10_000 + b"]" * 10_000 + b"}"
     for value in (b"", b"nonsense", b"\xff" * 100):
         producer.produce(topic(spec, "trajectories"), value, "0", 0)
+    for value in (b"", b"nonsense", b'{"id": "\xff"}', deep):
+        producer.produce(topic(spec, "applied"), value, "a")
     producer.flush(10)
     publish(spec, kafka, range(2))
     summary = drained(spec, kafka, tmp_path, None)
