@@ -40,8 +40,9 @@ def run_campaign(
         keep: leaves the topics of all runs, not only of those with a violation.
         say: is told what happens.
 
-    Returns `runs`, `violations`, `by_invariant`, `longest_gap_ms`, `faults` (by kind), `machine`,
-    `results` (the file), and `outcomes`, one for each seed.
+    Returns `runs`, `idle` (those in which nothing was applied), `violations`, `by_invariant`,
+    `longest_gap_ms`, `faults` (by kind), `machine`, `results` (the file), and `outcomes`, one for
+    each seed.
     """
     home.mkdir(parents=True, exist_ok=True)
     file = home / RESULTS
@@ -89,6 +90,7 @@ def summary(outcomes: Iterable[Outcome]) -> dict[str, Any]:
         faults.update(fault["kind"] for fault in outcome["faults"])
     return {
         "runs": len(outcomes),
+        "idle": sum(outcome["outcome"] == "idle" for outcome in outcomes),
         "violations": sum(by_invariant.values()),
         "by_invariant": dict(sorted(by_invariant.items())),
         "longest_gap_ms": max((o["longest_gap_ms"] for o in outcomes), default=0),
@@ -98,11 +100,11 @@ def summary(outcomes: Iterable[Outcome]) -> dict[str, Any]:
 
 def table_of(outcomes: Iterable[Outcome]) -> Table:
     """One line for each run."""
-    table = Table("seed", "clock", "faults", "outcome", "violations", "longest gap, ms")
+    table = Table("seed", "clock", "faults", "outcome", "violations", "applied", "gap, ms")
     for outcome in outcomes:
         faults = ", ".join(f"{f['kind']} {f['target']}".strip() for f in outcome["faults"])
         broken = ", ".join(f"{name} {n}" for name, n in outcome["by_invariant"].items())
-        gap = str(outcome["longest_gap_ms"])
+        applied, gap = str(outcome.get("applied", "")), str(outcome["longest_gap_ms"])
         clock, verdict = str(outcome["clock"]), str(outcome["outcome"])
-        table.add_row(str(outcome["seed"]), clock, faults, verdict, broken, gap)
+        table.add_row(str(outcome["seed"]), clock, faults, verdict, broken, applied, gap)
     return table

@@ -49,7 +49,7 @@ def check_inputs(facts: Facts, findings: Findings) -> dict[str, int]:
     by_tick: dict[tuple[str, str, int], list[Reading]] = defaultdict(list)
     for reading in readings:
         by_tick[reading.entity, reading.sensor, reading.tick(spec)].append(reading)
-    counts = {"readings": len(readings), "refused": sum(r.refused for r in readings)}
+    counts = {"readings": len(readings), "readings_refused": sum(r.refused for r in readings)}
     counts["pending"] = 0
     for (entity, name, tick), found in by_tick.items():
         if spec.epoch_us + tick * spec.period_us > end_us:

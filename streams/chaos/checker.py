@@ -42,6 +42,13 @@ class Verdict:
         """How many in all."""
         return sum(self.counts.values())
 
+    @property
+    def outcome(self) -> str:
+        """`violated`, `held`, or `idle`: nothing was applied, so that it shows next to nothing."""
+        if self.violations:
+            return "violated"
+        return "held" if self.figures.get("applied") else "idle"
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {

@@ -54,7 +54,7 @@ def run_once(
         "seed": schedule.seed,
         "seconds": schedule.seconds,
         "clock": schedule.clock,
-        "outcome": "violated" if verdict.violations else "held",
+        "outcome": verdict.outcome,
         "faults": [fault.as_dict() for fault in schedule.faults],
         "notes": injector.notes,
         "restarts": restarts,

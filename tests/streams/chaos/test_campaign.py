@@ -29,6 +29,7 @@ VIOLATED = {
 def test_runs_are_summed_up() -> None:
     assert summary([HELD, VIOLATED]) == {
         "runs": 2,
+        "idle": 0,
         "violations": 3,
         "by_invariant": {"input": 1, "once": 2},
         "longest_gap_ms": 4_000,

@@ -55,7 +55,8 @@ def test_a_sound_run_keeps_every_promise(lab: Lab) -> None:
     verdict = lab.verdict(lab.sound)
     assert (verdict.violations, verdict.examples) == (0, ())
     figures = verdict.figures
-    assert figures["readings"] == TICKS * ROBOTS * 3
+    assert verdict.outcome == "held"
+    assert (figures["readings"], figures["readings_refused"]) == (TICKS * ROBOTS * 3, 0)
     assert figures["applied"] == figures["counted"] == TICKS * ROBOTS
     assert figures["attempts"] > figures["frames"] == TICKS * lab.spec.cohorts
     assert set(verdict.gaps_ms.values()) == {100}
@@ -160,6 +161,11 @@ def slow_at(tick: int, us: int) -> Callable[[int], int]:
 )
 def test_a_broken_build_is_caught(lab: Lab, build: Build, broken: set[str]) -> None:
     assert set(lab.of_build(build).counts) == broken
+
+
+def test_a_run_without_any_applied_action_is_told_from_one_that_held(lab: Lab) -> None:
+    verdict = lab.of_build(Build(arrives_us=lambda tick: 900_000))
+    assert (verdict.violations, verdict.outcome) == (0, "idle")
 
 
 def test_late_actions_are_no_violation_where_they_expire(lab: Lab) -> None:
