@@ -42,7 +42,7 @@ def header_of(metadata: dict[bytes, bytes]) -> dict[str, Any]:
     """The JSON header in a schema's metadata. Raises `FrameError`."""
     try:
         header = json.loads(metadata[HEADER_KEY])
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise FrameError(f"no readable {HEADER_KEY.decode()!r} header: {error}") from error
     if not isinstance(header, dict):
         raise FrameError("the header is not a JSON object")

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, TypeVar
 
 import msgspec
@@ -131,6 +132,9 @@ class Watermark(Message, frozen=True):
 WATERMARK_HEADER = "rehearse-watermark"
 EPOCH_HEADER = "rehearse-epoch"
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are no message; the others for bad UTF-8 and deep nesting."""
+
 M = TypeVar("M", bound=Message)
 _encoder = msgspec.json.Encoder()
 
@@ -146,8 +150,16 @@ def encode_all(messages: Sequence[Message]) -> list[bytes]:
 
 
 def decode(kind: type[M], data: bytes) -> M:
-    """The message in `data`; `msgspec.ValidationError` names the field that is wrong."""
-    return msgspec.json.decode(data, type=kind)
+    """The message in `data`; `msgspec.DecodeError` says what is wrong, or which field is."""
+    try:
+        return _decoder(kind).decode(data)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error
+
+
+@lru_cache(maxsize=16)
+def _decoder(kind: type[M]) -> msgspec.json.Decoder[M]:
+    return msgspec.json.Decoder(kind)
 
 
 def action_id(system: str, entity: str, tick: int) -> str:

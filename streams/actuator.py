@@ -27,7 +27,7 @@ import structlog
 from confluent_kafka import Message, Producer
 
 from schemas.codes import Status
-from schemas.messages import Action, Applied, Control, encode
+from schemas.messages import UNREADABLE, Action, Applied, Control, encode
 from schemas.system import SystemSpec, load_spec
 from schemas.topics import topic
 from streams.actuator_state import ActuatorState, Report
@@ -166,7 +166,7 @@ class Actuator:
                 report = self.state.offer(action, self.clock(), arrived_ns)
                 return [] if report is None else [report]
             return self._obey(self._decode_control(value))
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             if value:  # an empty value is a tombstone of the compacted control topic
                 self.state.counts["malformed"] += 1
                 _log.warning("unreadable", topic=message.topic(), detail=str(error))
@@ -206,5 +206,5 @@ class Actuator:
     def _take_over(self, message: Message) -> None:
         try:
             self.state.restore(msgspec.json.decode(message.value() or b"", type=Applied))
-        except msgspec.DecodeError:  # a watermark, or a report of another version
+        except UNREADABLE:  # a watermark, or a report of another version
             return

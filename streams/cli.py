@@ -94,6 +94,12 @@ class Commands(LazyGroup):
         "broker": _entry("broker:broker_app", "The embedded Kafka broker.", "Kafka"),
         "topics": _entry("broker:topics_app", "The topics of a spec.", "Kafka"),
         "bundle": _entry("bundles:app", "Released models.", "Models"),
+        "chaos": _entry(
+            "chaos:chaos",
+            "Strike the running loop with seeded faults, and check what it promises "
+            "(status 1: broken).",
+            _STUDY,
+        ),
         "bench": _entry("bench:app", "The figures of this machine.", "Figures"),
     }
 

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 from confluent_kafka import Message, TopicPartition
+from sqlalchemy.exc import OperationalError
 
 from schemas.arrow_io import FrameError
-from schemas.messages import Applied
+from schemas.messages import Applied, decode
 from schemas.system import SystemSpec
 from schemas.topics import topic
 from streams import sink_files
@@ -25,6 +26,7 @@ from streams.metrics import Values, exposed
 from streams.plant import Stop
 from streams.sink_files import FileInfo
 from streams.sink_index import SinkIndex
+from streams.sink_room import ROOM_S, is_full, look_for_room
 from streams.sink_table import KEPT_TICKS, LoggedFrame, Reports, read_frame, table_of
 from streams.topic_io import TIMEOUT_S, bounds, make_consumer, raise_fatal, topic_id
 
@@ -39,7 +41,6 @@ REST_S: Final = 0.5  # after which a loop that is silent is taken for one at res
 PIECE_S: Final = 0.004  # after which no more is begun, while less waits than a file is to hold
 _DONE: Final = object()
 _BATCH: Final = 2_000
-_REPORT: Final = msgspec.json.Decoder(Applied)
 
 _log = structlog.get_logger("sink")
 
@@ -104,22 +105,32 @@ class Sink:
         slow = {"fetch_min_bytes": "200000", "fetch_wait_max_ms": "300"}
         self._consumer = make_consumer(bootstrap, extra, **slow)
         self._topic_id = topic_id(bootstrap, extra, self._trajectories)
+        self.counts: Counter[str] = Counter()
+        self.cohorts: Counter[int] = Counter()
+        # Of what is not stored yet: place → what it was counted as, and its cohort.
+        self._unstored: dict[tuple[int, int], tuple[str, int]] = {}
+        self._rejected: dict[int, Intervals] = {}  # partition → offsets of unreadable records
+        self._room_at = 0.0  # when to look again whether there is room
+        self._start()
+
+    # the start
+
+    def _start(self) -> None:
+        """Begins where the files end: at first, and again after there was no room for one."""
+        for kind, cohort in self._unstored.values():  # they are read again
+            self.counts[kind] -= 1
+            self.cohorts[cohort] -= kind == "frames"
+        self.counts["rejected"] -= sum(map(len, self._rejected.values()))
+        self._unstored.clear()
+        self._rejected.clear()
         self._reports = Reports()
         self._waiting: list[tuple[float, LoggedFrame]] = []  # in the order of arrival
         self._waiting_rows = 0
         self._flushed = self._rested = time.monotonic()
         self._storing: Iterator[None] = iter(())  # what is left of the last flush
         self._ticks: dict[int, Intervals] = {}
-        self._rejected: dict[int, Intervals] = {}  # partition → offsets of unreadable records
-        self.counts: Counter[str] = Counter()
-        self.cohorts: Counter[int] = Counter()
-        self.files = sink_files.recover(self.root, spec.system)
+        self.files = sink_files.recover(self.root, self.spec.system)
         self._index.match(self.files)
-        self._start()
-
-    # the start
-
-    def _start(self) -> None:
         mine = [info for info in self.files if info.topic_id == self._topic_id]
         self._done = sink_files.covered(mine, self._topic_id)
         for info in mine:
@@ -164,7 +175,33 @@ class Sink:
         """Reads what there is, and stores what is settled. Returns the number of records.
 
         Files are made in pieces: when records have just come, the loop that made them is at rest.
+        Where the disk is full, it waits for room: the topics keep what is not stored, and nobody
+        else of the loop needs the files.
         """
+        try:
+            if self._room_at:
+                return self._await_room(timeout)
+            return self._poll(timeout)
+        except (OSError, OperationalError) as error:
+            if not is_full(error):
+                raise
+            if not self._room_at:
+                _log.error("no room", folder=str(self.root), detail=str(error))
+                self.counts["no_room"] += 1
+            self._room_at = time.monotonic() + ROOM_S
+            return 0
+
+    def _await_room(self, timeout: float) -> int:
+        if time.monotonic() < self._room_at:
+            time.sleep(min(timeout, ROOM_S))
+            return 0
+        look_for_room(self.root)
+        self._start()
+        self._room_at = 0.0
+        _log.info("there is room again", folder=str(self.root))
+        return 0
+
+    def _poll(self, timeout: float) -> int:
         messages = self._consumer.consume(_BATCH, timeout)
         frames = [self._take(message) for message in messages]
         now = time.monotonic()
@@ -194,7 +231,7 @@ class Sink:
 
     def _take_report(self, value: bytes) -> None:
         try:
-            self._reports.add(_REPORT.decode(value))
+            self._reports.add(decode(Applied, value))
         except msgspec.DecodeError:  # a watermark
             self.counts["other"] += 1
 
@@ -211,8 +248,10 @@ class Sink:
             _log.warning("unreadable", partition=partition, offset=offset, detail=str(error))
             return
         new = self._ticks.setdefault(frame.cohort, Intervals()).add(frame.tick)
-        self.counts["frames" if new else "attempts"] += 1
+        kind = "frames" if new else "attempts"
+        self.counts[kind] += 1
         self.cohorts[frame.cohort] += new
+        self._unstored[partition, offset] = (kind, frame.cohort)
         self._waiting.append((time.monotonic(), frame))
         self._waiting_rows += frame.batch.num_rows
 
@@ -266,6 +305,7 @@ class Sink:
         self.counts["counted"] += int(np.count_nonzero(table.column("counted")))
         for frame in frames:
             self._done[frame.partition].add(frame.offset)
+            del self._unstored[frame.partition, frame.offset]
         yield from self._index.adding(info, table)
 
     def _info(self, day: str, layout: str, frames: list[LoggedFrame], rows: int) -> FileInfo:
@@ -301,6 +341,9 @@ class Sink:
     def drain(self) -> None:
         """Reads both topics to where they end now, stores everything, and merges small files."""
         until = time.monotonic() + DRAIN_S
+        if self._room_at:  # what there was no room for is read again, and has it now, or fails
+            self._start()
+            self._room_at = 0.0
         goals = {
             (name, number): high
             for name in (self._trajectories, self._applied)

@@ -75,7 +75,7 @@ def read_frame(partition: int, offset: int, stamp_ms: int, data: bytes) -> Logge
             worker=str(spent.get("worker", "")),
             attempt=int(spent.get("attempt", 0)),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, msgspec.DecodeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise FrameError(f"not a trajectory frame: {error!r}") from error
 
 

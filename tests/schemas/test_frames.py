@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from schemas import arrow_io
 from schemas.frames import (
     ControlView,
     Frame,
@@ -159,3 +160,9 @@ def test_a_frame_of_another_system_or_interface_is_refused() -> None:
     other = dataclasses.replace(sample_frame(), header=header)
     with pytest.raises(FrameError, match="made under another spec"):
         decode_frame(SPEC, encode_frame(SPEC, other))
+
+
+def test_a_header_that_is_nested_too_deep_is_no_frame() -> None:
+    deep = b'{"system":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    with pytest.raises(arrow_io.FrameError, match="no readable"):
+        arrow_io.header_of({arrow_io.HEADER_KEY: deep})

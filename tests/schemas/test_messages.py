@@ -16,6 +16,17 @@ from schemas.topics import TABLE, cohort_of, cohort_partitions, murmur2, topics_
 ACTION = Action("id", "nav2d", "r1", 3, 300_000, {"acceleration[0]": 0.5}, 400_000, 0, 2)
 
 
+NESTED = b'{"id":' + b"[" * 10_000 + b"]" * 10_000 + b"}"
+"""Deeper than any decoder goes."""
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b'{"id": "\xff"}', NESTED])
+def test_whatever_is_no_message_is_one_kind_of_error(data: bytes) -> None:
+    for kind in (Action, Applied, Control):
+        with pytest.raises(msgspec.DecodeError):
+            decode(kind, data)
+
+
 def test_messages_survive() -> None:
     assert decode(Action, encode(ACTION)) == ACTION
     applied = Applied("id", "r1", 3, {"acceleration[0]": 0.5}, 2, 301_000)

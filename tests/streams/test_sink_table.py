@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.arrow_io import FrameError
+from schemas import arrow_io
+from schemas.arrow_io import HEADER_KEY, FrameError
 from schemas.codes import Status
 from schemas.frames import encode_frame
 from schemas.messages import Applied, action_id
@@ -93,7 +94,16 @@ def test_frames_of_one_layout_fit_into_one_table() -> None:
     assert read_frame(0, 0, 0, trajectory(other, 0, 7)).layout != read[0].layout
 
 
-@pytest.mark.parametrize("data", [b"", b"nonsense", encode_frame(SPEC, frame(SPEC, 0, 1))])
+def nested() -> bytes:
+    """A record batch whose header is nested deeper than any decoder goes."""
+    batch, metadata = arrow_io.read_batch(trajectory(SPEC, 0, 7))
+    deep = b"[" * 10_000 + b"]" * 10_000
+    return arrow_io.write_batch(batch.schema, batch.columns, {**metadata, HEADER_KEY: deep})
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"nonsense", encode_frame(SPEC, frame(SPEC, 0, 1)), nested()]
+)
 def test_other_records_are_refused_with_a_reason(data: bytes) -> None:
     with pytest.raises(FrameError, match=r"not a"):
         read_frame(0, 0, 0, data)

@@ -167,13 +167,28 @@ def test_silence_is_answered_by_the_local_fallback(spec: SystemSpec, kafka: Kafk
 def test_unreadable_actions_are_counted_and_survived(spec: SystemSpec, kafka: Kafka) -> None:
     producer = make_producer(kafka["bootstrap.servers"], kafka)
     good = encode(action(spec, "a", now_tick(spec), 0.5, 2, valid_us=10**9))
-    wrong = [b"", b"{", b"[]", b'{"id": 3}', b"\xff\xfe", good.replace(b'"tick":', b'"tock":')]
+    deep = b'{"id":' + b"[" * 10_000 + b"]" * 10_000 + b"}"
+    wrong = [
+        b"",
+        b"{",
+        b"[]",
+        b'{"id": 3}',
+        b"\xff\xfe",
+        b'{"id": "\xff"}',
+        deep,
+        good.replace(b'"tick":', b'"tock":'),
+    ]
     with Actuator(spec, kafka["bootstrap.servers"], entities=["a"]) as actuator:
         for value in (*wrong, good):
             send(producer, topic(spec, "actions"), value, "a")
         producer.flush(10)
         until_counted(actuator, "applied", 1)
         assert actuator.state.counts["malformed"] == len(wrong) - 1  # an empty one is a tombstone
+    for value in wrong:
+        send(producer, topic(spec, "applied"), value, "a")
+    producer.flush(10)
+    with Actuator(spec, kafka["bootstrap.servers"], entities=["a"]) as restored:
+        assert restored.state.values.tolist() == [[0.5, 2.0]]
 
 
 def test_missing_topics_are_named_with_the_remedy(kafka: Kafka) -> None:

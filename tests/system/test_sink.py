@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from schemas.codes import Status
 from schemas.messages import Applied, action_id, encode
 from schemas.system import SystemSpec
 from schemas.topics import topic
-from streams.sink import run_sink
+from streams.sink import Sink, run_sink
 from streams.topic_io import make_producer
 from tests.streams.frames import NAMES, cohort_names, trajectory
 from tests.streams.specs import SMALL, small_spec
@@ -166,12 +167,61 @@ def test_a_killed_sink_loses_and_doubles_nothing(
     catalog.close()
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of its own with room for a few files."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a disk")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_waited_for_and_nothing_is_lost_or_doubled(
+    spec: SystemSpec, kafka: Kafka, small_disk: Path
+) -> None:
+    sink = Sink(spec, kafka["bootstrap.servers"], kafka, small_disk, None)
+    sink.flush_s, sink.flush_rows = 0.05, 40
+    limit = time.monotonic() + 60
+
+    def poll_until(name: str, count: int) -> None:
+        while sink.counts[name] < count:
+            assert time.monotonic() < limit, f"{name} is {sink.counts[name]}, not {count}"
+            sink.poll(0.05)
+
+    try:
+        publish(spec, kafka, range(8))
+        poll_until("rows", 5 * len(NAMES))
+        filler = small_disk / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        publish(spec, kafka, range(8, 60))
+        poll_until("no_room", 1)
+        filler.unlink()
+        poll_until("rows", 50 * len(NAMES))
+        sink.drain()
+        summary = sink.summary()
+    finally:
+        sink.close()
+    assert (summary["frames"], summary["attempts"], summary["frames_lost"]) == (120, 0, 0)
+    assert summary["counted"] == summary["rows"] == 60 * len(NAMES)
+    table = rows(small_disk)
+    assert table.group_by("partition", "offset", "entity").len()["len"].to_list() == [1] * 300
+    assert table["counted"].all()
+
+
 def test_unreadable_records_are_counted_and_passed(
     spec: SystemSpec, kafka: Kafka, tmp_path: Path
 ) -> None:
     producer = make_producer(kafka["bootstrap.servers"], kafka)
+    deep = b'{"id":' + b"[" * 10_000 + b"]" * 10_000 + b"}"
     for value in (b"", b"nonsense", b"\xff" * 100):
         producer.produce(topic(spec, "trajectories"), value, "0", 0)
+    for value in (b"", b"nonsense", b'{"id": "\xff"}', deep):
+        producer.produce(topic(spec, "applied"), value, "a")
     producer.flush(10)
     publish(spec, kafka, range(2))
     summary = drained(spec, kafka, tmp_path, None)

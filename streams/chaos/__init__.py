@@ -1,0 +1,1 @@
+"""Faults against the running loop, and a checker that reads only topics and files."""

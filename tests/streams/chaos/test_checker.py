@@ -1,0 +1,322 @@
+"""The checker finds nothing in a sound run, and each broken build and forged log by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from planner.session import Bundle
+from schemas.codes import Status
+from schemas.frames import decode_frame, encode_frame
+from schemas.messages import Action, Applied, encode
+from schemas.system import SystemSpec
+from schemas.topics import Kind, topic
+from schemas.trajectories import decode_trajectory, encode_trajectory
+from streams.actuator_state import NEVER, ActuatorState, Report
+from streams.align import Aligner
+from streams.chaos.checker import Verdict, check
+from streams.chaos.log import Entry, Log
+from streams.chaos.undisturbed import undisturbed
+from streams.decide import step
+from streams.sink_table import Reports
+from tests.streams.chaos.world import ROBOTS, TICKS, Build, Run, spec_and_bundle
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A system, its bundle, and a sound run of it."""
+
+    spec: SystemSpec
+    bundle: Bundle
+    folder: Path
+    sound: Log
+
+    def verdict(self, log: Log) -> Verdict:
+        return check(log, undisturbed(self.spec, [self.folder / "bundle"]))
+
+    def of_build(self, build: Build) -> Verdict:
+        return self.verdict(Run(self.spec, self.bundle, build).go())
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    folder = tmp_path_factory.mktemp("chaos")
+    spec, bundle = spec_and_bundle(folder)
+    return Lab(spec, bundle, folder, Run(spec, bundle, Build()).go())
+
+
+def test_a_sound_run_keeps_every_promise(lab: Lab) -> None:
+    verdict = lab.verdict(lab.sound)
+    assert (verdict.violations, verdict.examples) == (0, ())
+    figures = verdict.figures
+    assert verdict.outcome == "held"
+    assert (figures["readings"], figures["readings_refused"]) == (TICKS * ROBOTS * 3, 0)
+    assert figures["applied"] == figures["counted"] == TICKS * ROBOTS
+    assert figures["attempts"] > figures["frames"] == TICKS * lab.spec.cohorts
+    assert set(verdict.gaps_ms.values()) == {100}
+    assert verdict.reasons == {"malformed": TICKS}
+
+
+# broken builds
+
+
+class AppliesAgain(ActuatorState):
+    """Forgets which tick it has answered."""
+
+    def offer(self, action: Action, now_us: int, arrived_ns: int = 0) -> Report | None:
+        self._last = [NEVER] * len(self._last)
+        return super().offer(action, now_us, arrived_ns)
+
+
+class AppliesLate(ActuatorState):
+    """Does not look at `valid_until`."""
+
+    def offer(self, action: Action, now_us: int, arrived_ns: int = 0) -> Report | None:
+        patient = msgspec.structs.replace(action, valid_until=2**60)
+        return super().offer(patient, now_us, arrived_ns)
+
+
+class DropsReadings(Aligner):
+    """Loses one reading of a sensor in ten, and its tick goes without."""
+
+    def readings(self, sensor: str, entity: Any, time_us: Any, values: Any, *where: Any) -> None:
+        keep = np.ones(len(time_us), bool)
+        keep[::10] = False
+        some = {name: value[keep] for name, value in values.items()}
+        super().readings(sensor, entity[keep], time_us[keep], some, *where)
+
+
+class DropsFrames(Aligner):
+    """Loses the frames of one tick."""
+
+    def close(self, now_us: int | None = None) -> Any:
+        return [frame for frame in super().close(now_us) if frame.tick != 12]
+
+
+class CountsAll(Reports):
+    """Marks every attempt as the one that was applied."""
+
+    def mark(self, spec: Any, frame: Any) -> Any:
+        status, mine = super().mark(spec, frame)
+        return status, np.ones_like(mine)
+
+
+class CountsNone(Reports):
+    """Never heard that anything was applied."""
+
+    def add(self, applied: Applied) -> None:
+        super().add(msgspec.structs.replace(applied, status=int(Status.EXPIRED)))
+
+
+def forgetful(spec: Any, bundle: Any, row: Any, frame: Any, *budgets: Any) -> Any:
+    """Loses its belief at a tick, as where a store was lost."""
+    return step(spec, bundle, None if frame.tick == 15 else row, frame, *budgets)
+
+
+def stuck(spec: Any, bundle: Any, row: Any, frame: Any, *budgets: Any) -> Any:
+    """Goes on from an older belief, as a worker whose partition was taken away meanwhile."""
+    after, decisions = step(spec, bundle, row, frame, *budgets)
+    return (row if frame.tick == 15 else after), decisions
+
+
+def unlimited(spec: Any, bundle: Any, row: Any, frame: Any, *budgets: Any) -> Any:
+    """Its gate knows of no rate."""
+    after, decisions = step(spec, bundle, row, frame, *budgets)
+    far = np.where(frame.tick % 2, spec.action_low, spec.action_high)
+    return after, replace(decisions, action=np.broadcast_to(far, decisions.action.shape))
+
+
+def unbounded(spec: Any, bundle: Any, row: Any, frame: Any, *budgets: Any) -> Any:
+    """Its gate knows of no range."""
+    after, decisions = step(spec, bundle, row, frame, *budgets)
+    return after, replace(decisions, action=decisions.action + 3.0)
+
+
+def slow_at(tick: int, us: int) -> Callable[[int], int]:
+    return lambda at: us if at == tick else 1_000
+
+
+@pytest.mark.parametrize(
+    ("build", "broken"),
+    [
+        (Build(actuator=AppliesAgain), {"once", "first"}),
+        (Build(newest_first=True), {"first"}),
+        (Build(actuator=AppliesLate, arrives_us=slow_at(9, 900_000)), {"stale"}),
+        (Build(aligner=DropsReadings), {"input"}),
+        (Build(aligner=DropsFrames), {"input", "frames"}),
+        (Build(step=forgetful), {"belief"}),
+        (Build(step=stuck), {"belief"}),
+        (Build(step=unlimited), {"envelope"}),
+        (Build(step=unbounded), {"envelope"}),
+        (Build(reports=CountsAll), {"counted"}),
+        (Build(reports=CountsNone), {"counted"}),
+    ],
+    ids=lambda value: None if isinstance(value, Build) else "+".join(sorted(value)),
+)
+def test_a_broken_build_is_caught(lab: Lab, build: Build, broken: set[str]) -> None:
+    assert set(lab.of_build(build).counts) == broken
+
+
+def test_a_run_without_any_applied_action_is_told_from_one_that_held(lab: Lab) -> None:
+    verdict = lab.of_build(Build(arrives_us=lambda tick: 900_000))
+    assert (verdict.violations, verdict.outcome) == (0, "idle")
+
+
+def test_late_actions_are_no_violation_where_they_expire(lab: Lab) -> None:
+    verdict = lab.of_build(Build(arrives_us=slow_at(9, 900_000)))
+    assert verdict.violations == 0
+    assert verdict.figures["expired"] == ROBOTS
+    assert set(verdict.gaps_ms.values()) == {200}
+
+
+# forged logs
+
+
+def encoded(said: Any) -> bytes:
+    return msgspec.json.encode(said)
+
+
+def edited(log: Log, kind: Kind, change: Callable[[list[Entry]], Sequence[Entry]]) -> Log:
+    """A copy of a log with other records on the topics of a kind."""
+    topics = dict(log.topics)
+    for name in {entry.topic for entry in log.of(kind)}:
+        topics[name] = list(change(list(topics[name])))
+    return replace(log, topics=topics)
+
+
+def at_tick(kind: type[Action] | type[Applied], entry: Entry, tick: int) -> Any:
+    """The message of an entry where it is of a tick, else None."""
+    said = msgspec.json.decode(entry.value or b"", type=kind)
+    return said if said.tick == tick else None
+
+
+def without(tick: int, kind: type[Action] | type[Applied]) -> Callable[[list[Entry]], list[Entry]]:
+    return lambda entries: [e for e in entries if at_tick(kind, e, tick) is None]
+
+
+def rewritten(tick: int, **fields: Any) -> Callable[[list[Entry]], list[Entry]]:
+    """Reports of a tick say something else."""
+
+    def change(entries: list[Entry]) -> list[Entry]:
+        made = []
+        for entry in entries:
+            said = at_tick(Applied, entry, tick)
+            if said is not None:
+                value = encode(msgspec.structs.replace(said, **fields))
+                entry = replace(entry, value=value)
+            made.append(entry)
+        return made
+
+    return change
+
+
+def doubled(tick: int) -> Callable[[list[Entry]], list[Entry]]:
+    def change(entries: list[Entry]) -> list[Entry]:
+        again = [e for e in entries if at_tick(Applied, e, tick) is not None]
+        return [*entries, *again]
+
+    return change
+
+
+def reversed_all(entries: list[Entry]) -> list[Entry]:
+    return entries[::-1]
+
+
+def test_forged_reports_are_caught(lab: Lab) -> None:
+    forged = {
+        "once": doubled(20),
+        "order": reversed_all,
+        "first": rewritten(20, values={"acceleration[0]": 0.123, "acceleration[1]": 0.0}),
+        "stale": rewritten(20, time=2**60),
+    }
+    for name, change in forged.items():
+        assert name in lab.verdict(edited(lab.sound, "applied", change)).counts
+    assert "first" in lab.verdict(edited(lab.sound, "applied", rewritten(20, id="0" * 16))).counts
+    assert "first" in lab.verdict(edited(lab.sound, "actions", without(20, Action))).counts
+
+
+def test_what_is_missing_from_the_topics_is_found(lab: Lab) -> None:
+    odd = edited(lab.sound, "trajectories", lambda entries: entries[:-2])
+    assert set(lab.verdict(odd).counts) == {"trajectory", "stored"}
+    short = edited(lab.sound, "frames", lambda entries: entries[:20] + entries[22:])
+    assert {"frames", "input", "belief"} <= set(lab.verdict(short).counts)
+    silent = edited(lab.sound, "deadletter", lambda entries: entries[1:])
+    assert lab.verdict(silent).counts == {"input": 1}
+
+
+def test_readings_that_no_frame_shows_are_found(lab: Lab) -> None:
+    name = lab.spec.sensors["mission"].topic
+
+    def change(entries: list[Entry]) -> list[Entry]:
+        at = next(i for i, entry in enumerate(entries) if entry.key)
+        said = msgspec.json.decode(entries[at].value or b"")
+        said["goal"][0] += 0.5
+        return [*entries[:at], replace(entries[at], value=encoded(said)), *entries[at + 1 :]]
+
+    forged = replace(lab.sound, topics={**lab.sound.topics, name: change(lab.sound.topics[name])})
+    verdict = lab.verdict(forged)
+    assert verdict.counts == {"input": 1}
+    assert "which no reading says" in verdict.examples[0].detail
+
+
+def test_garbage_on_the_frames_topic_needs_a_dead_letter(lab: Lab) -> None:
+    name = topic(lab.spec, "frames")
+    bad = Entry(name, 0, 10_000, b"0", b"no frame at all")
+    verdict = lab.verdict(edited(lab.sound, "frames", lambda entries: [*entries, bad]))
+    assert verdict.counts == {"input": 1}
+
+
+def test_what_late_aligners_repeat_does_not_count(lab: Lab) -> None:
+    """A frame of a tick that was there, and one of an older epoch, change nothing."""
+
+    def change(entries: list[Entry]) -> list[Entry]:
+        frame = decode_frame(lab.spec, entries[0].value or b"")
+        old = replace(frame, header=replace(frame.header, tick=TICKS + 5, epoch=-1))
+        again = replace(entries[0], value=encode_frame(lab.spec, old))
+        return [*entries, entries[0], again]
+
+    assert lab.verdict(edited(lab.sound, "frames", change)).violations == 0
+
+
+def test_a_trajectory_that_says_another_action_than_was_sent_is_found(lab: Lab) -> None:
+    def change(entries: list[Entry]) -> list[Entry]:
+        found = decode_trajectory(lab.spec, entries[5].value or b"")
+        other = replace(found.decisions, action=found.decisions.action * 0.5 + 0.01)
+        value = encode_trajectory(lab.spec, found.frame, other)
+        return [*entries[:5], replace(entries[5], value=value), *entries[6:]]
+
+    assert "trajectory" in lab.verdict(edited(lab.sound, "trajectories", change)).counts
+
+
+def test_rows_of_parquet_are_held_to_the_topics(lab: Lab) -> None:
+    rows = lab.sound.rows
+    assert set(lab.verdict(replace(lab.sound, rows=rows[1:])).counts) >= {"stored"}
+    assert set(lab.verdict(replace(lab.sound, rows=[*rows, rows[0]])).counts) >= {"stored"}
+    foreign = [{**rows[0], "offset": 99_999, "counted": False}]
+    assert lab.verdict(replace(lab.sound, rows=[*rows, *foreign])).counts == {"stored": 1}
+
+
+def test_late_readings_without_a_letter_are_those_that_the_frames_count(lab: Lab) -> None:
+    """An aligner that dies between a frame and its letters has counted what it refused."""
+    name = lab.spec.sensors["odometry"].topic
+    first = next(entry for entry in lab.sound.topics[name] if entry.key)
+    said = msgspec.json.decode(first.value or b"")
+    old = encoded({**said, "ts": said["ts"] - 10**9})
+    late = replace(first, offset=50_000, value=old)
+
+    def counted(entries: list[Entry]) -> list[Entry]:
+        frame = decode_frame(lab.spec, entries[-1].value or b"")
+        header = replace(frame.header, counters={"late": 1}, seen_us=2**60)
+        value = encode_frame(lab.spec, replace(frame, header=header))
+        return [*entries[:-1], replace(entries[-1], value=value)]
+
+    topics = {**lab.sound.topics, name: [*lab.sound.topics[name], late]}
+    lost = replace(lab.sound, topics=topics)
+    assert lab.verdict(lost).counts == {"input": 1}
+    assert lab.verdict(edited(lost, "frames", counted)).violations == 0
