@@ -152,9 +152,10 @@ def encode_all(messages: Sequence[Message]) -> list[bytes]:
 def decode(kind: type[M], data: bytes) -> M:
     """The message in `data`; `msgspec.DecodeError` says what is wrong, or which field is."""
     try:
-        return _decoder(kind).decode(data)
+        found: M = _decoder(kind).decode(data)
     except (UnicodeDecodeError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)) from error
+    return found
 
 
 @lru_cache(maxsize=16)
