@@ -58,6 +58,10 @@ class TimeSpec(Part):
         default=20_000, gt=0, alias="discipline", validate_default=False
     )
 
+    @field_serializer("discipline_us")
+    def _plain_discipline(self, value: int | None) -> int | Literal[False]:
+        return False if value is None else value
+
     @property
     def microseconds(self) -> float:
         """Microseconds per unit."""

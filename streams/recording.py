@@ -146,6 +146,7 @@ _DURATIONS: Final = (
     "every",
     "max_age",
     "deadline",
+    "discipline",
     "stale_after",
     "ahead",
 )
@@ -159,7 +160,7 @@ def _readable(content: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if isinstance(value, dict) and name not in _FREE:
             value = _readable(value)
-        elif name in _DURATIONS and isinstance(value, int):
+        elif name in _DURATIONS and isinstance(value, int) and value is not False:
             value = format_duration(value)
         elif name == "shape":
             value = [value]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.system import load_spec, parse_spec, shipped_systems
+from schemas.system import load_spec, parse_spec, shipped_systems, spec_path
 from schemas.topics import topic
 from schemas.trajectories import decode_trajectory, encode_trajectory
 from streams.record import Span
@@ -36,6 +36,15 @@ def test_a_spec_survives_being_written(name: str) -> None:
     assert again == spec
     assert again.spec_hash == spec.spec_hash
     assert parse_spec(spec_text(SPEC)) == SPEC
+
+
+@pytest.mark.parametrize("discipline", ["off", "35 ms"])
+def test_so_does_what_is_said_of_its_clocks(discipline: str) -> None:
+    text = (
+        spec_path("nav2d").read_text().replace("unit: us}", f"unit: us, discipline: {discipline}}}")
+    )
+    spec = parse_spec(text, "nav2d.yaml")
+    assert parse_spec(spec_text(spec), "again.yaml") == spec
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}', "[" * 100_000])
