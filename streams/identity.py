@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Container, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
@@ -15,9 +15,15 @@ from infra.kafka import KafkaSetupError, client_config
 
 _TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.5
+_SETTLING_S: Final = 0.1
 SESSION_S: Final = 8.0
 FORGOTTEN_S: Final = SESSION_S + 4  # a little more: what was killed is no member any more
-_NO_GROUP: Final = (KafkaError.GROUP_ID_NOT_FOUND, KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
+# A broker that has just started says so for a moment, without a text.
+_SETTLING: Final = (
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+)
 _log = structlog.get_logger("worker")
 
 
@@ -136,13 +142,21 @@ def _holder(admin: AdminClient, group: str, instance: str, own: str) -> str | No
 
 def _describe(admin: AdminClient, group: str) -> Any:
     """What the broker says of a group; None where it knows none. Raises `KafkaSetupError`."""
-    try:
-        described = admin.describe_consumer_groups([group], request_timeout=_TIMEOUT_S)
-        return described[group].result(_TIMEOUT_S)
-    except (KafkaException, TimeoutError) as error:
-        reason = error.args[0].str() if isinstance(error, KafkaException) else "timed out"
-        if isinstance(error, KafkaException) and error.args[0].code() in _NO_GROUP:
-            return None
+    end = time.monotonic() + _TIMEOUT_S
+    while True:
+        try:
+            described = admin.describe_consumer_groups([group], request_timeout=_TIMEOUT_S)
+            return described[group].result(_TIMEOUT_S)
+        except TimeoutError as error:
+            reason, cause = "timed out", cast(Exception, error)
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code == KafkaError.GROUP_ID_NOT_FOUND:
+                return None
+            if code in _SETTLING and time.monotonic() < end:
+                time.sleep(_SETTLING_S)
+                continue
+            reason, cause = f"{error.args[0].name()}, {error.args[0].str()}", error
         raise KafkaSetupError(
             f"no broker answers: {reason}. Check the address, and the settings given with -X."
-        ) from error
+        ) from cause
