@@ -304,19 +304,40 @@ class _Run:
 
 
 def last_frames(spec: SystemSpec, bootstrap: str, extra: Mapping[str, str] | None) -> list[Frame]:
-    """The newest frames on `S.frames`: the last of every cohort among them."""
+    """The newest frames on `S.frames`: the last of every cohort among them.
+
+    What is no frame is passed over, and as many are looked for before it.
+
+    Raises:
+        KafkaSetupError: there are records, but none of them is a frame of this spec.
+    """
     # Cohorts of a partition move together but for what lateness lets one fall behind.
     shared = -(-spec.cohorts // cohort_partitions(spec))
-    behind = 2 + spec.lateness_us // spec.period_us
-    name = topic(spec, "frames")
-    found = read_to_end(bootstrap, extra, name, newest=shared * behind)
-    try:
-        return [decode_frame(spec, message.value() or b"") for message in found]
-    except FrameError as error:
-        raise KafkaSetupError(
-            f"{name} does not say where to go on: {error}. Give the system another name, or delete "
-            "its topics."
-        ) from error
+    wanted = newest = shared * (2 + spec.lateness_us // spec.period_us)
+    name, read = topic(spec, "frames"), -1
+    while True:
+        frames: dict[int, list[Frame]] = {}
+        errors: dict[int, FrameError] = {}
+        before, read = read, 0
+        for message in read_to_end(bootstrap, extra, name, newest=newest):
+            read += 1
+            place = message.partition() or 0
+            try:
+                frames.setdefault(place, []).append(decode_frame(spec, message.value() or b""))
+            except FrameError as error:
+                errors[place] = error
+        if all(len(frames.get(place, ())) >= wanted for place in errors) or read == before:
+            break
+        newest *= 8
+    found = [frame for some in frames.values() for frame in some]
+    for place, problem in errors.items():
+        if not found:
+            raise KafkaSetupError(
+                f"{name} does not say where to go on: {problem}. Give the system another name, or "
+                "delete its topics."
+            )
+        _log.warning("no frame; passed over", topic=name, partition=place, detail=str(problem))
+    return found
 
 
 def _schemas(spec: SystemSpec, extra: Mapping[str, str] | None, clock: Clock) -> Schemas:

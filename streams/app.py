@@ -14,6 +14,7 @@ from schemas.system import SystemSpec
 from schemas.topics import cohort_partitions, topic
 from streams.identity import SESSION_S, client_id, instance_id
 from streams.publish import Publisher, Record
+from streams.stores import drop_damaged
 from streams.transport import Assignor, Transport
 
 HEARTBEAT_S, COMMIT_S = 2.0, 0.5
@@ -113,6 +114,7 @@ def make_app(
 ) -> WorkerApp:
     """The Faust app of one worker of consumer group `group`, with its data in `data_dir`."""
     data_dir.mkdir(parents=True, exist_ok=True)
+    drop_damaged(data_dir)
     app = _App(
         group,
         broker=[URL(f"kafka://{address}") for address in bootstrap.split(",")],

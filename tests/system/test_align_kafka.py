@@ -34,7 +34,7 @@ from schemas.messages import (
     encode,
 )
 from schemas.system import SystemSpec, parse_spec
-from schemas.topics import cohort_of, entity_partitions, partition_of, topic
+from schemas.topics import cohort_of, cohort_partitions, entity_partitions, partition_of, topic
 from streams.align_kafka import run_align
 from streams.topic_io import make_consumer, make_producer, partitions
 from tests.streams.align_events import content
@@ -367,6 +367,23 @@ def test_frames_of_another_topic_are_no_place_to_go_on_from(kafka: Kafka) -> Non
     text = TEXT.format(system=spec.system, tick="50 ms", lateness="1 s", every="1 s")
     with pytest.raises(KafkaSetupError, match="under another spec"):
         run_align(parse_spec(text), kafka["bootstrap.servers"], kafka, threading.Event())
+
+
+def test_a_restart_passes_over_what_is_no_frame(kafka: Kafka) -> None:
+    spec = new_system(kafka)
+    devices, name = Devices(spec, kafka), topic(spec, "frames")
+    with aligning(spec, kafka):
+        for tick in range(1, 5):
+            devices.tick(tick)
+        wait_for_tick(spec, kafka, 4, COHORTS)
+    for partition in range(cohort_partitions(spec)):
+        for _ in range(100):
+            devices.producer.produce(name, b"no frame", None, partition)
+    devices.producer.flush()
+    with aligning(spec, kafka) as summary:
+        devices.tick(5)
+        wait_for(lambda: len(list(records(spec, kafka, "frames"))) == 300 + 5 * COHORTS)
+    assert (summary["frames"], summary["epoch"]) == (COHORTS, 1)
 
 
 # the wall clock
