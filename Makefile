@@ -3,7 +3,7 @@
 PYTHON    ?= python3
 INSTALLER ?= uv# uv (fetched with a pinned hash) or pip
 ARGS      ?=
-BENCH     ?= align plan decide latency
+BENCH     ?= machine align plan decide latency
 
 VENV  := .venv
 BIN   := $(VENV)/bin

@@ -22,6 +22,22 @@ app = typer.Typer(no_args_is_help=True, help="The figures of this machine.")
 
 
 @app.command()
+def machine(
+    seconds: Annotated[float, typer.Option(min=1, help="To look for.")] = 20.0,
+    as_json: Json = False,
+) -> None:
+    """How often and how long this machine stands still by itself: no latency can be below that.
+
+    Example: rehearse bench machine --json
+    """
+    from infra.stalls import measure_stalls
+
+    with errors(), console.status("working at half load"):
+        result = measure_stalls(seconds)
+    show(result, as_json)
+
+
+@app.command()
 def align(
     readings: Annotated[int, typer.Option(min=1, help="Readings to align.")] = 2_000_000,
     keys: Annotated[int, typer.Option(min=1, help="Entities they come from.")] = 200,
