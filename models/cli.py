@@ -162,7 +162,9 @@ def train(
 
 def _command() -> str:
     """The command line as typed, with the program's plain name."""
-    return shlex.join([Path(sys.argv[0]).stem, *sys.argv[1:]])
+    # Whether it was interrupted on the way makes no difference to what comes out.
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    return shlex.join([Path(sys.argv[0]).stem, *words])
 
 
 def _bar() -> Bar:
