@@ -42,7 +42,7 @@ def test_names_fields_and_topics_are_filled() -> None:
         "day_of_week[1]",
     )
     assert spec.period_us == 15_000_000
-    assert spec.deadline_us == 20_000
+    assert spec.deadline_us == 17_000
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_what_a_model_sees_or_does_moves_the_interface(old: str, new: str) -> No
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("up: 10", "up: 20"), ("deadline: 20 ms", "deadline: 5 ms"), ("target: 0.7", "target: 0.5")],
+    [("up: 10", "up: 20"), ("deadline: 17 ms", "deadline: 5 ms"), ("target: 0.7", "target: 0.5")],
 )
 def test_what_a_model_does_not_see_leaves_the_interface_alone(old: str, new: str) -> None:
     spec = parse_spec(edited(old, new))
