@@ -96,10 +96,13 @@ class Life(RuleBasedStateMachine):
 
     @rule(lost=st.sets(st.integers(0, 2), max_size=2), chunk=st.sampled_from([1, 4, 60]))
     def kill(self, lost: set[int], chunk: int) -> None:
-        """Another aligner goes on; the last frame of cohorts in `lost` never reached the broker."""
+        """Another aligner goes on; the last frame of cohorts in `lost` never reached the broker.
+
+        Not their only one: of a cohort that has no frame nothing says that it had begun.
+        """
         for cohort in lost:
             ticks = [tick for tick, of in self.frames if of == cohort]
-            if ticks and max(ticks) == max(tick for tick, _ in self.frames):
+            if len(ticks) > 1 and max(ticks) == max(tick for tick, _ in self.frames):
                 del self.frames[max(ticks), cohort]
                 self.checked.discard((max(ticks), cohort))
         self.aligner = new_aligner()
@@ -121,4 +124,4 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+TestLife.settings = settings(max_examples=8, stateful_step_count=25, deadline=None)
