@@ -22,11 +22,12 @@ class Query(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One graph; `unit` is one of Grafana's."""
+    """One graph; `unit` is one of Grafana's, `least` where its axis begins (None: at the data)."""
 
     title: str
     unit: str
     queries: tuple[Query, ...]
+    least: float | None = 0
 
 
 def rate(name: str, label: str = "system") -> Query:
@@ -65,6 +66,31 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
     "Aligner": (
         Panel("Frames published", "ops", (rate("rehearse_align_frames"),)),
         Panel("What came in", "ops", (rate("rehearse_align_readings", "result"),)),
+        Panel(
+            "Device clocks corrected, set",
+            "short",
+            (
+                value("rehearse_align_clocks_corrected")._replace(legend="corrected"),
+                rate("rehearse_align_clock_jumps")._replace(legend="set /s"),
+            ),
+        ),
+        Panel(
+            "Device clocks ahead by",
+            "s",
+            (value("rehearse_align_clock_offset_seconds", "device"),),
+            None,
+        ),
+        Panel(
+            "Known to within",
+            "s",
+            (value("rehearse_align_clock_uncertainty_seconds", "device"),),
+        ),
+        Panel(
+            "Device clocks too fast by",
+            "percentunit",
+            (value("rehearse_align_clock_drift_ratio", "device"),),
+            None,
+        ),
     ),
     "Sink": (
         Panel("Rows stored", "ops", (rate("rehearse_sink_rows"),)),
@@ -150,6 +176,10 @@ def _panels() -> list[dict[str, Any]]:
     return found
 
 
+def _defaults(panel: Panel) -> dict[str, Any]:
+    return {"unit": panel.unit} | ({} if panel.least is None else {"min": panel.least})
+
+
 def _graph(panel: Panel) -> dict[str, Any]:
     targets = [
         {
@@ -166,7 +196,7 @@ def _graph(panel: Panel) -> dict[str, Any]:
         "title": panel.title,
         "description": "; ".join(TABLE[name].what for name in names),
         "datasource": _SOURCE,
-        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
+        "fieldConfig": {"defaults": _defaults(panel), "overrides": []},
         "targets": targets,
     }
 

@@ -112,7 +112,9 @@ def test_whatever_the_offset_and_the_jitter(
     log = sent(offset_s * S, drift, jitter, 60.0, devices=3, seed=seed)
     jumps: list[Jump] = []
     errors = follow(DeviceClocks(TOLERANCE), log, batch, jumps)
-    assert after(log, 25.0, errors).max() <= 5_000 + 150e-6 * batch * S / 30
+    late, steps = after(log, 25.0, errors), 150e-6 * batch * S / 30
+    assert np.quantile(late, 0.99) <= 5_000 + steps
+    assert late.max() <= 10_000 + steps
     assert jumps == []
 
 
