@@ -113,7 +113,7 @@ def test_whatever_the_offset_and_the_jitter(
     jumps: list[Jump] = []
     errors = follow(DeviceClocks(TOLERANCE), log, batch, jumps)
     late, steps = after(log, 25.0, errors), 150e-6 * batch * S / 30
-    assert np.quantile(late, 0.99) <= 5_000 + steps
+    assert np.quantile(late, 0.99) <= 7_000 + steps  # 5_000 at the offsets of the tests above
     assert late.max() <= 10_000 + steps
     assert jumps == []
 
