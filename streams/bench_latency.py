@@ -75,7 +75,7 @@ def bench_latency(
         cases: of `bench_systems.CASES`: entities × sensors × Hz.
         patterns: `burst`, which is what is quoted: from the tick's time on 100 readings each ms,
             all of that tick; counted from when the last of them was to be sent. `spread`: over the
-            period before; counted from when the tick's lateness has run out.
+            period before; counted from the tick's time.
         runs: of the loop and of the echo each, in turn.
         seconds: counted of each run.
 
@@ -167,7 +167,7 @@ class _Pair:
         source, count = topic(spec, "actions"), case.entities * self.ticks
         begin, records, late = self._drive(order, source, count)
         first = begin + self.warm * case.period_us
-        due = due_us(case, pattern, spec)
+        due = due_us(case, pattern)
         actions = [(at, msgspec.json.decode(value, type=Action)) for at, value in records]
         taken = {(a.entity, a.tick): (at, a) for at, a in reversed(actions) if a.time >= first}
         end = begin + self.ticks * case.period_us

@@ -63,15 +63,13 @@ def offsets(case: Case, pattern: Pattern) -> Ints:
     return np.asarray(before // PULSE_US * PULSE_US + PULSE_US)  # the tick before is not its own
 
 
-def due_us(case: Case, pattern: Pattern, spec: SystemSpec) -> int:
-    """Microseconds from a tick's time to when it may be decided.
+def due_us(case: Case, pattern: Pattern) -> int:
+    """Microseconds from a tick's time to when it may be decided: when its last reading is sent.
 
-    After a burst that is when its last reading is sent. Readings that were spread lie before the
-    tick, and whether more come is not known before lateness has run out.
+    Readings that were spread lie before the tick, so that it may be decided at its time; where one
+    more is due about then, it is waited for, and counts.
     """
-    if pattern == "burst":
-        return int(offsets(case, pattern)[-1])
-    return spec.lateness_us
+    return max(0, int(offsets(case, pattern)[-1]))
 
 
 def readings_of(case: Case, spec: SystemSpec, topics: Mapping[str, str]) -> list[Reading]:

@@ -34,12 +34,9 @@ def test_spread_readings_lie_in_the_period_before_their_tick() -> None:
     assert set(counts.tolist()) == {2, 3}
 
 
-def test_a_tick_is_due_with_the_last_of_its_burst_or_when_lateness_has_run_out(
-    tmp_path: Path,
-) -> None:
-    spec, _, _ = make_system(SMALL, "x", tmp_path)
-    assert due_us(SMALL, "burst", spec) == 2_000
-    assert due_us(SMALL, "spread", spec) == spec.lateness_us == 50_000
+def test_a_tick_is_due_with_the_last_of_its_readings() -> None:
+    assert due_us(SMALL, "burst") == 2_000
+    assert due_us(SMALL, "spread") == 0
 
 
 def test_payloads_say_the_time_of_the_tick_or_of_their_own_sending(tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ class Site:
         command, *rest = words
         arguments = [command, str(self.loop.spec_file), *rest, *self.loop.broker, "--json"]
         result = CliRunner().invoke(app, arguments)
-        return result.exit_code, json.loads(result.stdout), result.stderr
+        # Logs go to standard error in a process of its own, and to the same place here.
+        return result.exit_code, json.loads(result.stdout.splitlines()[-1]), result.stderr
 
     def modes(self, robot: str) -> list[Mode]:
         """Of the robot's newest actions."""
