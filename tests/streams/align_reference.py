@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from schemas.codes import Flag, Status
 from schemas.messages import Control
 from schemas.system import SystemSpec
@@ -124,7 +126,10 @@ class Reference:
         self.issues.setdefault((name, tick), values)
 
     def control(self, record: Control) -> None:
-        self.controls.append(record)
+        """Of one key the last word counts: none takes effect before an earlier one."""
+        before = [known.time for known in self.controls if known.key == record.key]
+        since = max([record.time, *before])
+        self.controls.append(msgspec.structs.replace(record, time=since))
 
     # closing
 

@@ -94,11 +94,13 @@ class Life(RuleBasedStateMachine):
 
     # what goes wrong
 
-    @rule(lost=st.sets(st.integers(0, 2), max_size=2), chunk=st.sampled_from([1, 4, 60]))
-    def kill(self, lost: set[int], chunk: int) -> None:
+    @rule(lost=st.sets(st.integers(0, 2), max_size=2))
+    def kill(self, lost: set[int]) -> None:
         """Another aligner goes on; the last frame of cohorts in `lost` never reached the broker.
 
-        Not their only one: of a cohort that has no frame nothing says that it had begun.
+        Not their only one: of a cohort that has no frame nothing says that it had begun. And it is
+        read one by one: in a batch with what came later, a frame that was lost takes in what was
+        late for it before.
         """
         for cohort in lost:
             ticks = [tick for tick, of in self.frames if of == cohort]
@@ -108,7 +110,7 @@ class Life(RuleBasedStateMachine):
         self.aligner = new_aligner()
         seek = self.aligner.restore(through_bytes(list(self.frames.values())))
         rest = [event for event in self.log.events if self._reads(event, seek)]
-        self._emit(feed(self.aligner, rest, chunk))
+        self._emit(feed(self.aligner, rest, 1))
 
     def _reads(self, event: Event, seek: dict[str, dict[int, int]]) -> bool:
         begin = seek.get(event.topic, {}).get(event.partition, 0)
