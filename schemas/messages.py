@@ -132,9 +132,6 @@ class Watermark(Message, frozen=True):
 WATERMARK_HEADER = "rehearse-watermark"
 EPOCH_HEADER = "rehearse-epoch"
 
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for bytes that are no message; the others for bad UTF-8 and deep nesting."""
-
 M = TypeVar("M", bound=Message)
 _encoder = msgspec.json.Encoder()
 
@@ -153,7 +150,7 @@ def decode(kind: type[M], data: bytes) -> M:
     """The message in `data`; `msgspec.DecodeError` says what is wrong, or which field is."""
     try:
         found: M = _decoder(kind).decode(data)
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (UnicodeDecodeError, RecursionError) as error:  # bad UTF-8 inside; nested deeply
         raise msgspec.DecodeError(str(error)) from error
     return found
 

@@ -27,7 +27,7 @@ import structlog
 from confluent_kafka import Message, Producer
 
 from schemas.codes import Status
-from schemas.messages import UNREADABLE, Action, Applied, Control, encode
+from schemas.messages import Action, Applied, Control, decode, encode
 from schemas.system import SystemSpec, load_spec
 from schemas.topics import topic
 from streams.actuator_state import ActuatorState, Report
@@ -88,8 +88,6 @@ class Actuator:
         self._actions = topic(self.spec, "actions")
         self._control = topic(self.spec, "control")
         self._applied = topic(self.spec, "applied")
-        self._decode_action = msgspec.json.Decoder(Action).decode
-        self._decode_control = msgspec.json.Decoder(Control).decode
         self._consumer = make_consumer(bootstrap, extra)
         self._own = make_producer(bootstrap, extra) if producer is None else None
         self._producer = producer or self._own
@@ -162,11 +160,11 @@ class Actuator:
         try:
             value = message.value() or b""
             if message.topic() == self._actions:
-                action = self._decode_action(value)
+                action = decode(Action, value)
                 report = self.state.offer(action, self.clock(), arrived_ns)
                 return [] if report is None else [report]
-            return self._obey(self._decode_control(value))
-        except UNREADABLE as error:
+            return self._obey(decode(Control, value))
+        except msgspec.DecodeError as error:
             if value:  # an empty value is a tombstone of the compacted control topic
                 self.state.counts["malformed"] += 1
                 _log.warning("unreadable", topic=message.topic(), detail=str(error))
@@ -205,6 +203,6 @@ class Actuator:
 
     def _take_over(self, message: Message) -> None:
         try:
-            self.state.restore(msgspec.json.decode(message.value() or b"", type=Applied))
-        except UNREADABLE:  # a watermark, or a report of another version
+            self.state.restore(decode(Applied, message.value() or b""))
+        except msgspec.DecodeError:  # a watermark, or a report of another version
             return

@@ -113,30 +113,13 @@ def replay(
     run.say, run.shown = say, on_progress
     if start_paused and commands is None:
         wait() if wait else _enter(stop)
-    pace = Pace(rate)
-    while True:
-        complete = run.once(pace, stop, commands)
-        if not loop or stop is None or stop.is_set():
-            break
-    run.deck.close()
-    if complete and not run.counts["frames"]:
-        raise ReplayError(_nothing(source, run))
-    if entity is not None and complete and entity not in run.entities:
-        raise ReplayError(
-            f"--entity {entity}: in no frame that was replayed; in them are "
-            f"{', '.join(sorted(run.entities)[:9])}, …"
-        )
+    complete = _play(run, Pace(rate), loop, stop, commands)
+    if complete:
+        _found_something(run, entity)
     if update_refs and isinstance(diff, Path):
-        if not complete:
-            raise ReplayError(f"{diff} is left as it was: the replay did not come to its end")
-        write_references(diff, run.kept)
+        _write_references(run, diff, complete)
     result = {"recording": str(recording), "mode": mode, **run.result(complete)}
-    if report is not None:
-        from streams.replay_report import write_report
-
-        made = write_report(report, run.comparison, run.series, result, source.manifest)
-        result["report"] = str(made)
-    return result
+    return result if report is None else {**result, "report": _report(run, report, result)}
 
 
 def _check(
@@ -160,7 +143,41 @@ def _check(
         raise ReplayError("step through a recording without --loop and without --update-refs")
 
 
-def _nothing(source: Recording, run: _Replay) -> str:
+def _play(
+    run: _Replay, pace: Pace, loop: bool, stop: Stop | None, commands: Commands | None
+) -> bool:
+    """Once, or with `loop` until told to stop; whether the last time came to the end."""
+    while True:
+        complete = run.once(pace, stop, commands)
+        if not loop or stop is None or stop.is_set():
+            break
+    run.deck.close()
+    return complete
+
+
+def _write_references(run: _Replay, path: Path, complete: bool) -> None:
+    if not complete:
+        raise ReplayError(f"{path} is left as it was: the replay did not come to its end")
+    write_references(path, run.kept)
+
+
+def _report(run: _Replay, path: Path, result: dict[str, Any]) -> str:
+    from streams.replay_report import write_report
+
+    return str(write_report(path, run.comparison, run.series, result, run.source.manifest))
+
+
+def _found_something(run: _Replay, entity: str | None) -> None:
+    if not run.counts["frames"]:
+        raise ReplayError(_nothing(run))
+    if entity is not None and entity not in run.entities:
+        raise ReplayError(
+            f"--entity {entity}: in no frame that was replayed; in them are "
+            f"{', '.join(sorted(run.entities)[:9])}, …"
+        )
+
+
+def _nothing(run: _Replay) -> str:
     counts = {name: run.deck.counts[name] for name in ("undecided", "lead")}
     why = "; ".join(
         text
@@ -170,10 +187,10 @@ def _nothing(source: Recording, run: _Replay) -> str:
         )
         if counts[name]
     )
-    facts = source.manifest
+    facts, why = run.source.manifest, why or "none between --from and --to"
     return (
-        f"{source.folder}: no frame to replay there ({why or 'none between --from and --to'}); it "
-        f"holds event times {facts.get('from_us')} to {facts.get('to_us')} us"
+        f"{run.source.folder}: no frame to replay there ({why}); it holds event times "
+        f"{facts.get('from_us')} to {facts.get('to_us')} us"
     )
 
 
@@ -199,7 +216,7 @@ class _Replay:
     references: dict[tuple[int, int], bytes] | None = None
 
     def __init__(self, source: Recording, mode: How, spec: SystemSpec, span: Span) -> None:
-        self.spec, self.mode, self.span = spec, mode, span
+        self.source, self.spec, self.mode, self.span = source, spec, mode, span
         self.deck = Deck(source, mode, spec)
         self.kept: list[Reference] = []
         self.entities: set[str] = set()

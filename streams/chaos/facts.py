@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 
 from schemas.frames import Frame, FrameError, decode_frame
-from schemas.messages import WATERMARK_HEADER, Action, Applied, DeadLetter
+from schemas.messages import WATERMARK_HEADER, Action, Applied, DeadLetter, decode
 from schemas.trajectories import Trajectory, decode_trajectory
 from streams.chaos.log import Entry, Log
 
@@ -118,8 +118,8 @@ def _messages(entries: list[Entry], kind: type[M]) -> list[Seen]:
     found = []
     for entry in entries:
         try:
-            found.append(Seen(entry, msgspec.json.decode(entry.value or b"", type=kind)))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            found.append(Seen(entry, decode(kind, entry.value or b"")))
+        except msgspec.DecodeError:
             continue  # a watermark, or garbage
     return found
 

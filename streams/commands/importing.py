@@ -1,5 +1,7 @@
 """Logs of other tools: import."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,12 +83,8 @@ def import_(
             from streams.target import target_of
 
             target = target_of(system, to_topics, live_topics)
-        try:
-            with progress_bar("reading", "readings", interrupt=stop) as shown:
-                gathered = gather(located, system, files, shown)
-        except KeyboardInterrupt:
-            console.print("stopped; nothing was imported")
-            raise typer.Exit(130) from None
+        with _whole(), progress_bar("reading", "readings", interrupt=stop) as shown:
+            gathered = gather(located, system, files, shown)
         result: dict[str, Any] = {}
         if out is not None:
             with progress_bar("aligning", "readings") as shown:
@@ -110,6 +108,15 @@ def import_(
             result |= {**sent, "complete": sent["complete"] and result.get("complete", True)}
     show(result, as_json)
     raise typer.Exit(0 if result.get("complete") else 1)
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("stopped; nothing was imported")
+        raise typer.Exit(130) from None
 
 
 def _beside(spec: str) -> Path:

@@ -23,61 +23,71 @@ from streams.commands.options import (
 )
 from streams.commands.progress import progress_bar
 
+Folder = Annotated[Path, typer.Argument(help="Folder of `rehearse record` or `import`.")]
+Mode = Annotated[
+    Literal["pinned", "reinfer"],
+    typer.Option(help="As it was decided then, bit for bit; or anew, as if there were time."),
+]
+Diff = Annotated[
+    str, typer.Option(help="Compare with what was `recorded`, with a file, or with `nothing`.")
+]
+OneBundle = Annotated[Path | None, typer.Option(help="Decides instead (reinfer).")]
+Roots = Annotated[list[Path] | None, typer.Option(help="Folders to find the recorded bundles in.")]
+OtherSpec = Annotated[str | None, typer.Option(help="Wanted instead (reinfer).")]
+Entity = Annotated[str | None, typer.Option(help="Compare and show this one alone.")]
+Rate = Annotated[
+    float | None,
+    typer.Option(help="Times real time; default: full speed (with --now: 1)."),
+]
+Paused = Annotated[bool, typer.Option("--start-paused", help="Wait for Enter.")]
+Step = Annotated[
+    bool,
+    typer.Option(
+        "--step",
+        help="By hand: keys of the terminal (space n b [ ] g + - q), or lines like `n 3`, "
+        "`g 90 s` on standard input.",
+    ),
+]
+Again = Annotated[bool, typer.Option("--loop", help="Begin again at the end, until Ctrl-C.")]
+Tolerance = Annotated[float, typer.Option(min=0.0, help="Difference that counts as none.")]
+UpdateRefs = Annotated[
+    bool, typer.Option("--update-refs", help="Write the file that --diff names.")
+]
+ReportFile = Annotated[Path | None, typer.Option(help="HTML page: who decided, what differs.")]
+ToTopics = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Send what is played to the topics of a system NAME."),
+]
+Publish = Annotated[
+    Literal["frames", "decisions", "all"],
+    typer.Option(help="With --to-topics: what its workers decide on, what was decided, both."),
+]
+Now = Annotated[
+    bool, typer.Option("--now", help="With --to-topics: shift times, so that it begins now.")
+]
+
 
 def replay(
-    recording: Annotated[Path, typer.Argument(help="Folder of `rehearse record` or `import`.")],
-    mode: Annotated[
-        Literal["pinned", "reinfer"],
-        typer.Option(help="As it was decided then, bit for bit; or anew, as if there were time."),
-    ] = "pinned",
-    diff: Annotated[
-        str, typer.Option(help="Compare with what was `recorded`, with a file, or with `nothing`.")
-    ] = "recorded",
-    bundle: Annotated[Path | None, typer.Option(help="Decides instead (reinfer).")] = None,
-    bundles: Annotated[
-        list[Path] | None, typer.Option(help="Folders to find the recorded bundles in.")
-    ] = None,
-    spec: Annotated[str | None, typer.Option(help="Wanted instead (reinfer).")] = None,
+    recording: Folder,
+    mode: Mode = "pinned",
+    diff: Diff = "recorded",
+    bundle: OneBundle = None,
+    bundles: Roots = None,
+    spec: OtherSpec = None,
     from_: From = None,
     to: To = None,
-    entity: Annotated[str | None, typer.Option(help="Compare and show this one alone.")] = None,
-    rate: Annotated[
-        float | None,
-        typer.Option(help="Times real time; default: full speed (with --now: 1)."),
-    ] = None,
-    start_paused: Annotated[bool, typer.Option("--start-paused", help="Wait for Enter.")] = False,
-    step: Annotated[
-        bool,
-        typer.Option(
-            "--step",
-            help="By hand: keys of the terminal (space n b [ ] g + - q), or lines like `n 3`, "
-            "`g 90 s` on standard input.",
-        ),
-    ] = False,
-    loop: Annotated[
-        bool, typer.Option("--loop", help="Begin again at the end, until Ctrl-C.")
-    ] = False,
-    tolerance: Annotated[
-        float, typer.Option(min=0.0, help="Difference that counts as none.")
-    ] = 0.0,
-    update_refs: Annotated[
-        bool, typer.Option("--update-refs", help="Write the file that --diff names.")
-    ] = False,
-    report: Annotated[Path | None, typer.Option(help="HTML page: who decided, what differs.")] = (
-        None
-    ),
-    to_topics: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Send what is played to the topics of a system NAME."),
-    ] = None,
-    publish: Annotated[
-        Literal["frames", "decisions", "all"],
-        typer.Option(help="With --to-topics: what its workers decide on, what was decided, both."),
-    ] = "frames",
+    entity: Entity = None,
+    rate: Rate = None,
+    start_paused: Paused = False,
+    step: Step = False,
+    loop: Again = False,
+    tolerance: Tolerance = 0.0,
+    update_refs: UpdateRefs = False,
+    report: ReportFile = None,
+    to_topics: ToTopics = None,
+    publish: Publish = "frames",
     live_topics: LiveTopics = False,
-    now: Annotated[
-        bool, typer.Option("--now", help="With --to-topics: shift times, so that it begins now.")
-    ] = False,
+    now: Now = False,
     bootstrap: Bootstrap = None,
     extra: Extra = None,
     as_json: Json = False,

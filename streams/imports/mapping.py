@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -85,9 +86,9 @@ class Source(Part):
     time: LogTime = LogTime()
 
     @property
+    @abstractmethod
     def parts(self) -> dict[str, ChannelMap]:
         """What is read of it, by channel or action."""
-        raise NotImplementedError
 
     @property
     def names_entity(self) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from streams.app import credentials
+from streams.app import credentials, make_app
+from tests.streams.specs import small_spec
 
 SASL = {"sasl.username": "ada", "sasl.password": "secret"}
 
@@ -60,3 +61,11 @@ def test_checks_of_the_broker_are_off_only_where_that_is_said() -> None:
 def test_what_the_other_client_cannot_do_is_said(settings: dict[str, str], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         credentials(settings)
+
+
+async def test_a_damaged_store_is_gone_before_faust_opens_it(tmp_path: Path) -> None:
+    store = tmp_path / "v1" / "tables" / "beliefs-0.db"
+    store.mkdir(parents=True)
+    (store / "CURRENT").write_bytes(b"no manifest")
+    make_app(small_spec(), "127.0.0.1:1", {}, group="g", worker="w", data_dir=tmp_path)
+    assert not store.exists()
