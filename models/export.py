@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import torch
 from onnxscript import opset20 as op
@@ -239,6 +240,7 @@ def export_graph(graph: str, model: WorldModel, behaviour: Behaviour, path: Path
         )
         assert program is not None
         program.save(str(path))
+    strip(path)
     worst = parity(graph, model, behaviour, path)
     if not worst <= TOLERANCE:
         raise ParityError(
@@ -246,6 +248,32 @@ def export_graph(graph: str, model: WorldModel, behaviour: Behaviour, path: Path
             "try another version of torch or onnxscript, and do not ship this file"
         )
     return worst
+
+
+def strip(path: Path) -> None:
+    """Takes out of an ONNX file what the exporter noted for debugging; what it computes stays.
+
+    Every node came with the stack that made it, and so with folders of the machine that trained it.
+    """
+    model = onnx.load(str(path))
+    _strip(model.graph)
+    for function in model.functions:
+        _strip(function)
+    del model.metadata_props[:]
+    onnx.save(model, str(path))
+
+
+def _strip(part: Any) -> None:
+    """Of a graph or a function, and of the graphs inside its nodes."""
+    noted = [part, *part.node]
+    if isinstance(part, onnx.GraphProto):
+        noted += [*part.input, *part.output, *part.value_info, *part.initializer]
+    for item in noted:
+        item.ClearField("doc_string")
+        del item.metadata_props[:]
+    for attribute in (a for node in part.node for a in node.attribute):
+        for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            _strip(inner)
 
 
 def parity(graph: str, model: WorldModel, behaviour: Behaviour, path: Path) -> float:

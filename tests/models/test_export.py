@@ -12,7 +12,7 @@ from models import export
 from models.evaluate import evaluate
 from models.export import ParityError, export_graph, parity
 from models.workflow import _release
-from planner.library import list_bundles, summary
+from planner.library import SHIPPED, list_bundles, summary
 from planner.manifest import BundleError
 from planner.session import load_bundle
 from tests.models.conftest import Trained
@@ -30,6 +30,19 @@ def test_graphs_agree_with_torch(trained: Trained, bundle_folder: Path, graph: s
     trainer = trained.trainer
     worst = parity(graph, trainer.model, trainer.behaviour, bundle_folder / f"{graph}.onnx")
     assert worst < 2e-5
+
+
+@pytest.mark.parametrize("graph", ["believe", "imagine", "actor", "drive"])
+def test_graphs_say_nothing_of_the_machine_that_made_them(bundle_folder: Path, graph: str) -> None:
+    content = (bundle_folder / f"{graph}.onnx").read_bytes()
+    assert str(Path(export.__file__).parent).encode() not in content
+    assert b"stack_trace" not in content
+
+
+@pytest.mark.parametrize("system", ["autoscale", "nav2d"])
+def test_neither_do_shipped_ones(system: str) -> None:
+    for file in (SHIPPED / system).glob("*.onnx"):
+        assert b".py" not in file.read_bytes(), file.name
 
 
 @pytest.mark.parametrize("graph", ["believe", "imagine", "actor", "drive"])
