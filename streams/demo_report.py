@@ -331,11 +331,17 @@ def stolen_note(result: Mapping[str, Any]) -> str:
 
 def _latency_section(page: Page, take: "Take", result: Mapping[str, Any]) -> None:
     """Percentiles from reading to action, and of a step."""
+    # In lockstep nothing is due at a time, and the plant waits for every action.
+    lockstep = result.get("tick_to_action_ms") is None
+    begin = (
+        "From the sending of a tick's first reading"
+        if lockstep
+        else "Open loop: from the scheduled sending of the reading that closed a tick"
+    )
     page.section(
         "Latency",
-        "Open loop: from the scheduled sending of the reading that closed a tick to the arrival of "
-        "the action at the actuator. Step: encode, believe, plan and gate, inside the worker."
-        + stolen_note(result),
+        f"{begin} to the arrival of the action at the actuator. Step: encode, believe, plan and "
+        "gate, inside the worker." + stolen_note(result),
     )
     names = {
         "latency_ms": "sensor → action",

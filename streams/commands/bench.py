@@ -93,8 +93,10 @@ def latency(
     pattern: Annotated[
         PatternName, typer.Option(help="How readings are sent; burst is what is quoted.")
     ] = "burst",
-    runs: Annotated[int, typer.Option(help="Of loop and echo, in turn; medians are shown.")] = 5,
-    seconds: Annotated[float, typer.Option(help="Counted of each run.")] = 5.0,
+    runs: Annotated[
+        int, typer.Option(min=1, help="Of loop and echo, in turn; medians are shown.")
+    ] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Counted of each run.")] = 5.0,
     bootstrap: Bootstrap = None,
     extra: Extra = None,
     as_json: Json = False,
@@ -125,9 +127,9 @@ def latency(
 
 @app.command()
 def decide(
-    decisions: Annotated[int, typer.Option(help="Of each round.")] = 160_000,
+    decisions: Annotated[int, typer.Option(min=1, help="Of each round.")] = 160_000,
     workers: Annotated[int, typer.Option(help="That share four cohorts: 1, 2 or 4.")] = 1,
-    repeat: Annotated[int, typer.Option(help="Rounds; medians are shown.")] = 3,
+    repeat: Annotated[int, typer.Option(min=1, help="Rounds; medians are shown.")] = 3,
     bootstrap: Bootstrap = None,
     extra: Extra = None,
     as_json: Json = False,
@@ -139,6 +141,8 @@ def decide(
     from streams.bench_decide import bench_decide
 
     with errors(), console.status("deciding"):
+        if workers not in (1, 2, 4):
+            raise ValueError(f"--workers {workers}: four cohorts are shared evenly by 1, 2 or 4")
         place, settings = cluster_of(bootstrap, extra)
         result = bench_decide(place, settings, decisions=decisions, workers=workers, runs=repeat)
     show(result, as_json)

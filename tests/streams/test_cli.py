@@ -266,3 +266,20 @@ def test_a_bench_on_a_device_that_is_not_there_runs_on_the_cpu() -> None:
     assert "no usable CUDA device here" in said[0]["event"]
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["device"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("decide", "--workers", "3"),
+        ("decide", "--decisions", "0"),
+        ("decide", "--repeat", "0"),
+        ("latency", "--runs", "0"),
+        ("latency", "--seconds", "0"),
+        ("machine", "--seconds", "0"),
+    ],
+)
+def test_a_bench_of_nothing_is_refused_before_a_broker_is_asked(words: tuple[str, ...]) -> None:
+    result = run("bench", *words)
+    assert result.exit_code == 2
+    assert words[1] in result.output
