@@ -14,6 +14,7 @@ import structlog
 import torch
 from typer.testing import CliRunner
 
+from models import cli
 from models.cli import app
 from tests.models.synthetic import SPEC
 
@@ -107,3 +108,9 @@ def test_without_torch_it_says_what_to_install(
     )
     assert result.exit_code == 2
     assert "pip install 'rehearse[train]'" in result.stderr
+
+
+def test_a_bundle_names_the_command_that_makes_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["/somewhere/bin/rehearse", "train", "mass", "--resume", "--data", "a log"]
+    monkeypatch.setattr("sys.argv", words)
+    assert cli._command() == "rehearse train mass --data 'a log'"

@@ -220,3 +220,8 @@ def test_what_cuda_lacks_is_no_output(monkeypatch: pytest.MonkeyPatch, capfd: An
     monkeypatch.setattr(session, "cuda_devices", lambda: 1)
     session.cuda_usable.__wrapped__()
     assert not capfd.readouterr().out
+
+
+def test_products_on_cuda_are_whole() -> None:
+    (name, options), *_ = session.providers("cuda")
+    assert (name, options["use_tf32"]) == ("CUDAExecutionProvider", "0"), "innovations need it"
