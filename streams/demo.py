@@ -18,15 +18,17 @@ from confluent_kafka.admin import AdminClient
 from rich.console import Console
 from rich.live import Live
 
-from infra.kafka import client_config, delete_topics, ensure_topics
+from infra.kafka import client_config
 from infra.priority import make_room
+from infra.secure import as_role
 from infra.traces import Trace, generate_trace, read_trace
 from schemas.system import SystemSpec, load_spec, parse_spec, spec_path
-from schemas.topics import topics_of, worker_group
+from schemas.topics import worker_group
 from schemas.yaml_lines import read_text
 from streams.baselines import Split, baselines, gap_closed, split
 from streams.bundles import Shelf
 from streams.comparison import compare_policies
+from streams.make_topics import make_topics, remove_topics
 from streams.monitor import Monitor, Statistics, live_table
 from streams.supervise import Process, ProcessFailed, Supervisor, end_with_parent
 
@@ -156,20 +158,17 @@ class Stage:
     ) -> None:
         self.scene, self.options = scene, options
         self.bootstrap, self.extra = bootstrap, dict(extra)
-        self.topics = topics_of(scene.spec)
         self.clock = "event"
         self.supervisor = Supervisor(scene.folder, self.extra)
 
     def __enter__(self) -> "Stage":
-        config = client_config(self.bootstrap, self.extra)
-        ensure_topics(config, [(t.name, t.partitions, t.config) for t in self.topics])
+        make_topics(self.scene.spec, self.bootstrap, self.extra)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.supervisor.stop()
         if not self.options.keep_topics:
-            config = client_config(self.bootstrap, self.extra)
-            delete_topics(config, [t.name for t in self.topics])
+            remove_topics(self.scene.spec, self.bootstrap, self.extra)
 
     def connection(self) -> list[str]:
         """Command-line options that lead a process to the broker; settings go another way."""
@@ -234,7 +233,7 @@ class Show:
     def __init__(self, stage: Stage, console: Console, total: int | None) -> None:
         self.stage, self.console, self.total = stage, console, total
         self.begun = time.monotonic()
-        self.monitor = Monitor(stage.scene.spec, stage.bootstrap, stage.extra)
+        self.monitor = Monitor(stage.scene.spec, stage.bootstrap, as_role(stage.extra, "replay"))
 
     @property
     def seen(self) -> Statistics:

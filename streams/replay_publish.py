@@ -13,9 +13,10 @@ from schemas.system import SystemSpec
 from schemas.topics import cohort_partitions, partition_of, topic
 from schemas.trajectories import encode_trajectory
 from streams.action_records import ActionRecords
+from streams.make_topics import make_topics
 from streams.publish import Headers, Record
 from streams.replay_deck import Played
-from streams.target import make_topics, shift_to_now
+from streams.target import shift_to_now
 from streams.topic_io import TIMEOUT_S, make_producer
 
 What = Literal["frames", "decisions", "all"]

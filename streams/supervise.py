@@ -148,8 +148,12 @@ class Supervisor:
         self.processes: list[Process] = []
 
     def start(self, name: str, *arguments: str) -> Process:
-        """Start `rehearse ARGUMENTS` under `name`."""
-        process = Process(name, arguments, self.folder, self.settings)
+        """Start `rehearse ARGUMENTS` under `name`, with no more rights than its role needs."""
+        from infra.secure import as_role  # not in every process that knows this module
+        from schemas.roles import role_of
+
+        settings = as_role(self.settings, role_of(arguments))
+        process = Process(name, arguments, self.folder, settings)
         self.processes.append(process)  # before it starts: stopped even when we are interrupted
         process.start()
         return process

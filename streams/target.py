@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 
-from infra.kafka import client_config, ensure_topics
 from schemas.clock import tick_of, tick_time
 from schemas.system import SystemSpec
 from schemas.topics import topics_of
@@ -40,12 +38,6 @@ def target_of(spec: SystemSpec, name: str, live_topics: bool) -> SystemSpec:
     if shared := sorted(own & {topic.name for topic in topics_of(content)}):
         raise TargetError(f"{name}: {', '.join(shared)} would be shared with {spec.system}")
     return content
-
-
-def make_topics(spec: SystemSpec, bootstrap: str, extra: Mapping[str, str] | None) -> None:
-    """Makes those of the target's topics that are not there. Raises `KafkaSetupError`."""
-    wanted = [(t.name, t.partitions, t.config) for t in topics_of(spec)]
-    ensure_topics(client_config(bootstrap, extra), wanted)
 
 
 class Pace:

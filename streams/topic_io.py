@@ -75,8 +75,10 @@ def partitions(consumer: Consumer, name: str) -> list[int]:
             "given with -X."
         ) from error
     if found.error is not None:
+        refused = found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+        remedy = "Create it, and give rights," if refused else "Create it"
         raise KafkaSetupError(
-            f"{name}: {found.error.str()}. Create it with: rehearse topics create SPEC"
+            f"{name}: {found.error.str()}. {remedy} with: rehearse topics create SPEC"
         )
     return sorted(found.partitions)
 

@@ -37,7 +37,7 @@ def embedded_broker(place: Place) -> Iterator[Finding]:
         yield Finding("broker", "ok", what)
         return
     try:
-        wait_ready(client_config(running.bootstrap), PATIENCE_S)
+        wait_ready(running.config(), PATIENCE_S)
     except KafkaSetupError as error:
         remedy = f"rehearse broker stop, then start; its log: {running.log}"
         yield Finding("broker", "problem", f"process {running.pid} lives, but {error}", remedy)
@@ -45,22 +45,26 @@ def embedded_broker(place: Place) -> Iterator[Finding]:
     yield Finding("broker", "ok", f"answers at {running.bootstrap} (process {running.pid})")
 
 
-def _address(place: Place) -> str | None:
-    running = None if place.bootstrap else embedded.status(place.home)
-    return place.bootstrap or (running.bootstrap if running else None)
+def _cluster(place: Place) -> tuple[str, Mapping[str, str]] | None:
+    """Where a cluster is, and the settings for it: as given, or the embedded broker's."""
+    if place.bootstrap:
+        return place.bootstrap, place.extra
+    running = embedded.status(place.home)
+    return (running.bootstrap, {**running.settings(), **place.extra}) if running else None
 
 
-def _quiet(address: str, place: Place) -> dict[str, str]:
+def _quiet(address: str, extra: Mapping[str, str]) -> dict[str, str]:
     """Settings under which librdkafka does not log what the findings say."""
-    return {"log_level": "0", **client_config(address, place.extra)}
+    return {"log_level": "0", **client_config(address, extra)}
 
 
 def cluster(place: Place) -> Iterator[Finding]:
     """The cluster in use: both clients reach it, how old it is, and settings that would hurt."""
-    address = _address(place)
-    if address is None:
+    found = _cluster(place)
+    if found is None:
         return
-    config = _quiet(address, place)
+    address, extra = found
+    config = _quiet(address, extra)
     try:
         wait_ready(config, PATIENCE_S)
     except KafkaSetupError as error:
@@ -73,7 +77,7 @@ def cluster(place: Place) -> Iterator[Finding]:
     brokers = len(listing.brokers)
     what = f"{address}: {brokers} broker{'s' * (brokers != 1)}, answers in {milliseconds:.0f} ms"
     yield Finding("kafka", "ok", what)
-    yield asyncio.run(_second_client(address, place.extra))
+    yield asyncio.run(_second_client(address, extra))
     yield from _settings(admin, next(iter(listing.brokers)))
 
 
@@ -162,14 +166,14 @@ def topics(place: Place) -> Iterator[Finding]:
     """The topics of the spec, where one is given."""
     if place.spec is None:
         return
-    address = _address(place)
-    if address is None:
+    found = _cluster(place)
+    if found is None:
         remedy = "rehearse broker start, or give --bootstrap-servers"
         yield Finding("topics", "warning", "no broker to ask for the topics of the spec", remedy)
         return
     wanted = topics_of(place.spec)
     try:
-        problems = check_topics(_quiet(address, place), wanted)
+        problems = check_topics(_quiet(*found), wanted)
     except KafkaSetupError as error:
         yield Finding("topics", "problem", str(error), "mend what is said about kafka first")
         return

@@ -9,7 +9,6 @@ from streams.commands.options import (
     Device,
     Extra,
     Json,
-    broker_of,
     cluster_of,
     console,
     errors,
@@ -48,6 +47,7 @@ def align(
         str, typer.Option(help="Of the readings: json, avro, protobuf, arrow, raw.")
     ] = "json",
     bootstrap: Bootstrap = None,
+    extra: Extra = None,
     as_json: Json = False,
 ) -> None:
     """Readings into frames in one process, beside raw consumption of the same topic.
@@ -57,8 +57,9 @@ def align(
     from streams.bench_align import bench_align
 
     with errors(), console.status("aligning"):
+        place, settings = cluster_of(bootstrap, extra)
         result = bench_align(
-            broker_of(bootstrap), readings=readings, keys=keys, repeat=repeat, codec=codec
+            place, readings=readings, keys=keys, repeat=repeat, extra=settings, codec=codec
         )
     show(result, as_json)
 

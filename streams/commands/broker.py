@@ -6,9 +6,12 @@ from typing import Annotated
 import typer
 
 from infra import broker as embedded
-from infra.kafka import client_config, ensure_topics
+from infra.broker import Broker, secret_folder
+from infra.kafka import client_config
+from infra.secure import settings_file
 from schemas.asyncapi import document, document_yaml
 from schemas.plain_json import json_line
+from schemas.roles import ROLES
 from schemas.topics import TABLE, topics_of
 from streams.commands.options import (
     Bootstrap,
@@ -21,6 +24,7 @@ from streams.commands.options import (
     show,
     spec_of,
 )
+from streams.make_topics import make_topics
 from streams.topic_check import check_topics
 
 broker_app = typer.Typer(no_args_is_help=True, help="The embedded Kafka broker.")
@@ -28,14 +32,40 @@ topics_app = typer.Typer(no_args_is_help=True, help="The topics of a spec.")
 
 
 @broker_app.command("start")
-def broker_start(as_json: Json = False) -> None:
+def broker_start(
+    secure: Annotated[
+        bool | None,
+        typer.Option(
+            "--secure/--plain",
+            help="With TLS, a password for each role, and rights; or open to everybody here. "
+            "Default: as the last time. Either kind has topics of its own.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Start the embedded broker, or find the one that runs.
 
     Example: rehearse broker start
+
+    A secured one says which settings (-X @FILE) each role uses. Without -X, every command finds
+    those of its role by itself, and `rehearse run` gives each of its processes the right ones.
+
+    Example: rehearse broker start --secure
     """
     with errors():
-        found = embedded.start(progress=lambda text: console.print(f"[dim]{text}[/]"))
-    show({"bootstrap": found.bootstrap, "pid": found.pid, "home": str(found.home)}, as_json)
+        found = embedded.start(
+            progress=lambda text: console.print(f"[dim]{text}[/]"), secured=secure
+        )
+    facts = {"bootstrap": found.bootstrap, "pid": found.pid, "home": str(found.home)}
+    show(facts | _secured(found, as_json), as_json)
+
+
+def _secured(found: Broker, as_json: bool) -> dict[str, object]:
+    """What is said of a secured broker: the settings of each role."""
+    files = {r: str(settings_file(secret_folder(found.home), r)) for r in ROLES}
+    if as_json:
+        return {"secured": found.secured, "settings": files if found.secured else {}}
+    return {role: f"-X @{file}" for role, file in files.items()} if found.secured else {}
 
 
 @broker_app.command("stop")
@@ -61,22 +91,22 @@ def broker_status(as_json: Json = False) -> None:
     if found is None:
         show({"running": False}, as_json)
         raise typer.Exit(1)
-    show({"running": True, "bootstrap": found.bootstrap, "pid": found.pid}, as_json)
+    facts = {"running": True, "bootstrap": found.bootstrap, "pid": found.pid}
+    show(facts | _secured(found, as_json), as_json)
 
 
 @topics_app.command("create")
 def topics_create(
     spec: Spec, bootstrap: Bootstrap = None, extra: Extra = None, as_json: Json = False
 ) -> None:
-    """Create the topics of a spec that are not there yet.
+    """Create the topics of a spec that are not there yet; give rights on a secured broker.
 
     Example: rehearse topics create autoscale
     """
     with errors():
-        wanted = topics_of(spec_of(spec))
-        config = client_config(*cluster_of(bootstrap, extra))
-        ensure_topics(config, [(t.name, t.partitions, t.config) for t in wanted])
-    show({"topics": [t.name for t in wanted]}, as_json)
+        system = spec_of(spec)
+        make_topics(system, *cluster_of(bootstrap, extra))
+    show({"topics": [t.name for t in topics_of(system)]}, as_json)
 
 
 @topics_app.command("check")

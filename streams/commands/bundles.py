@@ -100,7 +100,7 @@ def promote(
         folder, manifest = find_bundle(which, bundle_roots())
         check_fit(system, folder)
         folder = keep(folder, manifest, home_bundles(), bundle_roots())
-        release(system, folder, manifest, *cluster_of(bootstrap, extra))
+        release(system, folder, manifest, *cluster_of(bootstrap, extra, "operator"))
     show({"released": manifest.digest, "system": system.system}, as_json)
 
 
@@ -115,7 +115,7 @@ def rollback(
     with errors():
         from schemas.catalog import Catalog  # SQLAlchemy takes half a second
 
-        system, place = spec_of(spec), cluster_of(bootstrap, extra)
+        system, place = spec_of(spec), cluster_of(bootstrap, extra, "operator")
         catalog = Catalog(catalog_url())
         catalog.create()
         before = catalog.rollback(system.system, at_us=now_us(), by="operator")

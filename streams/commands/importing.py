@@ -100,7 +100,7 @@ def import_(
         if target is not None and not stop.is_set():
             from streams.imports.publish import publish
 
-            place = cluster_of(bootstrap, extra)
+            place = cluster_of(bootstrap, extra, "replay")
             with progress_bar("sending", "readings") as shown:
                 sent = publish(
                     target, gathered, *place, rate=rate, now=now, stop=stop, on_progress=shown

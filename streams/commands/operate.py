@@ -72,7 +72,7 @@ def resume(
         system = spec_of(spec)
         names = [name for name in entities or [ALL] if name != ALL]
         if not names:
-            place = cluster_of(bootstrap, extra)
+            place = cluster_of(bootstrap, extra, "operator")
             names = [ALL, *(name for name in held(standing(system, *place)) if name != ALL)]
         wanted = [Control("resume", at, name, by="operator") for name in names]
         _say(system, wanted, bootstrap, extra, as_json)
@@ -101,7 +101,7 @@ def override(
         if values != ["none"]:
             wanted = _values(system, values)
         elif entity == ALL:
-            stands = standing(system, *cluster_of(bootstrap, extra))
+            stands = standing(system, *cluster_of(bootstrap, extra, "operator"))
             names += [name for name in overridden(stands) if name != ALL]
         said = [Control("override", at, name, values=wanted, by="operator") for name in names]
         _say(system, said, bootstrap, extra, as_json)
@@ -115,7 +115,7 @@ def _say(
     as_json: bool,
 ) -> None:
     """Says it first, and then what stands, who heard it, and what does not look meant."""
-    place = cluster_of(bootstrap, extra)
+    place = cluster_of(bootstrap, extra, "operator")
     reports = Reports(spec, *place)
     say(spec, controls, *place)
     kind, names = controls[0].kind, [control.entity for control in controls]

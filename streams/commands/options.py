@@ -21,6 +21,7 @@ from infra.signals import stopping as stopping
 from planner.library import SHIPPED
 from planner.manifest import MANIFEST, read_manifest
 from schemas.plain_json import json_line
+from schemas.roles import Role
 from schemas.system import SystemSpec, load_spec
 from streams.supervise import STATUS_AGAIN, TryAgain
 
@@ -120,24 +121,22 @@ def spec_of(name: str) -> SystemSpec:
     return load_spec(name)
 
 
-def broker_of(bootstrap: str | None) -> str:
-    """The bootstrap servers: as given, or those of the embedded broker, started where needed."""
-    if bootstrap:
-        return bootstrap
-    from infra.broker import start
-
-    return start(progress=lambda text: console.print(f"[dim]{text}[/]")).bootstrap
-
-
-def cluster_of(bootstrap: str | None, extra: list[str] | None) -> tuple[str, dict[str, str]]:
+def cluster_of(
+    bootstrap: str | None, extra: list[str] | None, role: Role = "admin"
+) -> tuple[str, dict[str, str]]:
     """The cluster to use: its bootstrap servers, and librdkafka's settings given for it.
 
-    One that was named is asked first, so that whoever is not let in hears it at once and why.
+    One that was named is asked first, so that whoever is not let in hears it at once and why. Where
+    the embedded broker asks for passwords, those of `role` are used, unless others were given.
     """
-    place, settings = broker_of(bootstrap), extra_settings(extra)
+    given = extra_settings(extra)
     if bootstrap:
-        wait_ready(client_config(place, settings), ANSWER_S)
-    return place, settings
+        wait_ready(client_config(bootstrap, given), ANSWER_S)
+        return bootstrap, given
+    from infra.broker import start
+
+    broker = start(progress=lambda text: console.print(f"[dim]{text}[/]"))
+    return broker.bootstrap, {**broker.settings(role), **given}
 
 
 def show(result: Mapping[str, Any], as_json: bool) -> None:

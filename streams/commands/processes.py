@@ -52,7 +52,7 @@ def align(
 
     go_first()
     with errors(), stopping() as stop, metrics_at(metrics_port, metrics_host):
-        result = run_align(spec_of(spec), *cluster_of(bootstrap, extra), stop, clock=clock)
+        result = run_align(spec_of(spec), *cluster_of(bootstrap, extra, "align"), stop, clock=clock)
     show(result, as_json)
 
 
@@ -82,7 +82,7 @@ def worker(
         system = spec_of(spec)
         result = run_worker(
             system,
-            *cluster_of(bootstrap, extra),
+            *cluster_of(bootstrap, extra, "shadow" if shadow else "worker"),
             stop,
             bundles=acting_bundles(bundles),
             known=bundle_roots(),
@@ -116,7 +116,7 @@ def sink(
     with errors(), stopping() as stop, metrics_at(metrics_port, metrics_host):
         result = run_sink(
             spec_of(spec),
-            *cluster_of(bootstrap, extra),
+            *cluster_of(bootstrap, extra, "sink"),
             stop,
             out_dir=out or home_folder() / "trajectories",
             catalog_url=catalog or catalog_url(),
@@ -164,7 +164,7 @@ def plant(
         result = run_plant(
             system,
             make_plant(system, **parsed),
-            *cluster_of(bootstrap, extra),
+            *cluster_of(bootstrap, extra, "plant"),
             stop,
             ticks=ticks,
             lockstep=lockstep,

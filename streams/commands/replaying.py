@@ -157,7 +157,7 @@ def _sink(
     from streams.target import target_of
 
     target = target_of(Recording.open(recording, verify=False).spec, name, live_topics)
-    return ReplayPublisher(target, *cluster_of(bootstrap, extra), what, now)
+    return ReplayPublisher(target, *cluster_of(bootstrap, extra, "replay"), what, now)
 
 
 def _commands(step: bool) -> Any:

@@ -8,8 +8,7 @@ import typer
 from rich.live import Live
 
 from infra.home import home_folder
-from infra.kafka import client_config, ensure_topics
-from schemas.topics import topics_of
+from infra.secure import as_role
 from streams.commands.options import (
     Bootstrap,
     Bundles,
@@ -31,6 +30,7 @@ from streams.commands.options import (
     spec_of,
     stopping,
 )
+from streams.make_topics import make_topics
 from streams.supervise import Process
 
 
@@ -123,16 +123,13 @@ def run(
 
             choose(device)  # says here, too, that there is none, not only in the worker's log
         place, settings = cluster_of(bootstrap, extra)
-        ensure_topics(
-            client_config(place, settings),
-            [(t.name, t.partitions, t.config) for t in topics_of(system)],
-        )
+        make_topics(system, place, settings)
         connection = ["--bootstrap-servers", place]
         clock = ["--clock", "event" if plant and lockstep else "wall"]
         chosen = [part for path in bundles or [] for part in ("--bundle", str(path))]
         chosen += ["--device", device]
         began, simulator = time.monotonic(), None
-        monitor = Monitor(system, place, settings)
+        monitor = Monitor(system, place, as_role(settings, "replay"))
         folder = home_folder().absolute() / "runs" / system.system
         with Supervisor(folder, settings) as supervisor:
             supervisor.start("sink", "sink", spec, *connection)

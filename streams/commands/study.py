@@ -136,7 +136,7 @@ def record(
 
     with errors(), stopping() as stop:
         system = spec_of(spec)
-        place = ("", extra_settings(extra)) if source else cluster_of(bootstrap, extra)
+        place = ("", extra_settings(extra)) if source else cluster_of(bootstrap, extra, "replay")
         result = run(
             system,
             *place,

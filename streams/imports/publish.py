@@ -12,10 +12,11 @@ from infra.kafka import KafkaSetupError
 from infra.plants.base import Sample, SensorBatch
 from schemas.system import SystemSpec
 from streams.imports.gather import Gathered
+from streams.make_topics import make_topics
 from streams.plant import Stop
 from streams.readings import ReadingEncoder, send_readings, send_watermark
 from streams.record import OnProgress
-from streams.target import Pace, make_topics, shift_to_now
+from streams.target import Pace, shift_to_now
 from streams.topic_io import TIMEOUT_S, bounds, make_consumer, make_producer
 
 _STRETCH_US: Final = 1_000_000  # of event time that is encoded at once
