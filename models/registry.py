@@ -17,6 +17,7 @@ from models.belief import WorldModel
 from models.export import export_graphs
 from planner.manifest import MANIFEST, seal
 from planner.session import Bundle, load_bundle
+from planner.signature import SIGNATURE
 from schemas.system import SystemSpec
 
 MAX_BYTES = 2_000_000
@@ -87,6 +88,7 @@ def write_bundle(
 
 
 def _move(made: Path, folder: Path) -> None:
+    (folder / SIGNATURE).unlink(missing_ok=True)  # of what was there before
     for path in folder.glob("*.onnx"):
         if not (made / path.name).exists():
             path.unlink()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.manifest import MANIFEST, BundleError, Manifest, read_manifest
+from planner.signature import SIGNATURE
 
 SHIPPED = Path(__file__).with_name("bundles")
 """The folder of the bundles that come with the package."""
@@ -89,6 +90,8 @@ def keep(folder: Path, manifest: Manifest, home: Path, roots: Sequence[Path]) ->
         made = Path(tempfile.mkdtemp(prefix=".bundle-", dir=home))
         for name in (*manifest.files, MANIFEST):
             shutil.copy2(folder / name, made / name)
+        if (folder / SIGNATURE).exists():
+            shutil.copy2(folder / SIGNATURE, made / SIGNATURE)
         made.chmod(0o755)
         made.rename(kept)
     return kept

@@ -14,8 +14,18 @@ from typing import Any
 
 import msgspec
 
+from planner.graphs import MOST_BYTES, GraphError, check_graph
+from planner.signature import (
+    SIGNATURE,
+    SignatureError,
+    check_signature,
+    read_signature,
+    trusted_file,
+)
+
 FORMAT = 1
 MANIFEST = "manifest.json"
+MOST_MANIFEST, MOST_FILES = 4 << 20, 32
 GRAPHS = ("believe.onnx", "imagine.onnx", "actor.onnx", "drive.onnx")
 """The graphs of a bundle; the first two are required. Without `actor.onnx` there is no actor, and
 without `drive.onnx` nobody knows where the actor would go."""
@@ -85,6 +95,7 @@ def seal(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     manifest: dict[str, Any] = {**content, "format": FORMAT, "files": files}
     manifest["digest"] = digest_of(manifest)
     text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False)
+    (folder / SIGNATURE).unlink(missing_ok=True)  # it was of another manifest
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
     return manifest
 
@@ -95,26 +106,64 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         BundleError: a file or field is missing, malformed, or not what the digest says.
     """
+    return read_bundle(folder)[0]
+
+
+def read_bundle(folder: Path, trusted: Path | None = None) -> tuple[Manifest, dict[str, bytes]]:
+    """The manifest of a bundle folder, and its files: these very bytes were checked.
+
+    `trusted` is a file of public keys, one of which must have signed; else `REHEARSE_TRUST` may
+    name one.
+
+    Raises:
+        BundleError: as `read_manifest`, and where nobody who is trusted signed it.
+    """
     path = folder / MANIFEST
+    text = _bytes(path, MOST_MANIFEST, "give a bundle folder")
+    manifest = _parse(path, text)
     try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise BundleError(
-            f"{path}: cannot be read ({error.strerror}); give a bundle folder"
-        ) from error
+        if (keys := trusted or trusted_file()) is not None:
+            check_signature(text, read_signature(folder), keys)
+    except (SignatureError, OSError) as error:
+        raise BundleError(f"{folder}: {error}") from error
+    return manifest, _checked_files(folder, manifest)
+
+
+def peek(folder: Path, field: str) -> str | None:
+    """A field of a manifest that may be damaged; None where it cannot be read."""
+    try:
+        text = _bytes(folder / MANIFEST, MOST_MANIFEST, "")
+        return str(json.loads(text)[field])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _parse(path: Path, text: bytes) -> Manifest:
     try:
         content = json.loads(text)
         manifest = msgspec.convert(content, Manifest)
+        digest = digest_of(content)
     except (ValueError, RecursionError) as error:  # both of json and of msgspec
         raise BundleError(f"{path}: {error}; export the bundle again") from error
     if manifest.format != FORMAT:
         raise BundleError(
             f"{path}: field format: {manifest.format} is not {FORMAT}; this version reads no other"
         )
-    if digest_of(content) != manifest.digest:
+    if digest != manifest.digest:
         raise BundleError(f"{path}: field digest: the manifest was changed; fetch the bundle again")
-    _check_files(folder, manifest)
     return manifest
+
+
+def _bytes(path: Path, most: int, remedy: str) -> bytes:
+    """All of a file, read once. Raises `BundleError`."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(most + 1)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
+    if len(data) > most:
+        raise BundleError(f"{path}: larger than {most} bytes; fetch the bundle again")
+    return data
 
 
 def _entry(path: Path) -> dict[str, Any]:
@@ -122,24 +171,31 @@ def _entry(path: Path) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
-def _check_files(folder: Path, manifest: Manifest) -> None:
+def _checked_files(folder: Path, manifest: Manifest) -> dict[str, bytes]:
+    field = f"{folder / MANIFEST}: field files"
     missing = [name for name in GRAPHS[:2] if name not in manifest.files]
     if missing:
+        raise BundleError(f"{field}: {missing[0]} is not listed; export the bundle again")
+    if len(manifest.files) > MOST_FILES:
+        raise BundleError(f"{field}: {len(manifest.files)} files; {MOST_FILES} are the most")
+    for name in manifest.files:
+        if (folder / name).parent != folder:
+            raise BundleError(f"{field}: {name!r} is not a plain file name")
+    return {name: _checked(folder / name, entry) for name, entry in sorted(manifest.files.items())}
+
+
+def _checked(path: Path, entry: FileEntry) -> bytes:
+    if not path.is_file():
+        raise BundleError(f"{path}: the file is missing; fetch the bundle again")
+    data = _bytes(path, min(max(entry.bytes, 0), MOST_BYTES), "fetch the bundle again")
+    if len(data) != entry.bytes:
         raise BundleError(
-            f"{folder / MANIFEST}: field files: {missing[0]} is not listed; export the bundle again"
+            f"{path}: {len(data)} bytes instead of {entry.bytes}; fetch the bundle again"
         )
-    for name, entry in sorted(manifest.files.items()):
-        path = folder / name
-        if path.parent != folder:
-            raise BundleError(
-                f"{folder / MANIFEST}: field files: {name!r} is not a plain file name"
-            )
-        if not path.is_file():
-            raise BundleError(f"{path}: the file is missing; fetch the bundle again")
-        found = _entry(path)
-        if found["bytes"] != entry.bytes:
-            raise BundleError(
-                f"{path}: {found['bytes']} bytes instead of {entry.bytes}; fetch the bundle again"
-            )
-        if found["sha256"] != entry.sha256:
-            raise BundleError(f"{path}: its SHA-256 is not the manifest's; fetch the bundle again")
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise BundleError(f"{path}: its SHA-256 is not the manifest's; fetch the bundle again")
+    try:
+        check_graph(data)
+    except GraphError as error:
+        raise BundleError(f"{path}: {error}") from error
+    return data

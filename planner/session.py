@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -20,7 +21,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 import structlog
 
-from planner.manifest import BundleError, Manifest, read_manifest
+from planner.manifest import BundleError, Manifest, read_bundle
 from schemas.system import SystemSpec
 
 F32 = npt.NDArray[np.float32]
@@ -109,12 +110,19 @@ class Bundle:
         threads: threads per session call.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, provider: str, threads: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        graphs: Mapping[str, bytes],
+        provider: str,
+        threads: int,
+    ) -> None:
         self.path, self.manifest, self.provider, self.threads = path, manifest, provider, threads
-        self._believe = self._session("believe")
-        self._imagine = self._session("imagine")
-        self._actor = self._session("actor") if "actor.onnx" in manifest.files else None
-        self._drive = self._session("drive") if "drive.onnx" in manifest.files else None
+        self._believe = self._session("believe", graphs)
+        self._imagine = self._session("imagine", graphs)
+        self._actor = self._session("actor", graphs) if "actor.onnx" in graphs else None
+        self._drive = self._session("drive", graphs) if "drive.onnx" in graphs else None
 
     @property
     def digest(self) -> str:
@@ -247,9 +255,9 @@ class Bundle:
             reason = f"{self.path}: the graphs do not take the manifest's sizes ({sizes}): {error}"
             raise BundleError(f"{reason}; export the bundle again") from error
 
-    def _session(self, graph: str) -> ort.InferenceSession:
+    def _session(self, graph: str, graphs: Mapping[str, bytes]) -> ort.InferenceSession:
         path = self.path / f"{graph}.onnx"
-        session = open_session(path.read_bytes(), self.provider, self.threads, str(path))
+        session = open_session(graphs[path.name], self.provider, self.threads, str(path))
         names = {item.name for item in session.get_inputs()}
         missing = [name for name in _INPUTS[graph] if name not in names]
         if missing or len(session.get_outputs()) != _OUTPUTS[graph]:
@@ -271,6 +279,8 @@ def session_options(threads: int) -> ort.SessionOptions:
     options.use_deterministic_compute = True
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # What was looked at is ONNX; the runtime would take a format of its own as well.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     return options
 
 
@@ -333,18 +343,25 @@ def choose(provider: Provider) -> str:
     return chosen
 
 
-def load_bundle(path: Path | str, provider: Provider = "auto", threads: int = 1) -> Bundle:
+def load_bundle(
+    path: Path | str,
+    provider: Provider = "auto",
+    threads: int = 1,
+    trusted: Path | None = None,
+) -> Bundle:
     """Reads, verifies and warms up the bundle in the folder `path`.
 
     Args:
         path: holds `manifest.json` and the graphs.
         provider: `auto` and `cuda` take CUDA when it really works, else the CPU.
         threads: threads per session call.
+        trusted: as for `read_bundle`.
 
     Raises:
         BundleError: what is wrong with which file and field, and the remedy.
     """
     folder = Path(path)
-    bundle = Bundle(folder, read_manifest(folder), choose(provider), threads)
+    manifest, graphs = read_bundle(folder, trusted)
+    bundle = Bundle(folder, manifest, graphs, choose(provider), threads)
     bundle.warm_up()
     return bundle

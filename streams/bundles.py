@@ -1,6 +1,5 @@
 """Bundles by digest: found in folders, loaded before the first frame that names them comes."""
 
-import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +10,7 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, Message, TopicPartition
 
 from planner.library import folders_of
-from planner.manifest import MANIFEST, BundleError
+from planner.manifest import BundleError, peek
 from planner.session import Bundle, Provider, load_bundle
 from schemas.messages import Control, decode
 from schemas.system import SystemSpec
@@ -63,7 +62,7 @@ class Shelf:
     def _first(self) -> str | None:
         for folder in folders_of(self._defaults):
             # Folders of other systems' bundles are no fault: they are not even opened.
-            fits = _field(folder, "interface_hash") == self._spec.interface_hash
+            fits = peek(folder, "interface_hash") == self._spec.interface_hash
             bundle = self._open(folder) if fits else None
             if bundle is not None:
                 ready: Future[Bundle | None] = Future()
@@ -83,7 +82,7 @@ class Shelf:
 
     def _find(self, digest: str) -> Path | None:
         return next(
-            (path for path in folders_of(self._roots) if _field(path, "digest") == digest), None
+            (path for path in folders_of(self._roots) if peek(path, "digest") == digest), None
         )
 
     def _open(self, folder: Path) -> Bundle | None:
@@ -99,15 +98,6 @@ class Shelf:
     def close(self) -> None:
         """Ends the loading thread."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _field(folder: Path, name: str) -> str | None:
-    """A field of a manifest that may be damaged; None where it cannot be read."""
-    try:
-        found = json.loads((folder / MANIFEST).read_bytes())[name]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return str(found)
 
 
 class ReleaseWatch:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from planner.library import find_bundle, keep, list_bundles, summary
-from planner.manifest import BundleError, Manifest
+from planner.manifest import MANIFEST, BundleError, Manifest
 from schemas.messages import Control
 from schemas.system import SystemSpec
 from streams.commands.options import (
@@ -62,6 +62,9 @@ def show_(which: Which, as_json: Json = False) -> None:
 def verify(
     which: Which,
     spec: Annotated[str | None, typer.Option(help="Also check that it fits this spec.")] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="File of public keys, one of which must have signed it.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check every digest, load every graph, and run each once (exit status 1: unusable).
@@ -72,13 +75,37 @@ def verify(
 
     try:
         folder, manifest = find_bundle(which, bundle_roots())
-        bundle = load_bundle(folder, provider="cpu")
+        bundle = load_bundle(folder, provider="cpu", trusted=key)
         if spec is not None:
             bundle.check(spec_of(spec))
     except BundleError as error:
         show({"usable": False, "why": str(error)}, as_json)
         raise typer.Exit(1) from error
     show({"usable": True, "folder": str(folder), "digest": manifest.digest}, as_json)
+
+
+@app.command()
+def sign(
+    which: Which,
+    key: Annotated[Path, typer.Option(help="Private Ed25519 key, PEM; its .pub is beside it.")],
+    new_key: Annotated[bool, typer.Option("--new-key", help="Make it first.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Sign a bundle. Where REHEARSE_TRUST names a file of public keys, only signed ones are loaded.
+
+    Example: rehearse bundle sign .rehearse/bundles/first --key me.key --new-key
+
+    Then: REHEARSE_TRUST=me.pub rehearse run my.yaml
+    """
+    from planner.signature import make_key, sign_bundle
+
+    with errors():
+        folder, manifest = find_bundle(which, bundle_roots())
+        if new_key:
+            make_key(key)
+        written = sign_bundle(folder / MANIFEST, key)
+    result = {"signed": manifest.digest, "signature": str(written)}
+    show(result | ({"public_key": str(key.with_suffix(".pub"))} if new_key else {}), as_json)
 
 
 @app.command()

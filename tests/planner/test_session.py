@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from planner import session
-from planner.manifest import MANIFEST, BundleError, digest_of, read_manifest
+from planner.manifest import MANIFEST, BundleError, digest_of, read_bundle, read_manifest
 from planner.session import load_bundle
 from schemas.system import load_spec
 from tests.planner.worlds import MEMBERS, double_integrator, edited, make_bundle, write_bundle
@@ -106,20 +106,13 @@ def test_a_file_that_was_changed_or_is_gone(tmp_path: Path) -> None:
 
 def test_a_graph_that_is_no_graph(tmp_path: Path) -> None:
     write_bundle(tmp_path, SPEC, double_integrator())
-    for name, words in (("believe.onnx", "a believe graph has inputs"), ("junk", "ONNX graph")):
-        data = (tmp_path / "actor.onnx").read_bytes() if name != "junk" else b"junk"
-        (tmp_path / "believe.onnx").write_bytes(data)
-        manifest = read_manifest_unchecked(tmp_path)
+    manifest, graphs = read_bundle(tmp_path)
+    for data, words in (
+        (graphs["actor.onnx"], "a believe graph has inputs"),
+        (b"junk", "ONNX graph"),
+    ):
         with pytest.raises(BundleError, match=words):
-            session.Bundle(tmp_path, manifest, "cpu", 1)
-
-
-def read_manifest_unchecked(folder: Path) -> Any:
-    import msgspec
-
-    from planner.manifest import Manifest
-
-    return msgspec.convert(json.loads((folder / MANIFEST).read_text()), Manifest)
+            session.Bundle(tmp_path, manifest, graphs | {"believe.onnx": data}, "cpu", 1)
 
 
 def test_a_bundle_for_another_interface_is_refused(tmp_path: Path) -> None:

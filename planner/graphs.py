@@ -1,0 +1,142 @@
+"""What an ONNX graph may be: whole in itself, of ONNX's own operators, of versions that are known.
+
+A graph is somebody else's bytes until it is looked at: it could name files of this machine as its
+weights, or operators that a library brings along. It is looked at with Google's protobuf, and with
+just as much of ONNX's schema (onnx.proto3) as this takes; the package `onnx` is not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, Final
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+MOST_BYTES: Final = 256 << 20
+MOST_NODES: Final = 100_000
+OPSETS: Final = range(17, 25)
+"""Versions of ONNX's operators: those that the runtimes in use know, and our export writes."""
+
+_IR_VERSIONS: Final = range(8, 13)
+_OWN: Final = ("", "ai.onnx")  # two names of ONNX's own operators
+_EXTERNAL: Final = 1  # TensorProto.DataLocation
+
+# Message → field → (number, type). Fields that are not here are passed over.
+_SCHEMA: Final[dict[str, dict[str, tuple[int, str]]]] = {
+    "Model": {
+        "ir_version": (1, "int64"),
+        "graph": (7, "Graph"),
+        "opset_import": (8, "Opset*"),
+        "functions": (25, "Function*"),
+    },
+    "Opset": {"domain": (1, "bytes"), "version": (2, "int64")},
+    "Function": {"name": (1, "bytes")},
+    "Graph": {
+        "node": (1, "Node*"),
+        "initializer": (5, "Tensor*"),
+        "sparse_initializer": (15, "Sparse*"),
+    },
+    "Node": {"op_type": (4, "bytes"), "attribute": (5, "Attribute*"), "domain": (7, "bytes")},
+    "Attribute": {
+        "t": (5, "Tensor"),
+        "g": (6, "Graph"),
+        "tensors": (10, "Tensor*"),
+        "graphs": (11, "Graph*"),
+        "sparse_tensor": (22, "Sparse"),
+        "sparse_tensors": (23, "Sparse*"),
+    },
+    "Tensor": {"external_data": (13, "Entry*"), "data_location": (14, "int32")},
+    "Sparse": {"values": (1, "Tensor"), "indices": (2, "Tensor")},
+    "Entry": {"key": (1, "bytes")},
+}
+
+
+class GraphError(ValueError):
+    """A graph that is not taken; the message says why."""
+
+
+def check_graph(data: bytes) -> None:
+    """Raises `GraphError` unless `data` is an ONNX model that may be given to the runtime."""
+    if len(data) > MOST_BYTES:
+        raise GraphError(f"{len(data)} bytes; {MOST_BYTES} are the most")
+    try:
+        model = _message("Model").FromString(data)
+    except (DecodeError, RecursionError) as error:
+        raise GraphError(f"not an ONNX model: {error}") from error
+    if not model.HasField("graph") or not model.graph.node:
+        raise GraphError("not an ONNX model: there is no graph in it")
+    if model.ir_version not in _IR_VERSIONS:
+        raise GraphError(f"its format (IR) is of version {model.ir_version}; {_span(_IR_VERSIONS)}")
+    for opset in model.opset_import:
+        _check_domain(opset.domain)
+        if opset.version not in OPSETS:
+            raise GraphError(f"its operators are of version {opset.version}; {_span(OPSETS)}")
+    if not model.opset_import:
+        raise GraphError("it does not say the version of its operators")
+    if model.functions:
+        raise GraphError("it has functions of its own; inline them")
+    _check_nodes(model.graph)
+
+
+def _check_nodes(graph: Any) -> None:
+    left, nodes = [graph], 0
+    while left:
+        part = left.pop()
+        _check_tensors([*part.initializer, *_halves(part.sparse_initializer)])
+        nodes += len(part.node)
+        if nodes > MOST_NODES:
+            raise GraphError(f"more than {MOST_NODES} operators")
+        for node in part.node:
+            _check_domain(node.domain)
+            for attribute in node.attribute:
+                sparse = [attribute.sparse_tensor, *attribute.sparse_tensors]
+                _check_tensors([attribute.t, *attribute.tensors, *_halves(sparse)])
+                left += attribute.graphs
+                left += [attribute.g] if attribute.HasField("g") else []
+
+
+def _check_domain(domain: bytes) -> None:
+    name = domain.decode(errors="replace")
+    if name not in _OWN:
+        raise GraphError(f"it has operators of {name!r}; ONNX's own alone are taken")
+
+
+def _halves(sparse: Any) -> Iterator[Any]:
+    for tensor in sparse:
+        yield from (tensor.values, tensor.indices)
+
+
+def _check_tensors(tensors: list[Any]) -> None:
+    for tensor in tensors:
+        if tensor.data_location == _EXTERNAL or tensor.external_data:
+            raise GraphError("its weights are in other files; save them in the graph itself")
+
+
+def _span(allowed: range) -> str:
+    return f"{allowed.start} to {allowed.stop - 1} are taken"
+
+
+@lru_cache(maxsize=1)
+def _pool() -> descriptor_pool.DescriptorPool:
+    """The table above as protobuf takes it."""
+    kinds = descriptor_pb2.FieldDescriptorProto
+    plain = {"int64": kinds.TYPE_INT64, "int32": kinds.TYPE_INT32, "bytes": kinds.TYPE_BYTES}
+    file = descriptor_pb2.FileDescriptorProto(name="graphs.proto", package="graphs")
+    for name, fields in _SCHEMA.items():
+        message = file.message_type.add(name=name)
+        for field, (number, kind) in fields.items():
+            many, kind = kind.endswith("*"), kind.removesuffix("*")
+            label = kinds.LABEL_REPEATED if many else kinds.LABEL_OPTIONAL
+            made = message.field.add(name=field, number=number, label=label)
+            made.type = plain.get(kind, kinds.TYPE_MESSAGE)
+            if kind not in plain:
+                made.type_name = f".graphs.{kind}"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return pool
+
+
+def _message(name: str) -> Any:
+    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"graphs.{name}"))
