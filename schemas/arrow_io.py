@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.ma  # np.unique and np.percentile would load it at the first message
 import numpy.typing as npt
 import pyarrow as pa
 
+from schemas.arrow_messages import refuse_compressed
+
 HEADER_KEY = b"rehearse"
+MOST_BYTES: Final = 16 << 20  # of a frame; one in Kafka has 1 MB
 _END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow IPC stream: no further message
 
 
@@ -29,12 +32,16 @@ def write_batch(
 
 def read_batch(data: bytes) -> tuple[pa.RecordBatch, dict[bytes, bytes]]:
     """The record batch of an Arrow IPC stream and its schema's metadata. Raises `FrameError`."""
+    if len(data) > MOST_BYTES:
+        raise FrameError(f"{len(data)} bytes; {MOST_BYTES} are the most")
+    buffer = pa.py_buffer(data)
     try:
-        with pa.ipc.open_stream(data) as reader:
+        refuse_compressed(buffer)
+        with pa.ipc.open_stream(buffer) as reader:
             batch = reader.read_next_batch()
-            batch.validate()
+            batch.validate(full=True)
             return batch, dict(reader.schema.metadata or {})
-    except (pa.ArrowException, StopIteration, OSError, EOFError) as error:
+    except (pa.ArrowException, StopIteration, OSError, EOFError, ValueError) as error:
         raise FrameError(f"not an Arrow IPC stream with one record batch: {error}") from error
 
 
@@ -58,12 +65,41 @@ def matrix(batch: pa.RecordBatch, names: Sequence[str], dtype: npt.DTypeLike) ->
 
 
 def vector(batch: pa.RecordBatch, name: str) -> npt.NDArray[Any]:
-    """[rows] one column of a batch. Raises `FrameError` where it is absent."""
+    """[rows] one column of numbers, nulls of which only floats may have. Raises `FrameError`."""
+    column = column_of(batch, name)
+    kind = column.type
+    if not (pa.types.is_floating(kind) or (pa.types.is_integer(kind) and not column.null_count)):
+        raise FrameError(f"column {name!r} is {kind} with {column.null_count} nulls, not numbers")
+    array: npt.NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    return array
+
+
+def texts(batch: pa.RecordBatch, name: str) -> tuple[str, ...]:
+    """[rows] one column of texts. Raises `FrameError` where it holds anything else."""
+    column = column_of(batch, name)
+    if column.type != pa.string() or column.null_count:
+        raise FrameError(f"column {name!r} is {column.type}, not texts alone")
+    return tuple(column.to_numpy(zero_copy_only=False).tolist())
+
+
+def lists(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.float32]:
+    """[rows, n] one column of lists of numbers, all of one length. Raises `FrameError`."""
+    column = column_of(batch, name)
+    if not (pa.types.is_list(column.type) and pa.types.is_floating(column.type.value_type)):
+        raise FrameError(f"column {name!r} is {column.type}, not lists of numbers")
+    lengths = np.diff(column.offsets.to_numpy())
+    if column.null_count or (lengths != lengths[:1]).any():
+        raise FrameError(f"column {name!r} has lists of several lengths")
+    flat = np.asarray(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
+    return flat.reshape(batch.num_rows, int(lengths[0]) if len(lengths) else 0)
+
+
+def column_of(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """One column of a batch. Raises `FrameError` where it is absent, or there twice."""
     index = batch.schema.get_field_index(name)
     if index < 0:
         raise FrameError(f"column {name!r} is absent")
-    array: npt.NDArray[Any] = batch.column(index).to_numpy(zero_copy_only=False)
-    return array
+    return batch.column(index)
 
 
 def columns(values: npt.NDArray[Any], kind: pa.DataType) -> list[pa.Array]:

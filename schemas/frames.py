@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
@@ -17,6 +17,7 @@ from schemas.system import SystemSpec
 __all__ = ["ControlView", "Frame", "FrameError", "FrameHeader", "decode_frame", "encode_frame"]
 
 Offsets = dict[str, dict[int, int]]
+_MOST: Final = 1 << 62  # whatever is added to it once fits an int64
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def frame_of(spec: SystemSpec, batch: pa.RecordBatch, header: FrameHeader) -> Fr
     """The frame whose columns stand in `batch`. Raises `FrameError`."""
     return Frame(
         header=header,
-        entities=tuple(arrow_io.vector(batch, "entity").tolist()),
+        entities=arrow_io.texts(batch, "entity"),
         values=arrow_io.matrix(batch, spec.columns, np.float64),
         ages=arrow_io.matrix(batch, age_columns(spec), np.float32),
         applied=arrow_io.matrix(batch, applied_columns(spec), np.float64),
@@ -193,16 +194,13 @@ def header_to_json(header: FrameHeader) -> dict[str, Any]:
 
 def header_from_json(content: dict[str, Any]) -> FrameHeader:
     """The header in plain JSON values. Raises `FrameError` where a field is absent or odd."""
+    if unknown := content.keys() - FrameHeader.__dataclass_fields__.keys():
+        raise FrameError(f"the header is not a frame's: there is no field {min(unknown)!r}")
     try:
-        control = content.get("control", {})
-        view = ControlView(**{**control, "holds": tuple(control.get("holds", ()))})
-        read: dict[str, Any] = {"control": view, "left": tuple(content.get("left", ()))}
-        for kind in ("offsets", "positions"):
-            read[kind] = {
-                name: {int(partition): int(offset) for partition, offset in places.items()}
-                for name, places in content.get(kind, {}).items()
-            }
-        read["exact_us"] = tuple((a, b, c) for a, b, c in content.get("exact_us", ()))
-        return FrameHeader(**{**content, **read})
-    except (TypeError, ValueError, AttributeError) as error:
+        # By its types: what is no number here would have to be one somewhere in the loop.
+        header = msgspec.convert(content, FrameHeader, str_keys=True)
+    except msgspec.ValidationError as error:
         raise FrameError(f"the header is not a frame's: {error}") from error
+    if max(map(abs, (header.tick, header.time_us, header.cohort, header.epoch))) > _MOST:
+        raise FrameError("the header is not a frame's: a number that is none of a tick or time")
+    return header

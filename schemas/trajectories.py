@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas import arrow_io
+from schemas.arrow_io import FrameError
 from schemas.frames import (
     Frame,
     FrameHeader,
@@ -167,7 +168,11 @@ def decode_trajectory(spec: SystemSpec, data: bytes) -> Trajectory:
     content = arrow_io.header_of(metadata)
     extra = content.pop("decisions", {})
     header = header_from_json(content)
-    decisions = decisions_of(spec, batch, extra.get("bundle", ""), extra.get("spent", {}))
+    try:
+        bundle, spent = str(extra.get("bundle", "")), dict(extra.get("spent", {}))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise FrameError(f"the header says oddly what was decided: {error}") from error
+    decisions = decisions_of(spec, batch, bundle, spent)
     return Trajectory(frame_of(spec, batch, header), decisions, metadata.get(ROW_KEY))
 
 
@@ -182,9 +187,7 @@ def decisions_of(
     for name, kind in _VECTORS:
         parts[name] = arrow_io.vector(batch, name).astype(kind.to_pandas_dtype())
     for name in _BELIEFS:
-        array = batch.column(batch.schema.get_field_index(name))
-        flat = np.asarray(array.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
-        parts[name] = flat.reshape(batch.num_rows, flat.size // max(batch.num_rows, 1))
+        parts[name] = arrow_io.lists(batch, name)
     return Decisions(**parts, bundle=bundle, spent=spent)
 
 

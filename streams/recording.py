@@ -125,6 +125,21 @@ class ChunkWriter:
         self._bytes = 0
 
 
+def _columns(path: Path, *names: str) -> pa.Table:
+    """Columns of a chunk, as they were written. Raises `RecordingError`."""
+    try:
+        found = pq.read_table(path, columns=list(names), partitioning=None)
+        found = found.cast(pa.schema([_SCHEMA.field(name) for name in names]))
+        found.validate(full=True)
+        empty = [name for name in names if found.column(name).null_count]
+        problem = f"nothing in places of {empty[0]}" if empty else ""
+    except (pa.ArrowException, OSError, ValueError) as error:
+        problem = f"{error}"
+    if problem:
+        raise RecordingError(f"{path}: not a chunk of a recording ({problem}): record again")
+    return found
+
+
 def chunk_paths(folder: Path, kind: Kind) -> list[Path]:
     """The chunks of a kind, in the order in which they were written."""
     return sorted(folder.glob(f"{kind}-[0-9]*.parquet"))
@@ -242,7 +257,7 @@ class Recording:
         """(tick, cohort, offset, file, row) of every record of a kind, in that order."""
         found = []
         for path in chunk_paths(self.folder, kind):
-            columns = pq.read_table(path, columns=["tick", "cohort", "offset"], partitioning=None)
+            columns = _columns(path, "tick", "cohort", "offset")
             places = zip(*columns.to_pydict().values(), strict=True)
             found += [(*place, path, row) for row, place in enumerate(places)]
         return sorted(found, key=lambda place: place[:3])
@@ -252,7 +267,7 @@ class Recording:
         if path in self._cache:
             self._cache.move_to_end(path)
         else:
-            self._cache[path] = pq.read_table(path, columns=["value"], partitioning=None)
+            self._cache[path] = _columns(path, "value")
             if len(self._cache) > KEPT_CHUNKS:
                 self._cache.popitem(last=False)
         value: bytes = self._cache[path].column("value")[row].as_py()

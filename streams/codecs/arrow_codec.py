@@ -4,7 +4,6 @@ What comes from outside is looked at before Arrow allocates for it: compressed b
 bytes can blow up to any size, are refused, and so are more rows than a message may have.
 """
 
-import struct
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.registry import Registry
+from schemas.arrow_messages import CompressedError, refuse_compressed
 from schemas.formats import ArrowFormat
 from schemas.spec_parts import SensorSpec
 from streams.align_state import Floats
@@ -29,10 +29,6 @@ from streams.codecs.base import (
 from streams.codecs.schemas import Schemas
 
 _PER_S: Final = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
-# Places in the tables of Arrow's Message.fbs: a message's kind and header, a dictionary's batch, a
-# batch's compression.
-_KIND, _HEADER, _DATA, _COMPRESSION = 1, 2, 1, 3
-_DICTIONARY, _BATCH = 2, 3
 
 
 class ArrowCodec:
@@ -70,7 +66,10 @@ class ArrowCodec:
     def _numbers(self, value: bytes) -> Floats:
         """[rows, columns] of one message. Raises `Refused`, or whatever Arrow does."""
         data = pa.py_buffer(value)
-        _refuse_compressed(data)
+        try:
+            refuse_compressed(data)
+        except CompressedError as error:
+            raise Refused("oversized", str(error)) from error
         found: list[Floats] = []
         with pa.ipc.open_stream(data) as reader:
             for batch in reader:
@@ -147,53 +146,6 @@ def _floats(column: pa.Array) -> Floats:
     """[n] nulls as NaN."""
     cast = pc.cast(column, pa.float64(), safe=False)
     return np.asarray(cast.to_numpy(zero_copy_only=False), dtype=np.float64)
-
-
-def _refuse_compressed(data: pa.Buffer) -> None:
-    """Raises `Refused` where a buffer of a stream is compressed."""
-    messages = pa.ipc.MessageReader.open_stream(data)
-    while True:
-        try:
-            message = messages.read_next_message()
-        except StopIteration:
-            return
-        if _is_compressed(message.metadata.to_pybytes()):
-            raise Refused("oversized", "its buffers are compressed: send them as they are")
-
-
-def _is_compressed(metadata: bytes) -> bool:
-    """Whether a message's FlatBuffers table names a compression of its buffers."""
-    try:
-        table = _u32(metadata, 0)
-        place = _member(metadata, table, _KIND)
-        kind = metadata[place] if place else 0
-        header = _member(metadata, table, _HEADER)
-        if kind not in (_DICTIONARY, _BATCH) or not header:
-            return False
-        table = header + _u32(metadata, header)
-        if kind == _DICTIONARY:
-            data = _member(metadata, table, _DATA)
-            if not data:
-                return False
-            table = data + _u32(metadata, data)
-        return bool(_member(metadata, table, _COMPRESSION))
-    except (struct.error, IndexError) as error:
-        raise Refused("malformed", "its metadata points outside itself") from error
-
-
-def _u32(data: bytes, place: int) -> int:
-    return int(struct.unpack_from("<I", data, place)[0])
-
-
-def _member(data: bytes, table: int, number: int) -> int:
-    """Where a table's member stands; 0: nowhere."""
-    entries = table - int(struct.unpack_from("<i", data, table)[0])
-    (size,) = struct.unpack_from("<H", data, entries)
-    place = 4 + 2 * number
-    if entries < 0 or place + 2 > size:
-        return 0
-    offset = int(struct.unpack_from("<H", data, entries + place)[0])
-    return table + offset if offset else 0
 
 
 class ArrowWriter:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,6 +54,27 @@ def test_a_manifest_that_is_none_is_told(tmp_path: Path, content: str) -> None:
     (tmp_path / MANIFEST).write_text(content)
     with pytest.raises(RecordingError, match=r"manifest\.json: not the manifest of a recording"):
         Recording.open(tmp_path)
+
+
+@pytest.mark.parametrize("column", ["tick", "value"])
+def test_a_chunk_that_is_none_is_told(tmp_path: Path, column: str) -> None:
+    writer = ChunkWriter(tmp_path, "frames", "t1")
+    writer.add(raw_record("t", 0, 1, 9, trajectory(SPEC, 0, 1)))
+    writer.flush()
+    (path,) = chunk_paths(tmp_path, "frames")
+    whole = pq.read_table(path)
+    for found in (whole.drop_columns([column]), _nothing_in(whole, column)):
+        pq.write_table(found, path)
+        with pytest.raises(RecordingError, match="not a chunk of a recording"):
+            list(Recording(tmp_path, {}).records("frames"))
+    path.write_bytes(b"PAR1")
+    with pytest.raises(RecordingError, match="not a chunk of a recording"):
+        list(Recording(tmp_path, {}).records("frames"))
+
+
+def _nothing_in(table: pa.Table, column: str) -> pa.Table:
+    place = table.schema.get_field_index(column)
+    return table.set_column(place, column, pa.nulls(len(table), table.schema.field(column).type))
 
 
 def test_chunks_go_on_where_they_were(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Fuzzing: every decoder of bytes that come from outside, on valid inputs that were damaged."""
