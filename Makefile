@@ -3,6 +3,7 @@
 PYTHON    ?= python3
 INSTALLER ?= uv# uv (fetched with a pinned hash) or pip
 ARGS      ?=
+MINUTES   ?= 60# of fuzzing
 BENCH     ?= machine align plan decide latency
 
 VENV  := .venv
@@ -13,7 +14,7 @@ LOCK   = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hash
 OURS   = pyproject.toml requirements/build.in
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-peers bundles lock clean
+.PHONY: help demo test check fuzz bench bench-peers bundles lock clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -29,6 +30,9 @@ check: $(VENV)/dev.stamp ## lint, format, types, and the direction of imports
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fuzz: $(VENV)/dev.stamp ## every decoder on damaged input, for MINUTES=60 in all
+	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(ARGS)
 
 bench: $(VENV)/run.stamp ## the figures of this machine
 	@for name in $(BENCH); do $(BIN)/rehearse bench $$name $(ARGS) || exit $$?; done

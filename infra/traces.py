@@ -14,6 +14,7 @@ Floats = NDArray[np.float64]
 DAY_S = 86_400.0
 TEST_DAYS = 7
 MOST_BINS = 50_000_000
+MOST_BYTES = 4 << 30
 MOST_REQUESTS = 1e15
 # The first of these that a file has (in this order, any case) is taken.
 TIME_COLUMNS = ("time", "timestamp", "ts", "datetime", "date", "time_ms", "time_s", "seconds")
@@ -126,7 +127,12 @@ def _load(path: Path) -> pl.DataFrame:
         what = "is a folder" if path.is_dir() else "is not there"
         raise TraceError(f"{path}: {what}: give a Parquet or CSV file with a header")
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise TraceError(f"{path}: more than {MOST_BYTES} bytes: give counts per bin of time")
         if path.suffix.lower() in (".parquet", ".pq"):
+            rows = int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
+            if rows > MOST_BINS:
+                raise TraceError(f"{path}: {rows} rows; {MOST_BINS} are the most")
             return pl.read_parquet(path)
         return pl.read_csv(path, try_parse_dates=True)
     except (OSError, pl.exceptions.PolarsError) as error:

@@ -130,6 +130,7 @@ class Watermark(Message, frozen=True):
 
 
 WATERMARK_HEADER = "rehearse-watermark"
+MOST_BYTES = 4 << 20  # of a message; a dead letter holds another one in base64
 EPOCH_HEADER = "rehearse-epoch"
 
 M = TypeVar("M", bound=Message)
@@ -148,6 +149,8 @@ def encode_all(messages: Sequence[Message]) -> list[bytes]:
 
 def decode(kind: type[M], data: bytes) -> M:
     """The message in `data`; `msgspec.DecodeError` says what is wrong, or which field is."""
+    if len(data) > MOST_BYTES:
+        raise msgspec.DecodeError(f"{len(data)} bytes, where {MOST_BYTES} are allowed")
     try:
         found: M = _decoder(kind).decode(data)
     except (UnicodeDecodeError, RecursionError) as error:  # bad UTF-8 inside; nested deeply

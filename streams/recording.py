@@ -30,6 +30,8 @@ FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 SPEC: Final = "spec.yaml"
 CHUNK_BYTES: Final = 8 << 20
+_MOST_CHUNK: Final = 1 << 30  # bytes of a chunk's columns, unpacked; ours have about CHUNK_BYTES
+_MOST_MANIFEST: Final = 64 << 20
 KEPT_CHUNKS: Final = 40  # of a recording that is read: at most some hundred megabytes
 RANGES_KEY: Final = b"rehearse-recording"
 Kind = Literal["frames", "trajectories"]
@@ -128,6 +130,10 @@ class ChunkWriter:
 def _columns(path: Path, *names: str) -> pa.Table:
     """Columns of a chunk, as they were written. Raises `RecordingError`."""
     try:
+        with pq.ParquetFile(path) as file:  # a few bytes may say that they are any number
+            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+            if sum(group.total_byte_size for group in groups) > _MOST_CHUNK:
+                raise ValueError(f"more than {_MOST_CHUNK} bytes")
         found = pq.read_table(path, columns=list(names), partitioning=None)
         found = found.cast(pa.schema([_SCHEMA.field(name) for name in names]))
         found.validate(full=True)
@@ -199,6 +205,8 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
 
 def _manifest(path: Path) -> dict[str, Any]:
     try:
+        if path.stat().st_size > _MOST_MANIFEST:
+            raise ValueError(f"more than {_MOST_MANIFEST} bytes")
         content = json.loads(path.read_bytes())
         if "format" in content and all(e["sha256"] for e in content["files"].values()):
             return dict(content)

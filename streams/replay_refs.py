@@ -21,7 +21,7 @@ def read_references(path: Path) -> dict[tuple[int, int], bytes]:
         columns = pq.read_table(path).to_pydict()
         places = zip(columns["tick"], columns["cohort"], strict=True)
         return dict(zip(places, columns["value"], strict=True))
-    except (OSError, ValueError, KeyError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise ReplayError(
             f"{path}: no file of references ({error}); make it again with --update-refs"
         ) from error
