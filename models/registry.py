@@ -15,9 +15,8 @@ import torch
 from models.actor import Behaviour
 from models.belief import WorldModel
 from models.export import export_graphs
-from planner.manifest import MANIFEST, seal
+from planner.manifest import MANIFEST, SIGNATURE, seal
 from planner.session import Bundle, load_bundle
-from planner.signature import SIGNATURE
 from schemas.system import SystemSpec
 
 MAX_BYTES = 2_000_000

@@ -2,7 +2,8 @@
 
 A graph is somebody else's bytes until it is looked at: it could name files of this machine as its
 weights, or operators that a library brings along. It is looked at with Google's protobuf, and with
-just as much of ONNX's schema (onnx.proto3) as this takes; the package `onnx` is not needed.
+just as much of ONNX's schema (onnx.proto3) as this takes; the package `onnx` is not needed, and
+protobuf is loaded with the first graph.
 """
 
 from __future__ import annotations
@@ -10,9 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Final
-
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError
 
 MOST_BYTES: Final = 256 << 20
 MOST_NODES: Final = 100_000
@@ -61,6 +59,8 @@ def check_graph(data: bytes) -> None:
     """Raises `GraphError` unless `data` is an ONNX model that may be given to the runtime."""
     if len(data) > MOST_BYTES:
         raise GraphError(f"{len(data)} bytes; {MOST_BYTES} are the most")
+    from google.protobuf.message import DecodeError
+
     try:
         model = _message("Model").FromString(data)
     except (DecodeError, RecursionError) as error:
@@ -119,8 +119,10 @@ def _span(allowed: range) -> str:
 
 
 @lru_cache(maxsize=1)
-def _pool() -> descriptor_pool.DescriptorPool:
+def _pool() -> Any:
     """The table above as protobuf takes it."""
+    from google.protobuf import descriptor_pb2, descriptor_pool
+
     kinds = descriptor_pb2.FieldDescriptorProto
     plain = {"int64": kinds.TYPE_INT64, "int32": kinds.TYPE_INT32, "bytes": kinds.TYPE_BYTES}
     file = descriptor_pb2.FileDescriptorProto(name="graphs.proto", package="graphs")
@@ -139,4 +141,6 @@ def _pool() -> descriptor_pool.DescriptorPool:
 
 
 def _message(name: str) -> Any:
+    from google.protobuf import message_factory
+
     return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"graphs.{name}"))

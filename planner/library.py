@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from planner.manifest import MANIFEST, BundleError, Manifest, read_manifest
-from planner.signature import SIGNATURE
+from planner.manifest import MANIFEST, SIGNATURE, BundleError, Manifest, read_manifest
 
 SHIPPED = Path(__file__).with_name("bundles")
 """The folder of the bundles that come with the package."""

@@ -22,8 +22,6 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-SIGNATURE: Final = "manifest.sig"
-VARIABLE: Final = "REHEARSE_TRUST"
 _MOST: Final = 1 << 16  # bytes of a file of keys
 _LENGTH: Final = 64
 _KEYS: Final = re.compile(b"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.S)
@@ -52,15 +50,9 @@ def sign_bundle(manifest: Path, key_file: Path) -> Path:
         raise SignatureError(f"{key_file}: not a private key without a password: {error}") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise SignatureError(f"{key_file}: not an Ed25519 key; make one with bundle sign --new-key")
-    file = manifest.with_name(SIGNATURE)
+    file = manifest.with_suffix(".sig")
     file.write_bytes(key.sign(manifest.read_bytes()))
     return file
-
-
-def trusted_file() -> Path | None:
-    """The file of public keys that must have signed; None where any bundle is taken."""
-    name = os.environ.get(VARIABLE)
-    return Path(name).expanduser() if name else None
 
 
 def check_signature(manifest: bytes, signature: bytes | None, keys: Path) -> None:
@@ -76,10 +68,10 @@ def check_signature(manifest: bytes, signature: bytes | None, keys: Path) -> Non
     raise SignatureError(f"none of the {len(trusted)} keys in {keys} signed it")
 
 
-def read_signature(folder: Path) -> bytes | None:
-    """The signature in a bundle's folder, None where there is none."""
+def read_signature(manifest: Path) -> bytes | None:
+    """The signature of a manifest, None where there is none."""
     try:
-        with (folder / SIGNATURE).open("rb") as stream:
+        with manifest.with_suffix(".sig").open("rb") as stream:
             return stream.read(_LENGTH + 1)
     except FileNotFoundError:
         return None

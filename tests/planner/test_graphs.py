@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from planner import manifest, session
 from planner.graphs import GraphError, check_graph
 from planner.library import SHIPPED
-from planner.manifest import MANIFEST, BundleError, read_bundle, seal
+from planner.manifest import MANIFEST, SIGNATURE, TRUST, BundleError, read_bundle, seal
 from planner.session import load_bundle
-from planner.signature import SIGNATURE, VARIABLE, make_key, sign_bundle
+from planner.signature import make_key, sign_bundle
 from schemas.system import load_spec
 from streams.cli import app
 from tests.planner.worlds import double_integrator, write_bundle
@@ -169,7 +169,7 @@ def test_only_bundles_of_whom_one_trusts_are_loaded(
     refused = run(app, [*verify, str(make_key(other))])
     assert refused.exit_code == 1
     assert "signed it" in json.loads(refused.stdout)["why"]
-    monkeypatch.setenv(VARIABLE, trusted)
+    monkeypatch.setenv(TRUST, trusted)
     assert load_bundle(folder, provider="cpu").digest
     with pytest.raises(BundleError, match="not signed"):
         load_bundle(SHIPPED / "nav2d", provider="cpu")
