@@ -135,7 +135,7 @@ def _load(path: Path) -> pl.DataFrame:
                 raise TraceError(f"{path}: {rows} rows; {MOST_BINS} are the most")
             return pl.read_parquet(path)
         return pl.read_csv(path, try_parse_dates=True)
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise TraceError(f"{path}: give a Parquet or CSV file with a header: {error}") from error
 
 

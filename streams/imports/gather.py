@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
+import polars as pl
 
 from schemas.system import SystemSpec
 from streams.align_state import Floats, Ints
@@ -132,7 +133,8 @@ def _guarded(path: Path, kind: Format, read: Callable[[Reader], T]) -> T:
         raise
     except FileNotFoundError as error:
         raise LogError(f"{path}: there is no such file") from error
-    except Exception as error:  # each library has errors of its own, and bugs on broken files
+    # Each library has errors of its own, and bugs on broken files; Polars' panics are no Exception.
+    except (Exception, pl.exceptions.PanicException) as error:
         raise LogError(
             f"{path}: not a {kind} file that can be read: {type(error).__name__}: {error}"
         ) from error
