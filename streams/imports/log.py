@@ -13,6 +13,7 @@ import numpy.typing as npt
 from streams.align_state import Floats, Ints
 from streams.imports.mapping import LogTime, pattern
 
+_NEVER_NS: Final = 2.0**72  # some 150,000 years: in microseconds it fits an int64
 OnRead = Callable[[int, int], None]
 _NS: Final = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 # Seconds and the nanoseconds within them: ROS 2 and rosbags, ROS 1 (genpy), Protobuf, Foxglove.
@@ -97,8 +98,16 @@ def _part(value: Any, name: str) -> Any:
 
 
 def scaled_times(values: npt.NDArray[Any], unit: str) -> Ints:
-    """[n] microseconds of a column of numbers in `unit`; whole ones stay exact."""
+    """[n] microseconds of a column of numbers in `unit`; whole ones stay exact.
+
+    Raises `LogError` where one is none, or beyond all times.
+    """
     scale = _NS[unit]
+    with np.errstate(invalid="ignore", over="ignore"):
+        wrong = ~(np.abs(values.astype(np.float64)) * scale < _NEVER_NS)  # nor is NaN
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise LogError(f"row {row + 1}: {values[row]} is no time in {unit}: correct the row")
     if values.dtype.kind in "iu":
         whole = values.astype(np.int64)
         return whole * (scale // 1_000) if scale >= 1_000 else (whole + 500) // 1_000

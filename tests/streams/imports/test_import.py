@@ -16,7 +16,7 @@ from schemas.frames import Frame, decode_frame
 from schemas.system import SystemSpec, spec_path
 from streams.imports.frames import Alignment
 from streams.imports.gather import READERS, contents, gather
-from streams.imports.log import LogError, microseconds
+from streams.imports.log import LogError, microseconds, scaled_times
 from streams.imports.mapping import parse_mapping
 from streams.imports.run import make_recording
 from streams.imports.units import LibraryError, conversion
@@ -213,6 +213,12 @@ def test_times_of_all_kinds() -> None:
     assert microseconds("2023-11-14 22:13:20.25", "s") == us + 250_000
     with pytest.raises(ValueError, match="no time"):
         microseconds([1], "s")
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -1e300, 2**62])
+def test_a_time_that_is_none_is_told_with_its_row(odd: float) -> None:
+    with pytest.raises(LogError, match=r"row 2: .* is no time in s"):
+        scaled_times(np.array([1, odd, 3]), "s")
 
 
 def test_a_library_that_is_not_installed_is_named_with_the_remedy(
