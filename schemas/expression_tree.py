@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import difflib
 import math
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -154,7 +155,9 @@ class _Parser:
                 place = self.text.index(character)
                 raise ExpressionError(self.text, place, f"{character!r} is not allowed here")
         try:
-            tree = ast.parse(self.body, mode="eval")
+            with warnings.catch_warnings():  # of Python's own, about what looks like a slip
+                warnings.simplefilter("ignore")
+                tree = ast.parse(self.body, mode="eval")
         except SyntaxError as error:
             # Python puts the end of the text at offset 0 or on a line after the last.
             offset = error.offset if error.offset and error.lineno == 1 else len(self.body)
