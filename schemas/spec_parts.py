@@ -122,6 +122,9 @@ class SensorSpec(Part):
         fields = list(self.embedding_codec.fields)
         if len(fields) != len(self.channels) + 1:
             raise ValueError("give time and channels different fields: an encoder fills each once")
+        head = self.perceive.head_type
+        if self.time.field in self.perceive.head and head[self.time.field].kind not in "iuf":
+            raise ValueError(f"{self.time.field!r} in `head` is the time: one number, e.g. <i8")
         return self
 
     @property

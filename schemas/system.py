@@ -90,6 +90,7 @@ class SystemSpec(BaseModel):
         for name, action in self.actions.items():
             self.actions[name] = action.model_copy(update={"name": name})
         self._reject_repeated_names()
+        self._reject_shared_topics()
         return self
 
     def _reject_repeated_names(self) -> None:
@@ -97,6 +98,15 @@ class SystemSpec(BaseModel):
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"{', '.join(repeated)}: name each channel and action differently")
+
+    def _reject_shared_topics(self) -> None:
+        topics = [sensor.topic for sensor in self.sensors.values()]
+        for sensor, raw in self.perceived:
+            if topics.count(sensor.topic) > 1 or raw.topic in topics:
+                raise ValueError(
+                    f"sensor {sensor.name}: what an encoder makes needs a topic of its own, and so "
+                    "does what it is made of; name others"
+                )
 
     # what is seen
 
