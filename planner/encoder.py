@@ -1,4 +1,4 @@
-"""An encoder: one ONNX graph that makes embeddings of raw rows, the same bits whatever their batch."""
+"""An encoder: one ONNX graph, raw rows to embeddings, the same bits whatever their batch."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,7 +94,7 @@ class Encoder:
         return f"{self.type} [rows, {', '.join(map(str, self.shape))}]"
 
     def _depends(self) -> bool:
-        """Whether rows get other bits in calls of other sizes; runs the graph for the first time."""
+        """Whether rows get other bits in calls of other sizes; the first runs of the graph."""
         self.padded = False
         rng = np.random.default_rng(0)
         shape = (self.batch, *self.shape)

@@ -244,7 +244,10 @@ def _messages(spec: SystemSpec, anybody: bool) -> Json:
         messages[_reading(name)] |= {"contentType": CONTENT_TYPES[sensor.codec.kind]}
         messages[_reading(name)]["bindings"]["kafka"] |= schema_binding(sensor)
     mark = {"type": "string", "const": "1"}
-    messages["Action"]["headers"] = {"type": "object", "properties": _cloudevents("{system}" if anybody else spec.system)}
+    messages["Action"]["headers"] = {
+        "type": "object",
+        "properties": _cloudevents("{system}" if anybody else spec.system),
+    }
     messages["Watermark"] |= {
         "summary": "No key: nothing earlier follows on this topic; sent to every partition.",
         "headers": {"type": "object", "properties": {WATERMARK_HEADER: mark}},

@@ -34,7 +34,7 @@ class Perceived(Part):
     encoder: str = Field(min_length=1)
     sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$", validate_default=True)
     topic: str = ""
-    head: dict[str, str] = {}
+    head: dict[str, str] = Field(default={})
     batch: int = Field(default=16, ge=1, le=MAX_BATCH)
     wait_us: Duration = Field(default=5_000, alias="wait", validate_default=False)
     _folder: Path = PrivateAttr(default=Path())
@@ -107,7 +107,7 @@ class PointsInput(Perceived):
 
     kind: Literal["points"]
     size: tuple[Side]
-    fields: dict[str, str] = {"x": "<f4", "y": "<f4", "z": "<f4"}
+    fields: dict[str, str] = Field(default={"x": "<f4", "y": "<f4", "z": "<f4"})
 
     @field_validator("fields")
     @classmethod

@@ -89,7 +89,7 @@ class Topic:
 
 
 def topic(spec: SystemSpec, kind: Kind) -> str:
-    """The name of a system's only topic of `kind` (not for what sensors read and send: they name their own)."""
+    """The name of a system's only topic of `kind` (sensors name their own, raw ones too)."""
     return f"{spec.system}.{kind}"
 
 

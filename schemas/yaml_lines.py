@@ -82,8 +82,9 @@ def problem(item: Mapping[str, Any], lines: dict[Path, int], name: str, whole: s
 
 def _written(path: Path, lines: dict[Path, int]) -> Path:
     """`path` as it stands in the document: pydantic also names which kind of several it took."""
-    shorter = (path[:i] + path[i + 1 :] for i in range(len(path) - 1))
-    return path if path in lines else next((s for s in shorter if s in lines), path)
+    first = next((i for i in range(len(path)) if path[: i + 1] not in lines), len(path))
+    without = path[:first] + path[first + 1 :]
+    return without if without[: first + 1] in lines and first + 1 < len(path) else path
 
 
 def _walk(node: yaml.Node, path: Path, lines: dict[Path, int], name: str) -> None:

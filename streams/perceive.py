@@ -44,7 +44,12 @@ class Perceiver:
     """Encodes the raw messages of one sensor. Lives in the event loop; encodes in a thread."""
 
     def __init__(
-        self, spec: SystemSpec, sensor: SensorSpec, encoder: Encoder, publisher: Publisher, wall: bool
+        self,
+        spec: SystemSpec,
+        sensor: SensorSpec,
+        encoder: Encoder,
+        publisher: Publisher,
+        wall: bool,
     ) -> None:
         assert sensor.perceive is not None
         self.sensor, self.raw = sensor, sensor.perceive
@@ -117,7 +122,9 @@ class Perceiver:
         for place, raw in found:
             message = batch[place].event.message
             records.append(
-                Record(self.sensor.topic, message.partition, next(values), raw.key, self._pack.headers)
+                Record(
+                    self.sensor.topic, message.partition, next(values), raw.key, self._pack.headers
+                )
                 if raw is not None
                 else _watermark(self.sensor.topic, message)
             )

@@ -1,4 +1,4 @@
-"""`rehearse perceive`, one process: Faust around the perceivers of a spec, its start and its end."""
+"""`rehearse perceive`, one process: Faust around a spec's perceivers, its start and its end."""
 
 import asyncio
 import threading
@@ -181,5 +181,3 @@ async def _end(
     left = await asyncio.to_thread(publisher.close)
     if left:
         _log.error("records not delivered", count=left)
-
-

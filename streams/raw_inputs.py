@@ -149,7 +149,9 @@ class _Points:
         if len(points) == self._count:
             return points
         every = np.arange(self._count)
-        places = every * len(points) // self._count if len(points) > self._count else every % len(points)
+        places = (
+            every * len(points) // self._count if len(points) > self._count else every % len(points)
+        )
         return points[places]
 
 

@@ -16,7 +16,11 @@ class ImageEncoder(nn.Module):
     """
 
     def __init__(
-        self, size: tuple[int, int], outputs: int, channels: Sequence[int] = (16, 16), units: int = 64
+        self,
+        size: tuple[int, int],
+        outputs: int,
+        channels: Sequence[int] = (16, 16),
+        units: int = 64,
     ) -> None:
         super().__init__()
         if any(side % 2 ** len(channels) for side in size):

@@ -1,4 +1,4 @@
-"""An encoder of clouds of points, after PointNet (Qi et al., 2017): each point, then the largest."""
+"""An encoder of clouds of points, after PointNet (Qi et al., 2017): each point, then the most."""
 
 from torch import Tensor, nn
 
@@ -6,12 +6,14 @@ from models.heads import mlp
 
 
 class PointEncoder(nn.Module):
-    """float32 [B, P, 3] → [B, outputs], whatever the order of the points and however often they come.
+    """float32 [B, P, 3] → [B, outputs], whatever the order of the points, and how often each comes.
 
     So a cloud of fewer points may be filled up with any of them.
     """
 
-    def __init__(self, outputs: int, units: int = 64, features: int = 128, scale: float = 1.0) -> None:
+    def __init__(
+        self, outputs: int, units: int = 64, features: int = 128, scale: float = 1.0
+    ) -> None:
         super().__init__()
         self.scale = scale
         self.point = mlp(3, units, features, layers=2)
