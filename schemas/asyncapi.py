@@ -35,7 +35,7 @@ _HEAD: Final = "# Made by `rehearse topics describe`; change schemas/*.py, not t
 
 # Who sends and who reads each kind of topic, in the words of the command line.
 PARTIES: Final[dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]]] = {
-    "raw": (("device",), ("perceive",)),
+    "raw": (("plant",), ("perceive",)),
     "sensors": (("plant", "perceive"), ("align",)),
     "frames": (("align",), ("worker",)),
     "actions": (("worker",), ("actuator", "align")),

@@ -33,9 +33,9 @@ def test_an_encoder_gives_its_sensor_codec_topic_and_digest() -> None:
     assert raw.file == EXAMPLE.parent / "camera.onnx"
     assert raw.sha256 == hashlib.sha256(raw.file.read_bytes()).hexdigest()
     assert raw.topic == "sight.raw.camera"
-    assert camera.codec == RawFormat(fields={"ts": "<i8", "goal": "(2,)<f4"})
+    assert camera.codec == RawFormat(fields={"ts": "<i8", "offset": "(2,)<f4"})
     seconds = spec_of(("unit: us", "unit: s")).sensors["camera"].codec
-    assert seconds == RawFormat(fields={"ts": "<f8", "goal": "(2,)<f4"})
+    assert seconds == RawFormat(fields={"ts": "<f8", "offset": "(2,)<f4"})
 
 
 def test_the_interface_changes_with_what_changes_embeddings(tmp_path: Path) -> None:
@@ -85,29 +85,61 @@ def test_topics_are_made_for_raw_messages_and_described() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "said"),
     [
-        ("[64, 64]", "[64]", 12, "perceive"),
-        ("[64, 64]", "[0, 64]", 12, "perceive.size.0: Input should be greater than or equal to 1"),
-        ("kind: jpeg", "kind: gif", 12, "'jpeg', 'points', 'tensor'"),
-        ("camera.onnx", "gone.onnx", 12, "gone.onnx cannot be read: No such file"),
-        ("camera.onnx", "camera.onnx, sha256: ab", 12, "sha256"),
-        ("camera.onnx", "camera.onnx, bath: 3", 12, "there is no such field"),
-        ("camera.onnx", "camera.onnx, wait: 5", 12, "duration with its unit"),
-        ("camera.onnx", "camera.onnx, batch: 0", 12, "batch"),
-        ("camera.onnx", "camera.onnx, head: {ts: V8}", 11, "is the time: one number"),
-        ("camera.onnx", "camera.onnx, head: {ts: text}", 12, "is no NumPy type"),
-        ("[128]", "[128], fields: {x: <f4, y: <f4}", 19, "a point needs 'z'"),
-        ("    every: 100 ms", "    codec: avro\n    every: 100 ms", 11, "leave out `codec`"),
-        ("goal: {unit", "goal: {field: ts, unit", 11, "different fields"),
-        ("    every: 100 ms", "    topic: sight.raw.lidar\n    every: 100 ms", 4, "of its own"),
-        ("    every: 100 ms", "    topic: sight.sensors.lidar\n    every: 100 ms", 4, "of its own"),
+        ("[64, 64]", "[64]", "perceive: {kind: jpeg", "perceive"),
+        (
+            "[64, 64]",
+            "[0, 64]",
+            "perceive: {kind: jpeg",
+            "perceive.size.0: Input should be greater than or equal to 1",
+        ),
+        ("kind: jpeg", "kind: gif", "perceive: {kind: jpeg", "'jpeg', 'points', 'tensor'"),
+        (
+            "camera.onnx",
+            "gone.onnx",
+            "perceive: {kind: jpeg",
+            "gone.onnx cannot be read: No such file",
+        ),
+        ("camera.onnx", "camera.onnx, sha256: ab", "perceive: {kind: jpeg", "sha256"),
+        ("camera.onnx", "camera.onnx, bath: 3", "perceive: {kind: jpeg", "there is no such field"),
+        ("camera.onnx", "camera.onnx, wait: 5", "perceive: {kind: jpeg", "duration with its unit"),
+        ("camera.onnx", "camera.onnx, batch: 0", "perceive: {kind: jpeg", "batch"),
+        ("camera.onnx", "camera.onnx, head: {ts: V8}", "camera:", "is the time: one number"),
+        (
+            "camera.onnx",
+            "camera.onnx, head: {ts: text}",
+            "perceive: {kind: jpeg",
+            "is no NumPy type",
+        ),
+        (
+            "[128]",
+            "[128], fields: {x: <f4, y: <f4}",
+            "perceive: {kind: points",
+            "a point needs 'z'",
+        ),
+        ("    every: 100 ms", "    codec: avro\n    every: 100 ms", "camera:", "leave out `codec`"),
+        ("offset: {unit", "offset: {field: ts, unit", "camera:", "different fields"),
+        (
+            "    every: 100 ms",
+            "    topic: sight.raw.lidar\n    every: 100 ms",
+            "system:",
+            "of its own",
+        ),
+        (
+            "    every: 100 ms",
+            "    topic: sight.sensors.lidar\n    every: 100 ms",
+            "system:",
+            "of its own",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_with_line_and_remedy(
-    old: str, new: str, line: int, said: str
+    old: str, new: str, line: str, said: str
 ) -> None:
     with pytest.raises(SpecError) as found:
         spec_of((old, new))
-    assert f"sight.yaml:{line}: " in str(found.value), found.value
+    lines = TEXT.splitlines()
+    number = next(i for i, text in enumerate(lines, 1) if text.strip().startswith(line))
+    assert f"sight.yaml:{number}: " in str(found.value), found.value
     assert said in str(found.value), found.value
 
 
