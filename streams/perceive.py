@@ -30,6 +30,7 @@ ENCODER_HEADER: Final = "rehearse-encoder"
 """Of a reading that an encoder made: the first 16 hexadecimal digits of the encoder's SHA-256."""
 CONFIRM_S: Final = 120.0
 _FLYING: Final = 8  # batches sent but not confirmed
+_LOG_APPEND_TIME: Final = 1  # Kafka's number of it
 _KEPT: Final = 100_000  # newest durations, for percentiles
 
 
@@ -100,35 +101,37 @@ class Perceiver:
 
     def _records(self, batch: Sequence[Taken]) -> tuple[list[Record], list[Record]]:
         """What is to be sent of a batch: readings and watermarks in their order; dead letters."""
-        found: list[tuple[int, Raw | None]] = []
+        found: list[tuple[Any, Raw | None]] = []
         letters = []
-        oldest_s = None if self._oldest_us is None else time.time() - self._oldest_us / 1e6
-        for place, (event, _) in enumerate(batch):
+        for event, _ in batch:
             message = event.message
             headers = dict(message.headers or ())
             if message.key is None and WATERMARK_HEADER in headers:
-                found.append((place, None))
-            elif oldest_s is not None and message.timestamp < oldest_s:
+                found.append((message, None))
+            elif self._is_stale(message):
                 self.tally.stale()
             else:
                 try:
                     read = self._reader.read(message.key, message.value, headers)
-                    found.append((place, read))
+                    found.append((message, read))
                 except Exception as error:  # whatever it is, the other messages go on
                     letters.append(self._letter(message, error))
-        raws = [raw for _, raw in found if raw is not None]
-        values = iter(self._encoded(raws))
-        records = []
-        for place, raw in found:
-            message = batch[place].event.message
-            records.append(
-                Record(
-                    self.sensor.topic, message.partition, next(values), raw.key, self._pack.headers
-                )
-                if raw is not None
-                else _watermark(self.sensor.topic, message)
-            )
+        values = self._encoded([raw for _, raw in found if raw is not None])
+        name, own = self.sensor.topic, self._pack.headers
+        # All keep their partition: a watermark promises nothing of what other partitions hold.
+        records = [
+            Record(name, message.partition, message.value, None, [(WATERMARK_HEADER, b"1")])
+            if raw is None
+            else Record(name, message.partition, next(values), raw.key, own)
+            for message, raw in found
+        ]
         return records, letters
+
+    def _is_stale(self, message: Any) -> bool:
+        """Whether it is too old for a frame, by the broker's clock; a device's may be wrong."""
+        if self._oldest_us is None or message.timestamp_type != _LOG_APPEND_TIME:
+            return False
+        return bool(message.timestamp < time.time() - self._oldest_us / 1e6)
 
     def _encoded(self, raws: Sequence[Raw]) -> Iterator[bytes]:
         if not raws:
@@ -159,12 +162,6 @@ class Perceiver:
             raise
         finally:
             self._slots.release()
-
-
-def _watermark(name: str, message: Any) -> Record:
-    """Promised on the sensor's partition as on that of the raw messages that came before it."""
-    headers: Headers = [(WATERMARK_HEADER, b"1")]
-    return Record(name, message.partition, message.value, None, headers)
 
 
 class Packer:
