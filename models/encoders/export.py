@@ -38,13 +38,14 @@ def export_encoder(encoder: nn.Module, example: Tensor, path: Path) -> float:
         assert program is not None
         program.save(str(path))
     strip(path)
-    worst = max(_difference(encoder, example[:rows], path) for rows in (1, len(example)))
+    worst = max(difference(encoder, example[:rows], path) for rows in (1, len(example)))
     if not worst <= TOLERANCE:
         raise ParityError(f"{path}: differs from torch by {worst:.2g}; do not ship this file")
     return worst
 
 
-def _difference(encoder: nn.Module, rows: Tensor, path: Path) -> float:
+def difference(encoder: nn.Module, rows: Tensor, path: Path) -> float:
+    """The largest difference between `encoder` and its file, relative to `1 + |torch|`."""
     with torch.no_grad():
         wanted = encoder(rows).numpy()
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
