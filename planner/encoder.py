@@ -61,7 +61,7 @@ class Encoder:
     def _call(self, rows: Rows) -> F32:
         count = len(rows)
         if self.padded and count < self.batch:
-            rows = np.concatenate([rows, np.zeros((self.batch - count, *self.shape), self.type)])
+            rows = np.concatenate([rows, np.repeat(rows[:1], self.batch - count, axis=0)])
         found: F32 = self._session.run(None, {self._input: rows})[0]
         if found.shape != (len(rows), self.columns) or found.dtype != np.float32:
             raise BundleError(

@@ -105,10 +105,11 @@ class _Running:
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(spec, bootstrap, extra))
 
-    def _run(self, *where: Any) -> None:
+    def _run(self, spec: SystemSpec, bootstrap: str, extra: Mapping[str, str]) -> None:
         try:
             folder = Path(self._folder.name)
-            self.summary = run_perceive(*where, self._stop, data_dir=folder, provider="cpu")
+            where = (spec, bootstrap, extra, self._stop)
+            self.summary = run_perceive(*where, data_dir=folder, provider="cpu")
         except BaseException as error:
             self.error = error
 

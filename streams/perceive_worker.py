@@ -16,13 +16,13 @@ from planner.session import Provider
 from schemas.system import SystemSpec
 from schemas.topics import entity_partitions, topic
 from streams.app import bare_app
+from streams.desk import Clock
 from streams.perceive import Perceiver, essence
 from streams.publish import Publisher
 from streams.topic_io import make_consumer, partitions
 from streams.worker import (
     CHECK_S,
     STOP_S,
-    Clock,
     Watchdog,
     WorkerError,
     WorkerStalled,

@@ -66,7 +66,7 @@ def train_encoder(
         raw, truth = draw(rng, rows)
         loss = nn.functional.smooth_l1_loss(encoder(raw) / RANGE_M, truth / RANGE_M, beta=0.02)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
     raw, truth = draw(rng, 500)

@@ -22,7 +22,7 @@ EXAMPLES = Path(streams.__file__).parent / "examples"
 SPEC = load_spec(EXAMPLES / "sight.yaml")
 COUNT = 24
 CAMERA, LIDAR = (raw for _, raw in SPEC.perceived)
-ENCODERS = {
+ENCODERS: dict[tuple[str, bool], Encoder] = {
     (raw.kind, padded): Encoder(raw.model_copy(update={"batch": 7}), 2, "cpu", padded=padded)
     for raw in (CAMERA, LIDAR)
     for padded in (False, True)

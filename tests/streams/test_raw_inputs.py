@@ -48,9 +48,9 @@ def refusal(read: RawReader, value: bytes | None, **changes: Any) -> str:
     return f"{found.value.reason}: {found.value.detail}"
 
 
-def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
+def encoded(image: Image.Image, kind: str = "JPEG", progressive: bool = False) -> bytes:
     file = io.BytesIO()
-    image.save(file, kind, **options)
+    image.save(file, kind, progressive=progressive)
     return file.getvalue()
 
 
@@ -65,9 +65,9 @@ def test_a_picture_is_what_pillow_makes_of_it() -> None:
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
 def test_pictures_of_other_kinds_and_sizes_are_scaled(mode: str) -> None:
     image = Image.new(mode, (480, 320), 77 if mode == "L" else "red")
-    for options in ({}, {"progressive": True}):
-        row = CAMERA.read(b"ant", encoded(image, **options), HEADERS).row
-        assert (row.shape, row.dtype) == ((16, 24, 3), np.uint8)
+    for progressive in (False, True):
+        row = CAMERA.read(b"ant", encoded(image, progressive=progressive), HEADERS).row
+        assert (row.shape, row.dtype.name) == ((16, 24, 3), "uint8")
         wanted = np.asarray(image.convert("RGB"))[0, 0]
         assert np.abs(row.astype(int) - wanted).max() < 8
 
@@ -123,7 +123,7 @@ def test_points_are_repeated_thinned_and_cleaned() -> None:
         ([(i, 0, 0) for i in range(10)], [0, 2, 5, 7]),
     ):
         row = CLOUD.read(b"ant", packed(*points), HEADERS).row
-        assert (row.shape, row.dtype) == ((4, 3), np.float32)
+        assert (row.shape, row.dtype.name) == ((4, 3), "float32")
         assert row[:, 0].tolist() == wanted
 
 
@@ -135,7 +135,7 @@ def test_clouds_without_points_and_of_other_sizes_are_refused() -> None:
 
 def test_a_tensor_has_its_shape() -> None:
     row = WAVE.read(b"ant", np.arange(6, dtype="<i2").tobytes(), HEADERS).row
-    assert (row.tolist(), row.dtype) == ([[0, 1, 2], [3, 4, 5]], np.float32)
+    assert (row.tolist(), row.dtype.name) == ([[0, 1, 2], [3, 4, 5]], "float32")
     assert refusal(WAVE, b"\0" * 11).startswith("wrong_length")
 
 
