@@ -1,5 +1,6 @@
 """How many raw messages a core encodes: the whole way through Kafka, beside its parts alone."""
 
+import shutil
 import tempfile
 import threading
 import time
@@ -48,6 +49,7 @@ def bench_perceive(
             paced = _paced(alone, sensor.name, seen, bootstrap, extra, hertz)
             found[sensor.name] = {"batch": raw.batch, **backlog, **paced, "alone_per_s": parts}
         finally:
+            shutil.rmtree(Path(tempfile.gettempdir()) / f"rehearse-{alone.system}", True)
             names = [t.name for t in topics_of(alone)]
             delete_topics(client_config(bootstrap, extra), names)
     return found
@@ -100,16 +102,16 @@ class _Running:
 
     def __init__(self, spec: SystemSpec, bootstrap: str, extra: Mapping[str, str]) -> None:
         self._stop = threading.Event()
-        self._folder = tempfile.TemporaryDirectory(prefix="rehearse-perceive-")
+        # One of each system, so that its second life is known for the first's.
+        self._folder = Path(tempfile.gettempdir()) / f"rehearse-{spec.system}"
         self.summary: dict[str, Any] = {}
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(spec, bootstrap, extra))
 
     def _run(self, spec: SystemSpec, bootstrap: str, extra: Mapping[str, str]) -> None:
         try:
-            folder = Path(self._folder.name)
             where = (spec, bootstrap, extra, self._stop)
-            self.summary = run_perceive(*where, data_dir=folder, provider="cpu")
+            self.summary = run_perceive(*where, data_dir=self._folder, provider="cpu")
         except BaseException as error:
             self.error = error
 
@@ -120,7 +122,6 @@ class _Running:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._folder.cleanup()
         if self.error is not None:
             raise self.error
 
