@@ -196,7 +196,7 @@ def _dynamic(graph: str) -> dict[str, dict[int, Any]]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporter talks about packages that are not needed; errors still raise."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -226,7 +226,7 @@ def export_graph(graph: str, model: WorldModel, behaviour: Behaviour, path: Path
         ParityError: the difference is above `TOLERANCE`.
     """
     module = _module(graph, model, behaviour).eval().cpu()
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         program = torch.onnx.export(
             module,
             kwargs=_example(model, graph, 3, 4, seed=1),

@@ -15,11 +15,14 @@ from schemas.asyncapi_payloads import (
     Json,
     frame_rows,
     message_schemas,
+    raw_headers,
+    raw_payload,
     reading_payload,
     schema_binding,
     trajectory_rows,
 )
 from schemas.messages import WATERMARK_HEADER, action_id, cloudevents_headers
+from schemas.spec_parts import SensorSpec
 from schemas.system import SystemSpec, parse_spec, shipped_systems
 from schemas.topics import TABLE, Kind, Topic, topics_of
 
@@ -32,7 +35,8 @@ _HEAD: Final = "# Made by `rehearse topics describe`; change schemas/*.py, not t
 
 # Who sends and who reads each kind of topic, in the words of the command line.
 PARTIES: Final[dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]]] = {
-    "sensors": (("plant",), ("align",)),
+    "raw": (("plant",), ("perceive",)),
+    "sensors": (("plant", "perceive"), ("align",)),
     "frames": (("align",), ("worker",)),
     "actions": (("worker",), ("actuator", "align")),
     "applied": (("actuator",), ("align",)),
@@ -40,7 +44,7 @@ PARTIES: Final[dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "beliefs": (("worker",), ("worker",)),
     "outcomes": (("plant",), ("monitor",)),
     "control": (("operator",), ("align", "worker", "actuator")),
-    "deadletter": (("align", "worker"), ("operator",)),
+    "deadletter": (("align", "worker", "perceive"), ("operator",)),
 }
 _MESSAGES: Final[dict[Kind, tuple[str, ...]]] = {
     "frames": ("Frame",),
@@ -52,6 +56,7 @@ _MESSAGES: Final[dict[Kind, tuple[str, ...]]] = {
     "control": ("Control",),
     "deadletter": ("DeadLetter",),
 }
+_OF_SENSORS: Final[dict[Kind, str]] = {"raw": "Raw", "sensors": "Reading"}
 _KEYS: Final = {
     "entity": "name of the entity",
     "cohort": "number of the cohort in decimal; the partition is cohort mod partitions",
@@ -72,7 +77,11 @@ budget: {tiers: {TIER: {candidates: 5, horizon: 1, iterations: 1}}}
 def document(spec: SystemSpec | None = None) -> Json:
     """The AsyncAPI document of `spec`; without one, that of all systems, with `{system}` in it."""
     subject = spec or parse_spec(_ANYBODY)
-    topics = {_channel_id(t, subject): t for t in topics_of(subject)}
+    found = topics_of(subject)
+    if spec is None:
+        raw = f"{subject.system}.raw.SENSOR"
+        found.insert(0, Topic(raw, "raw", 1, dict(TABLE["raw"].config)))
+    topics = {_channel_id(t, subject): t for t in found}
     return {
         "asyncapi": "3.0.0",
         "info": _info(spec),
@@ -81,7 +90,7 @@ def document(spec: SystemSpec | None = None) -> Json:
         "channels": {name: _channel(t, subject, spec is None) for name, t in topics.items()},
         "operations": _operations(topics),
         "components": {
-            "messages": _messages(subject, "{system}" if spec is None else spec.system),
+            "messages": _messages(subject, spec is None),
             "schemas": _schemas(subject, spec is None),
         },
     }
@@ -126,24 +135,38 @@ def _server() -> Json:
 
 
 def _sensors_on(topic: Topic, spec: SystemSpec) -> list[str]:
-    return [name for name, sensor in spec.sensors.items() if sensor.topic == topic.name]
+    if topic.kind == "sensors":
+        return [name for name, sensor in spec.sensors.items() if sensor.topic == topic.name]
+    found = [sensor.name for sensor, raw in spec.perceived if raw.topic == topic.name]
+    return found or ["SENSOR"]
 
 
 def _channel_id(topic: Topic, spec: SystemSpec) -> str:
-    if topic.kind != "sensors":
+    if topic.kind not in _OF_SENSORS:
         return topic.kind
     names = "-".join(_sensors_on(topic, spec))
-    return "sensors" if names == "SENSOR" else f"sensors-{names}"
+    return topic.kind if names == "SENSOR" else f"{topic.kind}-{names}"
 
 
 def _message_names(topic: Topic, spec: SystemSpec) -> tuple[str, ...]:
-    if topic.kind != "sensors":
+    if topic.kind not in _OF_SENSORS:
         return _MESSAGES[topic.kind]
-    return (*map(_reading, _sensors_on(topic, spec)), "Watermark")
+    stem = _OF_SENSORS[topic.kind]
+    return (*(_named(stem, name) for name in _sensors_on(topic, spec)), "Watermark")
+
+
+def _named(stem: str, sensor: str) -> str:
+    return stem if sensor == "SENSOR" else f"{stem}-{sensor}"
 
 
 def _reading(sensor: str) -> str:
-    return "Reading" if sensor == "SENSOR" else f"Reading-{sensor}"
+    return _named("Reading", sensor)
+
+
+def _raws(spec: SystemSpec, anybody: bool) -> dict[str, SensorSpec]:
+    """Name of each raw message → the sensor that is made of it."""
+    sensors = spec.sensors.values() if anybody else [sensor for sensor, _ in spec.perceived]
+    return {_named("Raw", sensor.name): sensor for sensor in sensors}
 
 
 def _channel(topic: Topic, spec: SystemSpec, anybody: bool) -> Json:
@@ -207,15 +230,24 @@ def _operations(topics: dict[str, Topic]) -> Json:
     return operations
 
 
-def _messages(spec: SystemSpec, system: str) -> Json:
+def _messages(spec: SystemSpec, anybody: bool) -> Json:
     of_kind = {name: kind for kind, names in _MESSAGES.items() for name in names}
     of_kind |= {_reading(name): "sensors" for name in spec.sensors}
+    raws = _raws(spec, anybody)
+    of_kind |= dict.fromkeys(raws, "raw")
     messages = {name: _message(name, kind) for name, kind in of_kind.items()}
+    for name, sensor in raws.items():
+        messages[name] |= {"headers": raw_headers(sensor)}
+        if sensor.perceive is not None and sensor.perceive.kind == "jpeg":
+            messages[name] |= {"contentType": "image/jpeg"}
     for name, sensor in spec.sensors.items():
         messages[_reading(name)] |= {"contentType": CONTENT_TYPES[sensor.codec.kind]}
         messages[_reading(name)]["bindings"]["kafka"] |= schema_binding(sensor)
     mark = {"type": "string", "const": "1"}
-    messages["Action"]["headers"] = {"type": "object", "properties": _cloudevents(system)}
+    messages["Action"]["headers"] = {
+        "type": "object",
+        "properties": _cloudevents("{system}" if anybody else spec.system),
+    }
     messages["Watermark"] |= {
         "summary": "No key: nothing earlier follows on this topic; sent to every partition.",
         "headers": {"type": "object", "properties": {WATERMARK_HEADER: mark}},
@@ -245,6 +277,7 @@ def _message(name: str, kind: Kind) -> Json:
 def _schemas(spec: SystemSpec, anybody: bool) -> Json:
     schemas = message_schemas()
     schemas |= {_reading(name): reading_payload(sensor) for name, sensor in spec.sensors.items()}
+    schemas |= {name: raw_payload(sensor) for name, sensor in _raws(spec, anybody).items()}
     schemas |= {"Frame": frame_rows(spec), "Trajectory": trajectory_rows(spec)}
     schemas["BeliefRow"] = {
         "type": "string",

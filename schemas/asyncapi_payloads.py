@@ -105,6 +105,28 @@ def reading_payload(sensor: SensorSpec) -> Json:
     return listed
 
 
+def raw_headers(sensor: SensorSpec) -> Json:
+    """The record header in which a raw message's time stands, where none is in its payload."""
+    raw, time = sensor.perceive, sensor.time
+    if raw is not None and time.field in raw.head:
+        return {"type": "object"}
+    text = {"type": "string", "description": f"event time in {time.unit}, in decimal"}
+    return {"type": "object", "properties": {time.field: text}}
+
+
+def raw_payload(sensor: SensorSpec) -> Json:
+    """A raw message: bytes; of what kind, the spec says."""
+    found: Json = {
+        "type": "string",
+        "format": "binary",
+        "description": "What is encoded: a JPEG image, packed points, or a tensor.",
+    }
+    if (raw := sensor.perceive) is None:
+        return found
+    found["x-perceived"] = raw.model_dump(mode="json", exclude={"topic", "batch", "wait_us"})
+    return found
+
+
 def schema_binding(sensor: SensorSpec) -> Json:
     """How a message of a sensor names its schema, in AsyncAPI's Kafka binding."""
     form = sensor.codec

@@ -129,11 +129,7 @@ class RawFormat(Part):
     @field_validator("fields")
     @classmethod
     def _numbers(cls, fields: Mapping[str, str]) -> Mapping[str, str]:
-        for name, text in fields.items():
-            _number_type(name, text)
-        size = raw_type(fields).itemsize
-        if size > _WIDEST:
-            raise ValueError(f"a reading has {size} bytes; {_WIDEST} are allowed")
+        packed_type(fields)
         return fields
 
     @property
@@ -145,6 +141,16 @@ class RawFormat(Part):
 def raw_type(fields: Mapping[str, str]) -> np.dtype[np.void]:
     """A packed structure of `fields`."""
     return np.dtype([(name, np.dtype(text)) for name, text in fields.items()])
+
+
+def packed_type(fields: Mapping[str, str]) -> np.dtype[np.void]:
+    """As `raw_type`, of fields that somebody wrote. Raises `ValueError` for what is no number."""
+    for name, text in fields.items():
+        _number_type(name, text)
+    found = raw_type(fields)
+    if found.itemsize > _WIDEST:
+        raise ValueError(f"it has {found.itemsize} bytes; {_WIDEST} are allowed")
+    return found
 
 
 def _number_type(name: str, text: str) -> npt.DTypeLike:

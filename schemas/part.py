@@ -1,10 +1,22 @@
 """The base of every part of a spec."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from schemas.clock import parse_duration
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
+
+
+def parsed_duration(value: Any) -> Any:
+    """Microseconds of a text like '15 s'."""
+    if isinstance(value, str):
+        return parse_duration(value)
+    raise ValueError("write a duration with its unit, like '15 s'")
+
+
+Duration = Annotated[int, BeforeValidator(parsed_duration), Field(gt=0)]
 
 
 class Part(BaseModel):

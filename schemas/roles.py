@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from schemas.system import SystemSpec
-from schemas.topics import Kind, topics_of, worker_group
+from schemas.topics import Kind, perceive_group, topics_of, worker_group
 
-Role = Literal["admin", "align", "worker", "shadow", "sink", "plant", "operator", "replay"]
+Role = Literal[
+    "admin", "perceive", "align", "worker", "shadow", "sink", "plant", "operator", "replay"
+]
 Operation = Literal["read", "write", "describe", "create", "describe_configs"]
 Resource = Literal["topic", "group", "topics beginning with"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
@@ -20,15 +22,18 @@ class Rights:
     what: str
     reads: Sequence[Kind] = ()
     writes: Sequence[Kind] = ()
-    joins: bool = False  # the consumer group of the workers
+    joins: bool = False  # a consumer group, see `_group`
 
 
 RIGHTS: Final[dict[Role, Rights]] = {
     "admin": Rights("makes topics and gives rights: everything is allowed"),
+    "perceive": Rights(
+        "encodes raw messages into readings", ("raw",), ("sensors", "deadletter"), joins=True
+    ),
     "align": Rights(
-        "the aligner",
+        "the aligner; on the control topic it says which of several speaks",
         ("sensors", "control", "outcomes", "applied", "actions", "frames"),
-        ("frames", "deadletter"),
+        ("frames", "deadletter", "control"),
     ),
     "worker": Rights(
         "decides: the only one that writes actions and beliefs",
@@ -46,7 +51,7 @@ RIGHTS: Final[dict[Role, Rights]] = {
     "plant": Rights(
         "a plant with its actuators",
         ("actions", "control", "applied"),
-        ("sensors", "applied", "outcomes"),
+        ("raw", "sensors", "applied", "outcomes"),
     ),
     "operator": Rights("holds, resumes, releases", ("control", "frames", "applied"), ("control",)),
     "replay": Rights("records and watches", ("frames", "trajectories", "outcomes")),
@@ -79,10 +84,15 @@ def grants_of(spec: SystemSpec) -> list[Grant]:
                 found.append(Grant(role, "read", "topic", topic.name))
             if topic.kind in rights.writes:
                 found.append(Grant(role, "write", "topic", topic.name))
-        if rights.joins:
-            name = worker_group(spec, shadow=role == "shadow")
-            found.append(Grant(role, "read", "group", name))
+        if rights.joins and (spec.perceived or role != "perceive"):
+            found.append(Grant(role, "read", "group", _group(spec, role)))
     return found
+
+
+def _group(spec: SystemSpec, role: Role) -> str:
+    if role == "perceive":
+        return perceive_group(spec)
+    return worker_group(spec, shadow=role == "shadow")
 
 
 def common_grants() -> Iterator[Grant]:

@@ -11,20 +11,11 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.clock import parse_duration
-from schemas.formats import Format, JsonFormat, shortly
-from schemas.part import Name, Part
+from schemas.formats import Format, JsonFormat, RawFormat, shortly
+from schemas.part import Duration, Name, Part, parsed_duration
+from schemas.perceive import RawInput
 
 Align = Literal["latest", "linear", "mean", "sum", "max", "count"]
-
-
-def _duration(value: Any) -> Any:
-    if isinstance(value, str):
-        return parse_duration(value)
-    raise ValueError("write a duration with its unit, like '15 s'")
-
-
-Duration = Annotated[int, BeforeValidator(_duration), Field(gt=0)]
 
 
 def _size(shape: Any) -> Any:
@@ -42,7 +33,7 @@ def flat_names(name: str, size: int | None) -> tuple[str, ...]:
 
 
 def _discipline(value: Any) -> Any:
-    return None if value is False else _duration(value)
+    return None if value is False else parsed_duration(value)
 
 
 class TimeSpec(Part):
@@ -108,15 +99,43 @@ class ChannelSpec(Part):
 
 
 class SensorSpec(Part):
-    """One source of readings: its topic, codec, clock, rate, and channels."""
+    """One source of readings: its topic, codec, clock, rate, and channels.
+
+    With `perceive`, an encoder makes the readings of raw messages; their codec follows from that.
+    """
 
     name: str = ""
     topic: str = ""
+    perceive: RawInput | None = Field(default=None, exclude_if=lambda value: value is None)
     codec: Format = JsonFormat()
     time: TimeSpec = TimeSpec()
     every_us: Duration = Field(alias="every")
     max_age_us: Duration = Field(alias="max_age")
     channels: dict[Name, ChannelSpec] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _perceived(self) -> Self:
+        if self.perceive is None:
+            return self
+        if self.codec not in (JsonFormat(), self.embedding_codec):
+            raise ValueError("what an encoder makes has a codec of its own: leave out `codec`")
+        fields = list(self.embedding_codec.fields)
+        if len(fields) != len(self.channels) + 1:
+            raise ValueError("give time and channels different fields: an encoder fills each once")
+        head = self.perceive.head_type
+        if self.time.field in self.perceive.head and head[self.time.field].kind not in "iuf":
+            raise ValueError(f"{self.time.field!r} in `head` is the time: one number, e.g. <i8")
+        return self
+
+    @property
+    def embedding_codec(self) -> RawFormat:
+        """Of readings that an encoder makes: the time as in the raw message, then the channels."""
+        number = "<f8" if self.time.unit in ("s", "ms") else "<i8"
+        vectors = {
+            channel.field or name: "<f4" if channel.shape is None else f"({channel.shape},)<f4"
+            for name, channel in self.channels.items()
+        }
+        return RawFormat(fields={self.time.field: number, **vectors})
 
     @field_serializer("codec")
     def _codec(self, codec: Part) -> str | dict[str, Any]:

@@ -12,13 +12,13 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schemas.expression import Expression, ExpressionError
-from schemas.part import Name
+from schemas.part import Duration, Name
+from schemas.perceive import RawInput
 from schemas.spec_parts import (
     ActionSpec,
     BudgetSpec,
     ChannelSpec,
     ConstraintSpec,
-    Duration,
     ExploreSpec,
     FallbackSpec,
     GateSpec,
@@ -81,11 +81,16 @@ class SystemSpec(BaseModel):
                 for key, channel in sensor.channels.items()
             }
             topic = sensor.topic or f"{self.system}.sensors.{name}"
-            update = {"name": name, "topic": topic, "channels": channels}
+            update: dict[str, Any] = {"name": name, "topic": topic, "channels": channels}
+            if sensor.perceive is not None:
+                raw = sensor.perceive.topic or f"{self.system}.raw.{name}"
+                update["perceive"] = sensor.perceive.model_copy(update={"topic": raw})
+                update["codec"] = sensor.embedding_codec
             self.sensors[name] = sensor.model_copy(update=update)
         for name, action in self.actions.items():
             self.actions[name] = action.model_copy(update={"name": name})
         self._reject_repeated_names()
+        self._reject_shared_topics()
         return self
 
     def _reject_repeated_names(self) -> None:
@@ -93,6 +98,15 @@ class SystemSpec(BaseModel):
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"{', '.join(repeated)}: name each channel and action differently")
+
+    def _reject_shared_topics(self) -> None:
+        topics = [sensor.topic for sensor in self.sensors.values()]
+        for sensor, raw in self.perceived:
+            if topics.count(sensor.topic) > 1 or raw.topic in topics:
+                raise ValueError(
+                    f"sensor {sensor.name}: what an encoder makes needs a topic of its own, and so "
+                    "does what it is made of; name others"
+                )
 
     # what is seen
 
@@ -105,6 +119,12 @@ class SystemSpec(BaseModel):
     def sensor_of(self) -> tuple[SensorSpec, ...]:
         """The sensor of each of `channels`."""
         return tuple(sensor for sensor in self.sensors.values() for _ in sensor.channels)
+
+    @cached_property
+    def perceived(self) -> tuple[tuple[SensorSpec, RawInput], ...]:
+        """The sensors whose readings an encoder makes, and of what."""
+        sensors = self.sensors.values()
+        return tuple((s, s.perceive) for s in sensors if s.perceive is not None)
 
     @cached_property
     def observed_columns(self) -> tuple[str, ...]:
@@ -207,7 +227,10 @@ class SystemSpec(BaseModel):
             for name, action in self.actions.items()
         }
         channels = [(c.name, c.unit, c.shape, c.align) for c in self.channels]
-        return _digest([channels, self.context, actions, self.period_us])
+        content = [channels, self.context, actions, self.period_us]
+        if self.perceived:
+            content.append({s.name: raw.essence for s, raw in self.perceived})
+        return _digest(content)
 
     @cached_property
     def objective_hash(self) -> str:

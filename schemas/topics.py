@@ -7,6 +7,7 @@ from typing import Final, Literal
 from schemas.system import SystemSpec
 
 Kind = Literal[
+    "raw",
     "sensors",
     "frames",
     "actions",
@@ -17,6 +18,8 @@ Kind = Literal[
     "control",
     "deadletter",
 ]
+MAX_RAW_BYTES: Final = 8 << 20
+"""Bytes of a raw message, an image say."""
 _DAY_MS: Final = 86_400_000
 _LOG: Final = {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY_MS)}
 _COMPACT: Final = {"cleanup.policy": "compact"}
@@ -34,6 +37,18 @@ class TopicKind:
 
 
 TABLE: Final[dict[Kind, TopicKind]] = {
+    "raw": TopicKind(
+        "entity",
+        "raw",
+        "entity",
+        {
+            **_LOG,
+            "retention.ms": str(_DAY_MS),
+            "max.message.bytes": str(MAX_RAW_BYTES),
+            "message.timestamp.type": "LogAppendTime",
+        },
+        "images, clouds of points and tensors as the devices send them, to be encoded",
+    ),
     "sensors": TopicKind(
         "entity",
         "json",
@@ -74,13 +89,18 @@ class Topic:
 
 
 def topic(spec: SystemSpec, kind: Kind) -> str:
-    """The name of a system's only topic of `kind` (not for sensors: they name their own)."""
+    """The name of a system's only topic of `kind` (sensors name their own, raw ones too)."""
     return f"{spec.system}.{kind}"
 
 
 def worker_group(spec: SystemSpec, shadow: bool = False) -> str:
     """The consumer group of a system's workers; shadows have their own, and see every frame."""
     return f"rehearse-{spec.system}{'-shadow' if shadow else ''}"
+
+
+def perceive_group(spec: SystemSpec) -> str:
+    """The consumer group of a system's perceiving processes."""
+    return f"rehearse-{spec.system}-perceive"
 
 
 def cohort_partitions(spec: SystemSpec) -> int:
@@ -94,15 +114,15 @@ def entity_partitions(spec: SystemSpec) -> int:
 
 
 def topics_of(spec: SystemSpec) -> list[Topic]:
-    """Every topic of a system, sensors first."""
+    """Every topic of a system, raw ones and sensors first."""
     counts = {"entity": entity_partitions(spec), "cohort": cohort_partitions(spec), "one": 1}
     found = []
     for kind, row in TABLE.items():
-        names = (
-            list(dict.fromkeys(sensor.topic for sensor in spec.sensors.values()))
-            if kind == "sensors"
-            else [topic(spec, kind)]
-        )
+        names = [topic(spec, kind)]
+        if kind == "sensors":
+            names = list(dict.fromkeys(sensor.topic for sensor in spec.sensors.values()))
+        elif kind == "raw":
+            names = list(dict.fromkeys(raw.topic for _, raw in spec.perceived))
         found += [Topic(name, kind, counts[row.spread], dict(row.config)) for name in names]
     return found
 

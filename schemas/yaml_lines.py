@@ -70,7 +70,7 @@ def problem(item: Mapping[str, Any], lines: dict[Path, int], name: str, whole: s
 
     `whole` is what the document is called where the error is of no field in particular.
     """
-    path = tuple(part for part in item["loc"] if part != "[key]")
+    path = _written(tuple(part for part in item["loc"] if part != "[key]"), lines)
     field = ".".join(map(str, path)) or whole
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
@@ -78,6 +78,13 @@ def problem(item: Mapping[str, Any], lines: dict[Path, int], name: str, whole: s
     if item["type"] == "missing":
         message = "this field is required; add it"
     return f"{name}:{line_of(path, lines)}: {field}: {message}"
+
+
+def _written(path: Path, lines: dict[Path, int]) -> Path:
+    """`path` as it stands in the document: pydantic also names which kind of several it took."""
+    first = next((i for i in range(len(path)) if path[: i + 1] not in lines), len(path))
+    without = path[:first] + path[first + 1 :]
+    return without if without[: first + 1] in lines and first + 1 < len(path) else path
 
 
 def _walk(node: yaml.Node, path: Path, lines: dict[Path, int], name: str) -> None:

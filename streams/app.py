@@ -174,7 +174,23 @@ def make_app(
     """The Faust app of one worker of consumer group `group`, with its data in `data_dir`."""
     data_dir.mkdir(parents=True, exist_ok=True)
     drop_damaged(data_dir)
-    app = _App(
+    app = bare_app(bootstrap, extra, group, worker, data_dir, cohort_partitions(spec))
+    frames = app.topic(
+        topic(spec, "frames"), key_type=bytes, value_type=bytes, partitions=cohort_partitions(spec)
+    )
+    return WorkerApp(app, frames, BeliefTable(app, spec))
+
+
+def bare_app(
+    bootstrap: str,
+    extra: Mapping[str, str],
+    group: str,
+    worker: str,
+    data_dir: Path,
+    partitions: int,
+) -> Any:
+    """A Faust app without topics and tables; `data_dir` is there."""
+    return _App(
         group,
         broker=[URL(f"kafka://{address}") for address in bootstrap.split(",")],
         broker_credentials=credentials(extra),
@@ -194,16 +210,12 @@ def make_app(
         table_standby_replicas=0,
         topic_allow_declare=False,
         topic_disable_leader=True,
-        topic_partitions=cohort_partitions(spec),
+        topic_partitions=partitions,
         web_enabled=False,
         web_tables_enabled=False,
         TableManager=_TableManager,
         logging_config=None,
     )
-    frames = app.topic(
-        topic(spec, "frames"), key_type=bytes, value_type=bytes, partitions=cohort_partitions(spec)
-    )
-    return WorkerApp(app, frames, BeliefTable(app, spec))
 
 
 def credentials(extra: Mapping[str, str]) -> Any:

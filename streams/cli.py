@@ -76,6 +76,12 @@ class Commands(LazyGroup):
             "Turn sensor topics into frames: one cohort of entities at one tick.",
             _PARTS,
         ),
+        "perceive": _entry(
+            "processes:perceive",
+            "Encode raw messages (images, clouds of points, tensors): "
+            "each becomes a reading of a sensor.",
+            _PARTS,
+        ),
         "worker": _entry(
             "processes:worker",
             "Decide: frames in; beliefs, gated actions and trajectories out.",

@@ -63,6 +63,18 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             ),
         ),
     ),
+    "Perceive": (
+        Panel("Encoded", "ops", (rate("rehearse_perceive_encoded", "sensor"),)),
+        Panel(
+            "Refused, passed over, batches",
+            "ops",
+            tuple(
+                rate(f"rehearse_perceive_{name}")._replace(legend=name)
+                for name in ("refused", "stale", "batches")
+            ),
+        ),
+        Panel("Until the broker has it", "s", quantiles("rehearse_perceive_seconds")),
+    ),
     "Aligner": (
         Panel("Frames published", "ops", (rate("rehearse_align_frames"),)),
         Panel("What came in", "ops", (rate("rehearse_align_readings", "result"),)),

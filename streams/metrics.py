@@ -39,6 +39,23 @@ TABLE: Final[dict[str, Metric]] = {
         "histogram", "From the decision until the broker has actions, trajectory and belief row"
     ),
     "rehearse_worker_in_flight": Metric("gauge", "Frames decided but not yet acknowledged"),
+    "rehearse_perceive_encoded": Metric(
+        "counter", "Raw messages encoded and published", ("system", "sensor")
+    ),
+    "rehearse_perceive_refused": Metric(
+        "counter", "Raw messages that went to the dead letters", ("system", "sensor")
+    ),
+    "rehearse_perceive_stale": Metric(
+        "counter", "Raw messages too old to be seen, and passed over", ("system", "sensor")
+    ),
+    "rehearse_perceive_batches": Metric(
+        "counter", "Batches encoded: messages per batch are their number", ("system", "sensor")
+    ),
+    "rehearse_perceive_seconds": Metric(
+        "histogram",
+        "From a raw message's receipt until the broker has its embedding",
+        ("system", "sensor"),
+    ),
     "rehearse_align_frames": Metric("counter", "Frames published"),
     "rehearse_align_readings": Metric(
         "counter", "What came in, by what became of it", ("system", "result")

@@ -169,7 +169,7 @@ class _Run:
         self.places = self._places(bootstrap, extra)
         settings = registry_settings(extra)
         registry = Registry(settings) if settings else None
-        self.encoder = ReadingEncoder(spec, plant.entities, self.shift, registry)
+        self.encoder = ReadingEncoder(spec, plant.entities, self.shift, registry, raw=True)
         self.meter = RewardMeter(spec, len(plant.entities))
         self.meter.reward(self.sample, None)
         self.latencies = Latencies()
@@ -190,7 +190,8 @@ class _Run:
         """Every partition that watermarks go to."""
         consumer = make_consumer(bootstrap, extra)
         try:
-            names = dict.fromkeys(sensor.topic for sensor in self.spec.sensors.values())
+            sensors = self.spec.sensors.values()
+            names = dict.fromkeys(s.perceive.topic if s.perceive else s.topic for s in sensors)
             names[topic(self.spec, "applied")] = None
             for name in (*names, topic(self.spec, "outcomes")):
                 # So that the first readings find their way at once.

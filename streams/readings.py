@@ -1,6 +1,7 @@
 """A plant's samples as the messages that devices would send, in the spec's fields and units."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ from schemas.messages import WATERMARK_HEADER, Watermark, encode
 from schemas.spec_parts import SensorSpec
 from schemas.system import SystemSpec
 from streams.codecs import Writer, make_writer
+from streams.publish import Headers
+from streams.views import view_writer
 
 Ints = npt.NDArray[np.int64]
 
@@ -26,12 +29,14 @@ class Outgoing(NamedTuple):
     keys: list[str]
     values: list[bytes]
     slots: Ints  # [n] index of the entity
+    headers: list[Headers] | None = None  # one per message
 
 
 class ReadingEncoder:
     """Turns samples into messages of the spec's codecs; `shift_us` is added to every event time.
 
     `registry`: where schemas are found, or are registered, that codecs need and the spec has not.
+    With `raw`, what the spec has encoded is shown as raw messages of which an encoder makes it.
     Raises `ValueError` where there is no schema to write under, and as `Registry` does.
     """
 
@@ -41,6 +46,7 @@ class ReadingEncoder:
         entities: Sequence[str],
         shift_us: int = 0,
         registry: Registry | None = None,
+        raw: bool = False,
     ) -> None:
         self._spec = spec
         self._names = np.array(entities, dtype=object)
@@ -48,9 +54,14 @@ class ReadingEncoder:
         topics: dict[str, list[SensorSpec]] = {}
         for sensor in spec.sensors.values():
             topics.setdefault(sensor.topic, []).append(sensor)
+        self._raw = {s.name: r.topic for s, r in spec.perceived} if raw else {}
         self._writers: dict[str, Writer] = {}
         for sensors in topics.values():
-            for sensor in sensors:  # those that share a topic share what they are written under
+            for sensor in sensors:
+                if sensor.name in self._raw:
+                    self._writers[sensor.name] = view_writer(sensor)
+                    continue
+                # those that share a topic share what they are written under
                 alike = [sensor, *(other for other in sensors if other.codec == sensor.codec)]
                 self._writers[sensor.name] = make_writer(alike, registry)
 
@@ -65,15 +76,23 @@ class ReadingEncoder:
             times = batch.time_us + self._shift
             due = np.maximum(times, after_us + 1)
             messages = self._messages(self._spec.sensors[batch.sensor], batch, times)
-            topic = self._spec.sensors[batch.sensor].topic
+            topic = self._raw.get(batch.sensor, self._spec.sensors[batch.sensor].topic)
+            headers = self._headers(batch, times)
             for moment in np.unique(due):
                 rows = np.flatnonzero(due == moment)
                 slots = batch.entity[rows].astype(np.int64)
                 values = [messages[row] for row in rows]
-                groups.append(
-                    Outgoing(int(moment), topic, self._names[slots].tolist(), values, slots)
-                )
+                keys = self._names[slots].tolist()
+                own = headers and [headers[row] for row in rows]
+                groups.append(Outgoing(int(moment), topic, keys, values, slots, own))
         return sorted(groups, key=lambda group: group.send_us)
+
+    def _headers(self, batch: SensorBatch, times: Ints) -> list[Headers] | None:
+        """The times of raw messages."""
+        if batch.sensor not in self._raw:
+            return None
+        time = self._spec.sensors[batch.sensor].time
+        return [[(time.field, str(at).encode())] for at in _in_unit(times, time.microseconds)]
 
     def _messages(self, sensor: SensorSpec, batch: SensorBatch, times: Ints) -> list[bytes]:
         fields = [sensor.time.field]
@@ -97,12 +116,13 @@ def _in_unit(times_us: Ints, microseconds: float) -> list[Any]:
 def send_readings(producer: Producer, group: Outgoing) -> None:
     """Queues the readings of one moment."""
     produce, topic = producer.produce, group.topic
-    for key, value in zip(group.keys, group.values, strict=True):
+    headers: Iterable[Headers | None] = group.headers or repeat(None)
+    for key, value, own in zip(group.keys, group.values, headers, strict=False):
         try:
-            produce(topic, value, key)
+            produce(topic, value, key, headers=own)
         except BufferError:
             producer.flush()
-            produce(topic, value, key)
+            produce(topic, value, key, headers=own)
 
 
 def send_watermark(producer: Producer, places: Sequence[tuple[str, int]], time_us: int) -> None:

@@ -169,6 +169,7 @@ _DURATIONS: Final = (
     "deadline",
     "discipline",
     "stale_after",
+    "wait",
     "ahead",
 )
 _FREE: Final = ("fallback", "plant")  # their parameters are their own, and plain values already

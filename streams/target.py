@@ -29,10 +29,12 @@ def target_of(spec: SystemSpec, name: str, live_topics: bool) -> SystemSpec:
                 "for the present. Choose another name, or add --live-topics if that is meant"
             )
         return spec
-    sensors = {
-        key: sensor.model_copy(update={"topic": f"{name}.sensors.{key}"})
-        for key, sensor in spec.sensors.items()
-    }
+    sensors = {}
+    for key, sensor in spec.sensors.items():
+        own_topics: dict[str, object] = {"topic": f"{name}.sensors.{key}"}
+        if (raw := sensor.perceive) is not None:
+            own_topics["perceive"] = raw.model_copy(update={"topic": f"{name}.raw.{key}"})
+        sensors[key] = sensor.model_copy(update=own_topics)
     content = spec.model_copy(update={"system": name, "sensors": sensors})
     own = {topic.name for topic in topics_of(spec)}
     if shared := sorted(own & {topic.name for topic in topics_of(content)}):

@@ -80,8 +80,8 @@ def run_worker(
     # Threads wait for the interpreter's lock for this long: 5 ms would be a third of a round trip.
     sys.setswitchinterval(0.0005)
     group = group or worker_group(spec, shadow)
-    with _alone_in(data_dir):
-        _refuse_a_second(bootstrap, extra, group, worker_id, data_dir)
+    with alone_in(data_dir):
+        refuse_a_second(bootstrap, extra, group, worker_id, data_dir)
         options = Options(
             worker=worker_id,
             attempt=_next_attempt(data_dir),
@@ -101,7 +101,7 @@ def run_worker(
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
     """Holds a worker's folder; the system lets go of it when the process ends, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
@@ -114,9 +114,10 @@ def _alone_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def _refuse_a_second(
+def refuse_a_second(
     bootstrap: str, extra: Mapping[str, str], group: str, worker: str, data_dir: Path
 ) -> None:
+    """Raises `WorkerError` where another folder's worker has this id, and lives."""
     own = client_id(worker, data_dir)
     # A little longer than the session: what was killed in another folder is forgotten by then.
     place = other_holder(bootstrap, extra, group, worker, own, SESSION_S + 4)
@@ -191,11 +192,12 @@ async def _until(worker: WorkerApp, desk: Desk, stop: threading.Event) -> None:
                 "again; check the broker, then start the worker again"
             ) from desk.failure
         if worker.app.crashed:
-            raise _crash(worker.app) from worker.app._crash_reason
-        dog.look(desk.tally.frames, _committed(worker.app))
+            raise crash_of(worker.app) from worker.app._crash_reason
+        dog.look(desk.tally.frames, committed(worker.app))
 
 
-def _crash(app: Any) -> WorkerError:
+def crash_of(app: Any) -> WorkerError:
+    """Why a Faust app stopped, and what helps."""
     reason = app._crash_reason
     if isinstance(reason, faust.exceptions.ConsistencyError):
         return WorkerError(
@@ -237,7 +239,8 @@ class Watchdog:
             )
 
 
-def _committed(app: Any) -> int:
+def committed(app: Any) -> int:
+    """The sum of the offsets that an app has committed: it moves while the app does its work."""
     return sum(offset or 0 for offset in app.consumer._committed_offset.values())
 
 

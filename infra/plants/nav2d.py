@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from infra.plants.base import (
 )
 from schemas.clock import tick_of, tick_time
 from schemas.system import SystemSpec
+
+_CHANNELS: Final = ("position", "velocity", "goal", "offset", "pole")
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,9 @@ class Nav2d:
     (velocity 0, deaf to actions, reward 0) and goes on reporting. Starts, goals and all noise
     depend on the seed alone, so that all policies meet the same.
 
+    Channels are position, velocity and goal; `offset` is the goal from the robot, and so is `pole`,
+    which a second sense may have for itself.
+
     Of a sensor that is slower than the ticks, robots take turns: all report with the first tick,
     then each once per period, half-way to a tick rather than at it, where the faster ones report.
 
@@ -96,10 +101,10 @@ class Nav2d:
 
     def _check_channels(self) -> None:
         for channel in self.spec.channels:
-            if channel.name not in ("position", "velocity", "goal") or channel.size != 2:
+            if channel.name not in _CHANNELS or channel.size != 2:
                 raise PlantError(
                     f"nav2d has no channel {channel.name!r} of size {channel.size}; it has "
-                    "position, velocity and goal, each of size 2"
+                    f"{', '.join(_CHANNELS)}, each of size 2"
                 )
 
     def reset(self, seed: int) -> Sample:
@@ -168,7 +173,10 @@ class Nav2d:
     def _batches(self, time_us: int, path: list[tuple[Floats, Floats]]) -> tuple[SensorBatch, ...]:
         """The noisy readings of the last tick, which ended at `time_us`; `path` is the truth."""
         o, end, made = self.options, self._tick * self.spec.period_us, []
+        away = np.stack([self._goal - x for x, _ in path])
         true = {
+            "offset": (away, 0.0),
+            "pole": (away, 0.0),
             "position": (np.stack([x for x, _ in path]), o.position_noise),
             "velocity": (np.stack([v for _, v in path]), o.velocity_noise),
             "goal": (np.stack([self._goal] * len(path)), 0.0),

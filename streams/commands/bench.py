@@ -65,6 +65,25 @@ def align(
 
 
 @app.command()
+def perceive(
+    messages: Annotated[int, typer.Option(min=100, help="Of each sensor, as a backlog.")] = 4_000,
+    hertz: Annotated[float, typer.Option(min=1, help="At which latency is measured.")] = 200.0,
+    bootstrap: Bootstrap = None,
+    extra: Extra = None,
+    as_json: Json = False,
+) -> None:
+    """Images and clouds of points encoded in one process, beside reading and the encoder alone.
+
+    Example: rehearse bench perceive --json
+    """
+    from streams.bench_perceive import bench_perceive
+
+    with errors(), console.status("encoding"):
+        result = bench_perceive(*cluster_of(bootstrap, extra), messages=messages, hertz=hertz)
+    show(result, as_json)
+
+
+@app.command()
 def plan(
     repeat: Annotated[
         int, typer.Option(min=1, help="Interleaved repetitions; medians are shown.")

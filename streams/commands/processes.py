@@ -1,4 +1,4 @@
-"""The parts of the loop, one process each: align, worker, sink, plant."""
+"""The parts of the loop, one process each: perceive, align, worker, sink, plant."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,6 +53,42 @@ def align(
     go_first()
     with errors(), stopping() as stop, metrics_at(metrics_port, metrics_host):
         result = run_align(spec_of(spec), *cluster_of(bootstrap, extra, "align"), stop, clock=clock)
+    show(result, as_json)
+
+
+def perceive(
+    spec: Spec,
+    clock: ClockName = "wall",
+    name: Annotated[str, typer.Option("--id", help="Stays the same over restarts.")] = "perceive-0",
+    data_dir: Annotated[Path | None, typer.Option(help="Its own folder.")] = None,
+    device: Device = "auto",
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
+    bootstrap: Bootstrap = None,
+    extra: Extra = None,
+    as_json: Json = False,
+) -> None:
+    """Encode raw messages (images, clouds of points, tensors): each becomes a reading of a sensor.
+
+    Example: rehearse topics create sight.yaml && rehearse perceive sight.yaml
+
+    (a spec one of whose sensors has `perceive`; streams/examples/sight.yaml is one)
+    """
+    from infra.priority import go_first
+    from streams.perceive_worker import run_perceive
+
+    go_first()
+    with errors(), stopping() as stop, metrics_at(metrics_port, metrics_host):
+        system = spec_of(spec)
+        result = run_perceive(
+            system,
+            *cluster_of(bootstrap, extra),
+            stop,
+            name=name,
+            data_dir=data_dir or home_folder() / "workers" / system.system / name,
+            clock=clock,
+            provider=device,
+        )
     show(result, as_json)
 
 

@@ -136,6 +136,10 @@ def run(
             mode = ["--shadow"] if shadow else []
             supervisor.start("worker", "worker", spec, *clock, *mode, *chosen, *connection)
             supervisor.start("align", "align", spec, *clock, *connection)
+            if system.perceived:
+                supervisor.start(
+                    "perceive", "perceive", spec, *clock, "--device", device, *connection
+                )
             if plant:
                 way = ["--lockstep"] if lockstep else []
                 way += [part for option in options or [] for part in ("-o", option)]

@@ -17,9 +17,11 @@ def test_the_table_says_what_is_promised() -> None:
     assert who_may("writes", "actions") == {"worker"}
     assert who_may("writes", "beliefs") == {"worker", "shadow"}
     assert who_may("writes", "frames") == {"align"}
-    assert who_may("writes", "sensors") == who_may("writes", "applied") == {"plant"}
-    assert who_may("writes", "control") == {"operator"}
+    assert who_may("writes", "sensors") == {"plant", "perceive"}
+    assert who_may("writes", "applied") == {"plant"}
+    assert who_may("writes", "control") == {"operator", "align"}
     assert who_may("reads", "beliefs") == {"worker", "shadow"}
+    assert who_may("reads", "raw") == {"perceive"}
     assert set(RIGHTS["plant"].reads) == {"actions", "control", "applied"}
     assert RIGHTS["replay"].writes == ()
 
@@ -42,6 +44,7 @@ def test_grants_are_of_this_systems_topics_and_groups() -> None:
         (("worker", "nav2d", "--shadow"), "shadow"),
         (("align", "nav2d"), "align"),
         (("plant", "nav2d"), "plant"),
+        (("perceive", "sight.yaml"), "perceive"),
         (("topics", "create", "nav2d"), "admin"),
         ((), "admin"),
     ],

@@ -142,6 +142,10 @@ STUDY = {"torch", "plotly", "polars", "aiohttp", "psutil"}  # of no use to most 
         ("streams.commands.bundles", {*STUDY, "sqlalchemy", "onnxruntime"}),
         ("streams.commands.processes, streams.align_kafka", {*STUDY, "sqlalchemy", "onnxruntime"}),
         ("streams.commands.processes, streams.worker", {*STUDY, "sqlalchemy"} - {"aiohttp"}),
+        (
+            "streams.commands.processes, streams.perceive_worker",
+            {*STUDY, "sqlalchemy"} - {"aiohttp"},
+        ),
         ("streams.commands.processes, streams.sink", {*STUDY, "onnxruntime"}),
         ("streams.commands.processes, streams.plant", {*STUDY, "sqlalchemy", "onnxruntime"}),
     ],
@@ -277,6 +281,7 @@ def test_a_bench_on_a_device_that_is_not_there_runs_on_the_cpu() -> None:
         ("latency", "--runs", "0"),
         ("latency", "--seconds", "0"),
         ("machine", "--seconds", "0"),
+        ("perceive", "--messages", "0"),
     ],
 )
 def test_a_bench_of_nothing_is_refused_before_a_broker_is_asked(words: tuple[str, ...]) -> None:

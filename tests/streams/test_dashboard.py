@@ -69,6 +69,6 @@ def test_the_scrape_example_names_each_part_once() -> None:
     assert job["job_name"] == "rehearse"
     parts = [group["labels"]["part"] for group in job["static_configs"]]
     assert all(callable(getattr(processes, part)) for part in parts)
-    assert sorted(parts) == ["align", "plant", "sink", "worker"]
+    assert sorted(parts) == ["align", "perceive", "plant", "sink", "worker"]
     targets = [target for group in job["static_configs"] for target in group["targets"]]
     assert len(set(targets)) == len(parts)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import msgspec
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.plants.base import Sample, SensorBatch
+import streams
+from infra.plants.base import Sample, SensorBatch, make_plant
+from planner.encoder import Encoder
+from schemas.system import load_spec
 from streams.plant_log import RewardMeter
+from streams.raw_inputs import RawReader
 from streams.readings import ReadingEncoder
 from tests.streams.specs import small_spec
 
@@ -72,3 +77,22 @@ def test_the_reward_is_the_specs_on_the_next_readings() -> None:
     # a tick without a value: the last one stands
     reward = meter.reward(sample(2, [2000], [float("nan")]), action * 0)
     assert np.allclose(reward, [0.0, -1.0])
+
+
+def test_a_plant_shows_what_an_encoder_makes_its_readings_of() -> None:
+    spec = load_spec(Path(streams.__file__).parent / "examples" / "sight.yaml")
+    plant = make_plant(spec, robots=5)
+    sample = plant.reset(1)
+    truth = {batch.sensor: batch for batch in sample.batches}
+    groups = ReadingEncoder(spec, plant.entities, 700, raw=True).encode(sample, -(2**60))
+    for sensor, raw in spec.perceived:
+        (group,) = [g for g in groups if g.topic == raw.topic]
+        batch = truth[sensor.name]
+        reader, encoder = RawReader(sensor, raw), Encoder(raw, 2, "cpu")
+        messages = zip(group.keys, group.values, group.headers or (), strict=True)
+        read = [reader.read(key.encode(), value, dict(own)) for key, value, own in messages]
+        assert [message.time for message in read] == (batch.time_us + 700).tolist()
+        seen = encoder.encode(np.stack([message.row for message in read]))
+        wanted = next(iter(batch.values.values()))
+        assert np.abs(seen - wanted).max() < 0.8
+    assert {g.topic for g in groups if g.headers is None} == {spec.sensors["odometry"].topic}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
+import streams
 from schemas.system import load_spec
 from schemas.topics import topics_of
 from streams.target import TargetError, shift_to_now, target_of
@@ -18,6 +20,13 @@ def test_the_systems_own_topics_need_a_flag() -> None:
     with pytest.raises(TargetError, match="--live-topics"):
         target_of(SPEC, SPEC.system, live_topics=False)
     assert target_of(SPEC, SPEC.system, live_topics=True) == SPEC
+
+
+def test_another_name_shares_no_raw_topic_and_has_the_same_interface() -> None:
+    spec = load_spec(Path(streams.__file__).parent / "examples" / "sight.yaml")
+    target = target_of(spec, "again", False)
+    assert not {t.name for t in topics_of(spec)} & {t.name for t in topics_of(target)}
+    assert target.interface_hash == spec.interface_hash
 
 
 @pytest.mark.parametrize("live_topics", [False, True])
