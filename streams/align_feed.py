@@ -70,6 +70,7 @@ class Feed:
         known: records before these offsets were counted, and reported where bad, before a restart.
         schemas: where codecs find the schemas that messages name.
         clocks: of the devices, by which readings' times are corrected; None: they are right.
+        on_claim: is told what aligners say to each other.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class Feed:
         known: Offsets | None = None,
         schemas: Schemas | None = None,
         clocks: Discipline | None = None,
+        on_claim: Callable[[Control], None] = lambda _: None,
     ) -> None:
-        self.aligner, self._clocks = aligner, clocks
+        self.aligner, self._clocks, self._on_claim = aligner, clocks, on_claim
+        self.control_read = 0  # the offset up to which `S.control` was read
         self.letters: list[DeadLetter] = []
         self.reasons: Counter[str] = Counter()
         self.reports: Final = (topic(spec, "applied"), topic(spec, "actions"))
@@ -94,7 +97,8 @@ class Feed:
         self._applied = ReportDecoder(spec, "tick", "status")
         self._issued = ReportDecoder(spec, "tick")
         # In this order: what a tick should know is there before what closes it.
-        steps = {topic(spec, "control"): self._control, topic(spec, "outcomes"): self._outcomes}
+        self._control_topic = topic(spec, "control")
+        steps = {self._control_topic: self._control, topic(spec, "outcomes"): self._outcomes}
         self._steps = {name: steps.get(name, self._timed) for name in topics_read(spec)}
         self._behind: set[Place] = set()
 
@@ -135,16 +139,21 @@ class Feed:
         for batch in batches:
             self._steps[batch.topic](batch)
         for (name, partition), end in reached.items():
-            self.aligner.consumed(name, partition, end)
+            self._consumed(name, partition, end)
         lags = {place: reached[place] < self._high(place) for place in timed}
         for event in ends:
             # After the last record there may be offsets without one: marks of transactions.
             place = (event.topic() or "", event.partition() or 0)
-            self.aligner.consumed(*place, event.offset() or 0)
+            self._consumed(*place, event.offset() or 0)
             if place[0] in self.timed:
                 lags[place] = False
         self._behind = (self._behind - lags.keys()) | {place for place, lag in lags.items() if lag}
         self.aligner.lagging(lags)
+
+    def _consumed(self, name: str, partition: int, end: int) -> None:
+        self.aligner.consumed(name, partition, end)
+        if name == self._control_topic:
+            self.control_read = max(self.control_read, end)
 
     def _by_topic(self, messages: Sequence[Message]) -> list[tuple[str, Sequence[Message]]]:
         names = list(map(Message.topic, messages))
@@ -249,11 +258,17 @@ class Feed:
         for place, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
             try:
                 if value is not None:
-                    self.aligner.control(decode(Control, value))
+                    self._obey(decode(Control, value))
                 elif key:
                     self.aligner.remove_control(key.decode())
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 self._reject(batch, 0, [Bad(place, "bad_control", str(error))])
+
+    def _obey(self, record: Control) -> None:
+        if record.kind == "align":
+            self._on_claim(record)
+        else:
+            self.aligner.control(record)
 
     def _outcomes(self, batch: Batch) -> None:
         """Ends of episodes: what an entity shows from the next tick on is another one."""

@@ -40,6 +40,7 @@ TABLE: Final[dict[str, Metric]] = {
     ),
     "rehearse_worker_in_flight": Metric("gauge", "Frames decided but not yet acknowledged"),
     "rehearse_align_frames": Metric("counter", "Frames published"),
+    "rehearse_align_speaks": Metric("gauge", "1 where it publishes frames, 0 where it stands by"),
     "rehearse_align_readings": Metric(
         "counter", "What came in, by what became of it", ("system", "result")
     ),

@@ -37,6 +37,9 @@ from streams.commands.options import (
 def align(
     spec: Spec,
     clock: ClockName = "wall",
+    standby: Annotated[
+        bool, typer.Option("--standby", help="Take over when the active aligner falls silent.")
+    ] = False,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "127.0.0.1",
     bootstrap: Bootstrap = None,
@@ -46,13 +49,16 @@ def align(
     """Turn sensor topics into frames: one cohort of entities at one tick.
 
     Example: rehearse topics create nav2d && rehearse align nav2d
+
+    Another one with --standby reads along, and takes over within two seconds.
     """
     from infra.priority import go_first
     from streams.align_kafka import run_align
 
     go_first()
     with errors(), stopping() as stop, metrics_at(metrics_port, metrics_host):
-        result = run_align(spec_of(spec), *cluster_of(bootstrap, extra), stop, clock=clock)
+        cluster = cluster_of(bootstrap, extra)
+        result = run_align(spec_of(spec), *cluster, stop, clock=clock, standby=standby)
     show(result, as_json)
 
 
