@@ -1,7 +1,7 @@
 """Batches of Kafka messages into the aligner's core: readings, reports, watermarks, control."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -84,7 +84,7 @@ class Feed:
         on_claim: Callable[[Control], None] = lambda _: None,
     ) -> None:
         self.aligner, self._clocks, self._on_claim = aligner, clocks, on_claim
-        self.control_read = 0  # the offset up to which `S.control` was read
+        self.read: dict[Place, int] = {}  # the offset up to which each partition was read
         self.letters: list[DeadLetter] = []
         self.reasons: Counter[str] = Counter()
         self.reports: Final = (topic(spec, "applied"), topic(spec, "actions"))
@@ -97,8 +97,7 @@ class Feed:
         self._applied = ReportDecoder(spec, "tick", "status")
         self._issued = ReportDecoder(spec, "tick")
         # In this order: what a tick should know is there before what closes it.
-        self._control_topic = topic(spec, "control")
-        steps = {self._control_topic: self._control, topic(spec, "outcomes"): self._outcomes}
+        steps = {topic(spec, "control"): self._control, topic(spec, "outcomes"): self._outcomes}
         self._steps = {name: steps.get(name, self._timed) for name in topics_read(spec)}
         self._behind: set[Place] = set()
 
@@ -124,6 +123,26 @@ class Feed:
         held = {place for place in places if place[0] in self.timed}
         self._behind |= held
         self.aligner.lagging(dict.fromkeys(held, True))
+
+    def shed(self, places: Mapping[Place, int]) -> int:
+        """Passes over what lies before these offsets, unread; gives how many records that are.
+
+        For each partition there is one dead letter, which says from where to where.
+        """
+        total = 0
+        for place, end in places.items():
+            begin = self.read.get(place, end)
+            if begin >= end:
+                continue
+            total += end - begin
+            text = f"{end - begin} records, up to offset {end - 1}: there was no time to read them"
+            self.letters.append(DeadLetter(*place, begin, "shed", text))
+            self._consumed(*place, end)
+        self._behind -= places.keys()
+        self.reasons["shed"] += total
+        self.aligner.count("shed", total)
+        self.aligner.lagging(dict.fromkeys(places, False))
+        return total
 
     def take(self, messages: Sequence[Message], ends: Sequence[Message] = ()) -> None:
         """Takes a batch of records, and the ends of partitions that were reached (EOF events)."""
@@ -152,8 +171,7 @@ class Feed:
 
     def _consumed(self, name: str, partition: int, end: int) -> None:
         self.aligner.consumed(name, partition, end)
-        if name == self._control_topic:
-            self.control_read = max(self.control_read, end)
+        self.read[name, partition] = max(self.read.get((name, partition), 0), end)
 
     def _by_topic(self, messages: Sequence[Message]) -> list[tuple[str, Sequence[Message]]]:
         names = list(map(Message.topic, messages))

@@ -20,6 +20,7 @@ from streams.align_held import Held
 from streams.align_out import Out, Watch
 from streams.align_resume import last_of_cohorts
 from streams.align_seat import Share
+from streams.align_shed import Backlog
 from streams.align_state import NEVER
 from streams.codecs import asks_registry, subject_of
 from streams.codecs.schemas import Schemas
@@ -104,7 +105,7 @@ class _Run:
         clock: Clock,
         standby: bool,
     ) -> None:
-        self.spec, self.clock = spec, clock
+        self.spec, self.clock, self.control = spec, clock, (topic(spec, "control"), 0)
         self.consumer = make_consumer(
             bootstrap, extra, enable_partition_eof="true", auto_offset_reset="earliest"
         )
@@ -125,6 +126,7 @@ class _Run:
         ahead = max(_AHEAD_US, spec.lateness_us) if clock == "wall" else None
         self.aligner = Aligner(spec, clock, partitions=counts, ahead_us=ahead, patient=True)
         self.newest: deque[tuple[float, int]] = deque()
+        self.backlog, self.looked = Backlog(), time.monotonic()
         seek = self.aligner.restore(last)
         schemas = _schemas(spec, extra, clock)
         named = self.aligner.names.__getitem__
@@ -135,6 +137,7 @@ class _Run:
         )
         framed = {sensor.topic for sensor in spec.sensors.values() if asks_registry(sensor)}
         self.held = Held(self.consumer, self.feed, framed)
+        self.places = [place for place in self.bounds if place[0] in self.feed.timed]
         begin = offsets_to_begin(spec, clock, self.consumer, self.bounds, seek)
         self.consumer.assign([TopicPartition(*place, first) for place, first in begin.items()])
         self.feed.begin(p for p, first in begin.items() if first < self.bounds[p][1])
@@ -145,13 +148,20 @@ class _Run:
         _, high = self.consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
         return max(high, self.bounds[place][1])
 
+    def _highs(self) -> dict[Place, int]:
+        return {place: self._high(place) for place in self.places}
+
     def _said(self) -> int | None:
         """The offset after the last record of `S.control`; None where no broker answers."""
-        place = TopicPartition(topic(self.spec, "control"), 0)
+        return self._end(self.control)
+
+    def _end(self, place: Place) -> int | None:
+        """The offset after the last record, as the broker says now; None where none answers."""
         try:
-            return int(self.consumer.get_watermark_offsets(place, timeout=_ASK_S)[1])
+            ends = self.consumer.get_watermark_offsets(TopicPartition(*place), timeout=_ASK_S)
         except KafkaException:
             return None
+        return int(ends[1])
 
     # the loop
 
@@ -161,7 +171,9 @@ class _Run:
         while not stop.is_set():
             messages = self._consume(count)
             count = self._take(messages) if messages or self.held else 0
-            self.out.look(self.feed.control_read)
+            self.out.look(self.feed.read.get(self.control, 0))
+            if self.clock == "wall":
+                self._keep_up()
             # What records close is waited for; whether time closes more is not.
             self._send(self.aligner.frames())
             self._settle()
@@ -191,6 +203,21 @@ class _Run:
             ends = [m for m in ends if not self.held.holds(m.topic() or "", m.partition() or 0)]
         self.feed.take(messages, ends)
         return len(messages)
+
+    def _keep_up(self) -> None:
+        """Passes over what cannot be caught up with."""
+        now = time.monotonic()
+        passed, self.looked = now - self.looked, now
+        if not self.backlog.look(passed, self.feed.read, self._highs):
+            return
+        self.backlog.begin_anew()
+        ends = {place: self._end(place) for place in self.places if not self.held.holds(*place)}
+        over = {place: end for place, end in ends.items() if end is not None}
+        over = {place: end for place, end in over.items() if end > self.feed.read.get(place, end)}
+        for place, end in over.items():
+            self.consumer.seek(TopicPartition(*place, end))
+        count = self.feed.shed(over)
+        _log.warning("too much to read; records were passed over", records=count)
 
     def _settle(self) -> None:
         """Lets lateness run out as far as was read a while ago: every partition was asked since."""

@@ -1,0 +1,65 @@
+"""Too much to read: what cannot be caught up with is passed over, so that the newest data counts.
+
+Under the wall clock alone: somebody waits there. Under the event clock the topics wait.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from streams.align_feed import Place
+
+BEHIND_S: Final = 1.0
+"""Records that were there for so long and are not read yet are a backlog."""
+TREND_S: Final = 2.0
+"""A backlog that has not shrunk in this time is one that will not be caught up with."""
+_EVERY_S: Final = 0.25
+_AT_ONCE_S: Final = 0.25
+"""Of a time in which nobody looked no more counts: a machine that stood still is no overload."""
+
+Offsets = Mapping[Place, int]
+
+
+class _Look(NamedTuple):
+    at_s: float
+    backlog: int
+    high: Offsets
+
+
+class Backlog:
+    """Whether reading falls behind for good; times are seconds in which it was looked at.
+
+    After a restart or an outage there is a backlog as well, but it shrinks: nothing of it is shed.
+    """
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._looks: deque[_Look] = deque()
+
+    def look(self, passed_s: float, read: Offsets, high: Callable[[], Offsets]) -> bool:
+        """Whether records must be passed over.
+
+        Args:
+            passed_s: since the last call.
+            read: up to where each partition was read.
+            high: up to where each has records; asked for where it is needed.
+        """
+        self._now_s += min(passed_s, _AT_ONCE_S)
+        if self._looks and self._now_s < self._looks[-1].at_s + _EVERY_S:
+            return False
+        ends = dict(high())
+        backlog = sum(max(0, end - read.get(place, end)) for place, end in ends.items())
+        self._looks.append(_Look(self._now_s, backlog, ends))
+        while len(self._looks) > 1 and self._looks[1].at_s <= self._now_s - TREND_S:
+            self._looks.popleft()
+        first = self._looks[0]
+        grows = self._now_s - first.at_s >= TREND_S and backlog >= first.backlog > 0
+        return grows and self._is_behind(read)
+
+    def _is_behind(self, read: Offsets) -> bool:
+        before = [look for look in self._looks if look.at_s <= self._now_s - BEHIND_S]
+        return any(read.get(place, end) < end for place, end in before[-1].high.items())
+
+    def begin_anew(self) -> None:
+        """After records were passed over."""
+        self._looks.clear()

@@ -1,0 +1,50 @@
+"""Back-pressure: a backlog that shrinks is read, one that does not is passed over."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.align_shed import Backlog
+
+PLACE = ("zoo.sensors.a", 0)
+STEP_S = 0.05
+
+
+def run(load: float, capacity: float, backlog: float = 0.0, seconds: float = 60.0) -> list[float]:
+    """[jumps] how many records each time; loads and capacities are records a second.
+
+    Whatever happens, what is read was there for 5 s at most once the first jump was made.
+    """
+    read, high, looks, shed = 0.0, backlog, Backlog(), []
+    written: list[float] = []
+    for _ in range(round(seconds / STEP_S)):
+        high += load * STEP_S
+        written.append(high)
+        read = min(high, read + capacity * STEP_S)
+        if looks.look(STEP_S, {PLACE: int(read)}, lambda end=int(high): {PLACE: end}):  # type: ignore[misc]
+            shed.append(high - read)
+            read = high
+            looks.begin_anew()
+        if shed and len(written) > 100:
+            assert read >= written[-100]
+    return shed
+
+
+@given(load=st.floats(10, 10_000), part=st.floats(1.25, 10), backlog=st.floats(0, 100_000))
+def test_what_can_be_caught_up_with_is_never_shed(load: float, part: float, backlog: float) -> None:
+    assert run(load, capacity=load * part, backlog=backlog) == []
+
+
+@given(load=st.floats(100, 10_000), part=st.floats(0.1, 0.8), backlog=st.floats(0, 10_000))
+def test_of_what_is_too_much_no_more_is_shed_than_must_be(
+    load: float, part: float, backlog: float
+) -> None:
+    seconds = 60.0
+    shed = sum(run(load, load * part, backlog, seconds))
+    must = (1 - part) * load * seconds + backlog
+    assert must - 6 * load - backlog <= shed <= must + STEP_S * load * seconds
+
+
+def test_a_machine_that_stands_still_is_not_overloaded() -> None:
+    looks = Backlog()
+    assert not any(looks.look(20.0, {PLACE: 0}, lambda: {PLACE: 1_000}) for _ in range(8))
+    assert any(looks.look(0.25, {PLACE: 0}, lambda: {PLACE: 1_000}) for _ in range(8))
