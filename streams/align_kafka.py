@@ -20,8 +20,8 @@ from streams.align_held import Held
 from streams.align_out import Out, Watch
 from streams.align_resume import last_of_cohorts
 from streams.align_seat import Share
-from streams.align_shed import Backlog
 from streams.align_state import NEVER
+from streams.backlog import Backlog
 from streams.codecs import asks_registry, subject_of
 from streams.codecs.schemas import Schemas
 from streams.metrics import Values, exposed

@@ -28,6 +28,7 @@ TABLE: Final[dict[str, Metric]] = {
     "rehearse_worker_frames": Metric("counter", "Frames decided and acknowledged"),
     "rehearse_worker_frames_repeated": Metric("counter", "Frames skipped: tick or epoch was done"),
     "rehearse_worker_frames_rejected": Metric("counter", "Frames that went to the dead letters"),
+    "rehearse_worker_frames_shed": Metric("counter", "Frames passed over: no time for them"),
     "rehearse_worker_decisions": Metric(
         "counter", "Decisions, by who made them", ("system", "mode")
     ),

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.align_shed import Backlog
+from streams.backlog import Backlog
 
 PLACE = ("zoo.sensors.a", 0)
 STEP_S = 0.05

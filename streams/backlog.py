@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from streams.align_feed import Place
-
+Place = tuple[str, int]
+"""Topic and partition."""
 BEHIND_S: Final = 1.0
 """Records that were there for so long and are not read yet are a backlog."""
 TREND_S: Final = 2.0
