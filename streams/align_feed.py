@@ -99,12 +99,9 @@ class Feed:
         # In this order: what a tick should know is there before what closes it.
         steps = {topic(spec, "control"): self._control, topic(spec, "outcomes"): self._outcomes}
         self._steps = {name: steps.get(name, self._timed) for name in topics_read(spec)}
+        # Topics whose records carry event times: ticks wait for what they are known to have.
+        self.timed: Final = frozenset((*self.reports, *self._sensors))
         self._behind: set[Place] = set()
-
-    @property
-    def timed(self) -> list[str]:
-        """Topics whose records carry event times: ticks wait for what they are known to have."""
-        return [*self.reports, *self._sensors]
 
     # batches
 
@@ -138,10 +135,9 @@ class Feed:
             text = f"{end - begin} records, up to offset {end - 1}: there was no time to read them"
             self.letters.append(DeadLetter(*place, begin, "shed", text))
             self._consumed(*place, end)
-        self._behind -= places.keys()
         self.reasons["shed"] += total
         self.aligner.count("shed", total)
-        self.aligner.lagging(dict.fromkeys(places, False))
+        self.hold(places)  # what comes now is not late for ticks that it is of
         return total
 
     def take(self, messages: Sequence[Message], ends: Sequence[Message] = ()) -> None:
@@ -153,21 +149,32 @@ class Feed:
             for partition, end in batch.ends().items()
         }
         timed = [place for place in reached if place[0] in self.timed]
+        waiting = self._waiting(reached)
+        self._behind.update(waiting)
         if len(timed) > 1 or self._behind:
-            self.aligner.lagging(dict.fromkeys(timed, True))
+            self.aligner.lagging(dict.fromkeys([*timed, *waiting], True))
         for batch in batches:
             self._steps[batch.topic](batch)
         for (name, partition), end in reached.items():
             self._consumed(name, partition, end)
         lags = {place: reached[place] < self._high(place) for place in timed}
         for event in ends:
-            # After the last record there may be offsets without one: marks of transactions.
+            # After the last record there may be offsets without one: marks of transactions. And
+            # what was the end when this was said need not be it any more.
             place = (event.topic() or "", event.partition() or 0)
             self._consumed(*place, event.offset() or 0)
             if place[0] in self.timed:
-                lags[place] = False
+                lags[place] = self.read[place] < self._high(place)
         self._behind = (self._behind - lags.keys()) | {place for place, lag in lags.items() if lag}
         self.aligner.lagging(lags)
+
+    def _waiting(self, reached: Mapping[Place, int]) -> list[Place]:
+        """Partitions with records that came meanwhile, and are not among those just read."""
+        return [
+            place
+            for place, at in self.read.items()
+            if place not in reached and place[0] in self.timed and at < self._high(place)
+        ]
 
     def _consumed(self, name: str, partition: int, end: int) -> None:
         self.aligner.consumed(name, partition, end)

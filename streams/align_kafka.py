@@ -140,6 +140,7 @@ class _Run:
         self.places = [place for place in self.bounds if place[0] in self.feed.timed]
         begin = offsets_to_begin(spec, clock, self.consumer, self.bounds, seek)
         self.consumer.assign([TopicPartition(*place, first) for place, first in begin.items()])
+        self.feed.read.update(begin)
         self.feed.begin(p for p, first in begin.items() if first < self.bounds[p][1])
         _log.info("aligner ready", restored=len(last), clock=clock, standby=standby)
 
