@@ -1,7 +1,8 @@
 """Where an aligner begins to read: after the last frames, or, without any, where the clock says."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, Literal
 
 import structlog
@@ -99,6 +100,19 @@ def last_frames(spec: SystemSpec, bootstrap: str, extra: Mapping[str, str] | Non
             )
         _log.warning("no frame; passed over", topic=name, partition=place, detail=str(problem))
     return found
+
+
+def as_read_here(frame: Frame, places: Container[Place]) -> Frame:
+    """A frame as if its aligner had read `places` alone: there may have been fewer, or more."""
+    header = frame.header
+    offsets, positions = (
+        {
+            name: {number: at for number, at in parts.items() if (name, number) in places}
+            for name, parts in found.items()
+        }
+        for found in (header.offsets, header.positions)
+    )
+    return replace(frame, header=replace(header, offsets=offsets, positions=positions))
 
 
 def positions_of(frames: Sequence[Frame]) -> Offsets:

@@ -12,9 +12,10 @@ from confluent_kafka import Message
 from schemas.frames import Offsets
 from schemas.messages import WATERMARK_HEADER, Control, DeadLetter, Outcome, Watermark, decode
 from schemas.system import SystemSpec
-from schemas.topics import topic
+from schemas.topics import cohort_of, topic
 from streams.align import Aligner
 from streams.align_discipline import Discipline
+from streams.align_share import WHOLE, Share
 from streams.align_state import Ints
 from streams.codecs.base import Bad
 from streams.codecs.schemas import Schemas
@@ -71,6 +72,7 @@ class Feed:
         schemas: where codecs find the schemas that messages name.
         clocks: of the devices, by which readings' times are corrected; None: they are right.
         on_claim: is told what aligners say to each other.
+        share: whose entities are taken; others are misplaced.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Feed:
         schemas: Schemas | None = None,
         clocks: Discipline | None = None,
         on_claim: Callable[[Control], None] = lambda _: None,
+        share: Share = WHOLE,
     ) -> None:
         self.aligner, self._clocks, self._on_claim = aligner, clocks, on_claim
         self.read: dict[Place, int] = {}  # the offset up to which each partition was read
@@ -89,7 +92,9 @@ class Feed:
         self.reasons: Counter[str] = Counter()
         self.reports: Final = (topic(spec, "applied"), topic(spec, "actions"))
         self._high, self._known = high, known or {}
-        self._keys = KeyRows(aligner.intern)
+        # Of entities that other aligners take, there are none where topics are as they should be.
+        mine = lambda name: share.holds(cohort_of(name, spec.cohorts))  # noqa: E731
+        self._keys = KeyRows(aligner.intern, mine if share.of > 1 else None)
         self._sensors: dict[str, list[tuple[str, SensorDecoder]]] = {}
         for name, sensor in spec.sensors.items():
             decoder = SensorDecoder(sensor, schemas)

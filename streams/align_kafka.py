@@ -13,13 +13,13 @@ from schemas.frames import Frame
 from schemas.system import SystemSpec
 from schemas.topics import topic
 from streams.align import Aligner
-from streams.align_begin import last_frames, offsets_to_begin, positions_of
+from streams.align_begin import as_read_here, last_frames, offsets_to_begin, positions_of
 from streams.align_discipline import Discipline
 from streams.align_feed import Feed, Place, topics_read
 from streams.align_held import Held
 from streams.align_out import Out, Watch
 from streams.align_resume import last_of_cohorts
-from streams.align_seat import Share
+from streams.align_share import WHOLE, Share
 from streams.align_state import NEVER
 from streams.backlog import Backlog
 from streams.codecs import asks_registry, subject_of
@@ -63,6 +63,7 @@ def run_align(
     *,
     clock: Clock = "event",
     standby: bool = False,
+    share: Share = WHOLE,
     on_batch: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Aligns the readings of `spec` until `stop` is set; gives a summary as plain JSON values.
@@ -73,6 +74,7 @@ def run_align(
     Args:
         clock: what lateness is measured by: `event`, the readings' own times; `wall`, real time.
         standby: says nothing as long as another aligner does, and takes over when it falls silent.
+        share: of the cohorts, where several aligners run.
         on_batch: is told how many records came in, after they were dealt with.
 
     Summary: `epoch` (None where it never spoke), `frames`, `entities`, `counters` (readings by what
@@ -85,7 +87,7 @@ def run_align(
         KafkaException: the frames cannot be delivered.
         OvertakenError: another aligner makes the frames now.
     """
-    run = _Run(spec, bootstrap, extra, clock, standby)
+    run = _Run(spec, bootstrap, extra, clock, standby, share)
     try:
         with exposed(spec.system, run.metrics), collector_at_rest():
             run.go(stop, on_batch)
@@ -104,24 +106,22 @@ class _Run:
         extra: Mapping[str, str] | None,
         clock: Clock,
         standby: bool,
+        share: Share,
     ) -> None:
         self.spec, self.clock, self.control = spec, clock, (topic(spec, "control"), 0)
         self.consumer = make_consumer(
             bootstrap, extra, enable_partition_eof="true", auto_offset_reset="earliest"
         )
-        watch = (
-            Watch(spec, bootstrap, extra) if standby else None
-        )  # before the last frames are read
-        self.out = Out(spec, bootstrap, extra, Share(), watch, self._said)
+        # Before the last frames are read, so that none comes in between.
+        watch = Watch(spec, bootstrap, extra, share) if standby else None
+        self.out = Out(spec, bootstrap, extra, share, watch, self._said)
         warm_frames(spec)  # the first tick is not kept waiting
-        last = last_frames(spec, bootstrap, extra)
-        self.out.begin(last_of_cohorts(last))
         names = topics_read(spec)
-        self.bounds = {
-            (name, number): ends
-            for name in names
-            for number, ends in bounds(self.consumer, name).items()
-        }
+        self.bounds = self._bounds(names, share)
+        share.check_keys(spec, bootstrap, extra)
+        found = [f for f in last_frames(spec, bootstrap, extra) if share.holds(f.cohort)]
+        last = [as_read_here(frame, self.bounds) for frame in found]
+        self.out.begin(last_of_cohorts(last))
         counts = {name: sum(place[0] == name for place in self.bounds) for name in names}
         ahead = max(_AHEAD_US, spec.lateness_us) if clock == "wall" else None
         self.aligner = Aligner(spec, clock, partitions=counts, ahead_us=ahead, patient=True)
@@ -133,7 +133,14 @@ class _Run:
         self.clocks = Discipline(spec, named, _now_us) if clock == "wall" else None
         known = positions_of(last)
         self.feed = Feed(
-            spec, self.aligner, self._high, known, schemas, self.clocks, self.out.seat.heard
+            spec,
+            self.aligner,
+            self._high,
+            known,
+            schemas,
+            self.clocks,
+            self.out.seat.heard,
+            share,
         )
         framed = {sensor.topic for sensor in spec.sensors.values() if asks_registry(sensor)}
         self.held = Held(self.consumer, self.feed, framed)
@@ -143,6 +150,17 @@ class _Run:
         self.feed.read.update(begin)
         self.feed.begin(p for p, first in begin.items() if first < self.bounds[p][1])
         _log.info("aligner ready", restored=len(last), clock=clock, standby=standby)
+
+    def _bounds(self, names: Sequence[str], share: Share) -> dict[Place, tuple[int, int]]:
+        """The first offset and the one after the last, of each partition that is read here."""
+        there = {name: bounds(self.consumer, name) for name in names}
+        share.check(self.spec, {name: len(parts) for name, parts in there.items()})
+        return {
+            (name, number): ends
+            for name, parts in there.items()
+            for number, ends in parts.items()
+            if share.reads(self.spec, name, number)
+        }
 
     def _high(self, place: Place) -> int:
         """The offset after the last record that a partition is known to have."""
@@ -209,12 +227,10 @@ class _Run:
         """Passes over what cannot be caught up with."""
         now = time.monotonic()
         passed, self.looked = now - self.looked, now
-        if not self.backlog.look(passed, self.feed.read, self._highs):
+        found = self.backlog.look(passed, self.feed.read, self._highs)
+        over = {place: end for place, end in found.items() if not self.held.holds(*place)}
+        if not over:
             return
-        self.backlog.begin_anew()
-        ends = {place: self._end(place) for place in self.places if not self.held.holds(*place)}
-        over = {place: end for place, end in ends.items() if end is not None}
-        over = {place: end for place, end in over.items() if end > self.feed.read.get(place, end)}
         for place, end in over.items():
             self.consumer.seek(TopicPartition(*place, end))
         count = self.feed.shed(over)

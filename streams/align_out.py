@@ -16,7 +16,8 @@ from schemas.frames import Frame, FrameHeader, encode_frame, header_from_json
 from schemas.messages import EPOCH_HEADER, DeadLetter, encode
 from schemas.system import SystemSpec
 from schemas.topics import cohort_partitions, partition_of, topic
-from streams.align_seat import OvertakenError, Seat, Share, StandsByAgain
+from streams.align_seat import OvertakenError, Seat, StandsByAgain
+from streams.align_share import Share
 from streams.align_standby import SILENT_S, Kept, at_epoch
 from streams.topic_io import TIMEOUT_S, bounds, make_consumer, make_producer, raise_fatal, send
 
@@ -32,8 +33,10 @@ _log = structlog.get_logger("align")
 class Watch:
     """What the active aligner publishes from now on, for one that stands by."""
 
-    def __init__(self, spec: SystemSpec, bootstrap: str, extra: Mapping[str, str] | None) -> None:
-        self._spec = spec
+    def __init__(
+        self, spec: SystemSpec, bootstrap: str, extra: Mapping[str, str] | None, share: Share
+    ) -> None:
+        self._spec, self._share = spec, share
         self._consumer = make_consumer(bootstrap, extra)
         name = topic(spec, "frames")
         self._next = {number: high for number, (_, high) in bounds(self._consumer, name).items()}
@@ -51,7 +54,7 @@ class Watch:
                 header = header_from_json(header_of(read_batch(message.value() or b"")[1]))
             except FrameError:  # what is no frame is said to whoever starts
                 continue
-            if header.system == self._spec.system:
+            if header.system == self._spec.system and self._share.holds(header.cohort):
                 found.append(header)
         return found
 

@@ -4,17 +4,9 @@ That topic has one partition, so that all read the claims in one order and need 
 A claim carries an epoch above all before it. Of two with equal epochs the first counts.
 """
 
-import re
-from dataclasses import dataclass
-from typing import Final
-
-import numpy as np
-
-from schemas.messages import ALL, Control
-from streams.align_state import Bools
+from schemas.messages import Control
+from streams.align_share import Share
 from streams.supervise import TryAgain
-
-_PART: Final = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})")
 
 
 class OvertakenError(RuntimeError):
@@ -23,37 +15,6 @@ class OvertakenError(RuntimeError):
 
 class StandsByAgain(OvertakenError, TryAgain):
     """As above, where a new start would stand by."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """The part of the cohorts that one of `of` aligners takes; parts are counted from 1."""
-
-    part: int = 1
-    of: int = 1
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.part <= self.of:
-            raise ValueError(f"there is no part {self.part} of {self.of}: parts begin with 1")
-
-    @property
-    def name(self) -> str:
-        """As claims name it."""
-        return ALL if self.of == 1 else f"{self.part}/{self.of}"
-
-    @classmethod
-    def named(cls, name: str) -> "Share | None":
-        """The share of this name; None where it is none."""
-        if name == ALL:
-            return cls()
-        found = _PART.fullmatch(name)
-        if found is None or int(found[1]) > int(found[2]):
-            return None
-        return cls(int(found[1]), int(found[2]))
-
-    def cohorts(self, count: int) -> Bools:
-        """[count] which of `count` cohorts it holds."""
-        return np.asarray(np.arange(count) % self.of == self.part - 1)
 
 
 class Seat:

@@ -36,8 +36,10 @@ class Backlog:
         self._now_s = 0.0
         self._looks: deque[_Look] = deque()
 
-    def look(self, passed_s: float, read: Offsets, high: Callable[[], Offsets]) -> bool:
-        """Whether records must be passed over.
+    def look(self, passed_s: float, read: Offsets, high: Callable[[], Offsets]) -> Offsets:
+        """Up to where records must be passed over, of each partition; empty where none need be.
+
+        What came since the look before stays: the newest counts, also of who says nothing after it.
 
         Args:
             passed_s: since the last call.
@@ -46,7 +48,7 @@ class Backlog:
         """
         self._now_s += min(passed_s, _AT_ONCE_S)
         if self._looks and self._now_s < self._looks[-1].at_s + _EVERY_S:
-            return False
+            return {}
         ends = dict(high())
         backlog = sum(max(0, end - read.get(place, end)) for place, end in ends.items())
         self._looks.append(_Look(self._now_s, backlog, ends))
@@ -54,12 +56,12 @@ class Backlog:
             self._looks.popleft()
         first = self._looks[0]
         grows = self._now_s - first.at_s >= TREND_S and backlog >= first.backlog > 0
-        return grows and self._is_behind(read)
+        if not grows or not self._is_behind(read):
+            return {}
+        over = self._looks[-2].high
+        self._looks.clear()
+        return {place: end for place, end in over.items() if end > read.get(place, end)}
 
     def _is_behind(self, read: Offsets) -> bool:
         before = [look for look in self._looks if look.at_s <= self._now_s - BEHIND_S]
         return any(read.get(place, end) < end for place, end in before[-1].high.items())
-
-    def begin_anew(self) -> None:
-        """After records were passed over."""
-        self._looks.clear()

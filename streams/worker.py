@@ -225,11 +225,9 @@ class Relief:
         if desk.options.clock != "wall" or idle:
             return
         passed, self._looked, self._frames = now - self._looked, now, desk.tally.frames
-        if self._backlog.look(passed, desk.read, self._ends):
-            self._backlog.begin_anew()
-            ends = self._ends()
-            _log.warning("too many frames; the older ones are passed over", ends=ends)
-            await desk.pass_over(ends)
+        if over := self._backlog.look(passed, desk.read, self._ends):
+            _log.warning("too many frames; the older ones are passed over", before=over)
+            await desk.pass_over(over)
 
     def _ends(self) -> dict[Place, int]:
         """Up to where the partitions that were read here have frames."""

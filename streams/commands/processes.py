@@ -40,6 +40,10 @@ def align(
     standby: Annotated[
         bool, typer.Option("--standby", help="Take over when the active aligner falls silent.")
     ] = False,
+    part: Annotated[
+        str,
+        typer.Option(metavar="K/N", help="Of N aligners, the K-th: a share of the cohorts."),
+    ] = "1/1",
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "127.0.0.1",
     bootstrap: Bootstrap = None,
@@ -50,15 +54,20 @@ def align(
 
     Example: rehearse topics create nav2d && rehearse align nav2d
 
-    Another one with --standby reads along, and takes over within two seconds.
+    Another one with --standby reads along, and takes over within two seconds. With --part 1/2 and
+    --part 2/2 two of them share the work.
     """
     from infra.priority import go_first
     from streams.align_kafka import run_align
+    from streams.align_share import Share
 
     go_first()
     with errors(), stopping() as stop, metrics_at(metrics_port, metrics_host):
-        cluster = cluster_of(bootstrap, extra)
-        result = run_align(spec_of(spec), *cluster, stop, clock=clock, standby=standby)
+        share = Share.named(part)
+        if share is None:
+            raise ValueError(f"--part {part}: write it as K/N, such as 1/2 for the first of two")
+        system, cluster = spec_of(spec), cluster_of(bootstrap, extra)
+        result = run_align(system, *cluster, stop, clock=clock, standby=standby, share=share)
     show(result, as_json)
 
 

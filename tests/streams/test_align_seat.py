@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.messages import Control
-from streams.align_seat import Seat, Share
+from streams.align_seat import Seat
+from streams.align_share import Share
 
 HALVES = (Share(1, 2), Share(2, 2))
 

@@ -20,10 +20,11 @@ def run(load: float, capacity: float, backlog: float = 0.0, seconds: float = 60.
         high += load * STEP_S
         written.append(high)
         read = min(high, read + capacity * STEP_S)
-        if looks.look(STEP_S, {PLACE: int(read)}, lambda end=int(high): {PLACE: end}):  # type: ignore[misc]
-            shed.append(high - read)
-            read = high
-            looks.begin_anew()
+        over = looks.look(STEP_S, {PLACE: int(read)}, lambda end=int(high): {PLACE: end})  # type: ignore[misc]
+        if over:
+            assert over[PLACE] <= high - load * STEP_S, "the newest stays"
+            shed.append(over[PLACE] - read)
+            read = over[PLACE]
         if shed and len(written) > 100:
             assert read >= written[-100]
     return shed

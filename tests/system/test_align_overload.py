@@ -46,19 +46,28 @@ def test_what_is_too_much_is_passed_over_and_told(
         found = (decode(DeadLetter, m.value() or b"") for m in records(spec, kafka, "deadletter"))
         return [letter for letter in found if letter.reason == "shed"]
 
-    with aligning(spec, kafka, clock="wall", on_batch=lambda n: time.sleep(n / CAPACITY)) as run:
+    def counted() -> int:
+        found = [re.match(r"(\d+) records", letter.detail) for letter in told()]
+        return sum(int(one[1]) for one in found if one)
+
+    read: list[int] = []
+
+    def slowly(count: int) -> None:
+        read.append(count)
+        time.sleep(count / CAPACITY)
+
+    with aligning(spec, kafka, clock="wall", on_batch=slowly) as run:
         limit = time.monotonic() + 60
         while not reported and time.monotonic() < limit:
             overload(0.5)
             reported = told()
-        last = time.time_ns() // 1_000
-        for name in NAMES:
-            devices.reading(name, last, 42.0)
-        sent += len(NAMES)
-        devices.producer.flush()
-        wait_for(lambda: any(f.values[:, 0].max() == 42 for f in frames_of(spec, kafka)[-9:]))
-    counts = [re.match(r"(\d+) records", letter.detail) for letter in told()]
-    shed = sum(int(found[1]) for found in counts if found)
-    assert shed == run["dead_letters"]["shed"] == run["counters"]["shed"] > 0
+        while not any(f.values[:, 0].max() == 42 for f in frames_of(spec, kafka)[-9:]):
+            for name in NAMES:
+                devices.reading(name, time.time_ns() // 1_000, 42.0)
+            sent += len(NAMES)
+            devices.producer.flush()
+            assert time.monotonic() < limit + 60
+        wait_for(lambda: sum(read) + counted() == sent + 1)  # and the claim
+    assert (shed := counted()) == run["dead_letters"]["shed"] == run["counters"]["shed"] > 0
     assert run["counters"]["readings"] + shed == sent
     assert {letter.topic for letter in reported} == {devices.sensor}
