@@ -24,7 +24,7 @@ from streams.topic_io import TIMEOUT_S, read_to_end
 SAMPLE: Final = 200  # newest records of each partition
 REMEDY: Final = (
     "have its producers partition by key with murmur2 (librdkafka: partitioner=murmur2_random; "
-    "Java does so by itself), or run one aligner, which may read them anyhow"
+    "Java does so by itself), or copy it: rehearse align SPEC --repartition FROM=TO"
 )
 _PART: Final = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})")
 
