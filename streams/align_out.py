@@ -189,7 +189,8 @@ class Out:
     def put(self, frames: Sequence[Frame], letters: Sequence[DeadLetter]) -> None:
         """Publishes frames and dead letters, or keeps them."""
         if frames or letters:
-            if self.speaks:  # who took over may have been behind
+            stood_still = time.monotonic() - self._looked > SILENT_S
+            if self.speaks and not stood_still:  # who took over may have been behind
                 self._publish(self.kept.unsaid(frames), letters)
             else:
                 self.kept.closed(frames, letters)

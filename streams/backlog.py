@@ -12,7 +12,9 @@ Place = tuple[str, int]
 BEHIND_S: Final = 1.0
 """Records that were there for so long and are not read yet are a backlog."""
 TREND_S: Final = 2.0
-"""A backlog that has not shrunk in this time is one that will not be caught up with."""
+"""A backlog that was never larger in this time is one that will not be caught up with."""
+STILL_S: Final = 1.0
+"""Who did not look for so long stood still: what came meanwhile is no trend."""
 _EVERY_S: Final = 0.25
 _AT_ONCE_S: Final = 0.25
 """Of a time in which nobody looked no more counts: a machine that stood still is no overload."""
@@ -46,6 +48,8 @@ class Backlog:
             read: up to where each partition was read.
             high: up to where each has records; asked for where it is needed.
         """
+        if passed_s > STILL_S:
+            self._looks.clear()
         self._now_s += min(passed_s, _AT_ONCE_S)
         if self._looks and self._now_s < self._looks[-1].at_s + _EVERY_S:
             return {}
@@ -55,7 +59,9 @@ class Backlog:
         while len(self._looks) > 1 and self._looks[1].at_s <= self._now_s - TREND_S:
             self._looks.popleft()
         first = self._looks[0]
-        grows = self._now_s - first.at_s >= TREND_S and backlog >= first.backlog > 0
+        # Not only than at first: what came while we stood still may shrink fast by now.
+        most = max(look.backlog for look in self._looks)
+        grows = self._now_s - first.at_s >= TREND_S and backlog >= most and first.backlog > 0
         if not grows or not self._is_behind(read):
             return {}
         over = self._looks[-2].high

@@ -63,8 +63,9 @@ def claims(spec: SystemSpec, kafka: Kafka) -> list[Control]:
 
 
 def speaker(spec: SystemSpec, kafka: Kafka) -> int:
-    """The process that claimed last."""
-    found = re.search(r"process (\d+)", claims(spec, kafka)[-1].by)
+    """The process that was first to claim the highest epoch."""
+    first = max(claims(spec, kafka), key=lambda claim: claim.epoch or 0)
+    found = re.search(r"process (\d+)", first.by)
     assert found is not None
     return int(found[1])
 
