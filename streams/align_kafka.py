@@ -30,6 +30,8 @@ from streams.warm import collector_at_rest, warm_frames
 
 Clock = Literal["event", "wall"]
 _MOST: Final = 10_000  # records taken at once
+_LEAST: Final = 100
+_TURN_S: Final = 0.1  # what they may take: meanwhile nothing is looked at, and nothing closes
 _BUSY: Final = 500  # records at once from which on a batch may take its time to fill
 _FILL_S: Final = 0.005
 _FULL_S: Final = 0.01
@@ -127,6 +129,7 @@ class _Run:
         self.aligner = Aligner(spec, clock, partitions=counts, ahead_us=ahead, patient=True)
         self.newest: deque[tuple[float, int]] = deque()
         self.backlog, self.looked = Backlog(), time.monotonic()
+        self.most = _MOST
         seek = self.aligner.restore(last)
         schemas = _schemas(spec, extra, clock)
         named = self.aligner.names.__getitem__
@@ -189,6 +192,7 @@ class _Run:
         count = 0
         while not stop.is_set():
             messages = self._consume(count)
+            began = time.monotonic()
             count = self._take(messages) if messages or self.held else 0
             self.out.look(self.feed.read.get(self.control, 0))
             if self.clock == "wall":
@@ -201,6 +205,9 @@ class _Run:
                 self.clocks.rest()
             if on_batch is not None:
                 on_batch(count)
+            if count > self.most // 2:
+                fitting = int(count * _TURN_S / (time.monotonic() - began))
+                self.most = min(_MOST, max(_LEAST, fitting))
 
     def _consume(self, before: int) -> list[Message]:
         """The next records; the first is waited for, those behind it only where they are many."""
@@ -209,7 +216,7 @@ class _Run:
             return []
         messages: list[Message] = self.consumer.consume(1, self._patience_s())
         if messages:
-            messages += self.consumer.consume(_MOST, _FILL_S if before > _BUSY else 0.0)
+            messages += self.consumer.consume(self.most, _FILL_S if before > _BUSY else 0.0)
         return messages
 
     def _take(self, messages: list[Message]) -> int:
