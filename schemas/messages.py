@@ -97,7 +97,7 @@ class DeadLetter(Message, frozen=True):
         return cls(*source, reason, detail, name, packed, time)
 
 
-ControlKind = Literal["release", "hold", "resume", "override", "budget"]
+ControlKind = Literal["release", "hold", "resume", "override", "budget", "align"]
 
 
 class Control(Message, frozen=True):
@@ -106,6 +106,9 @@ class Control(Message, frozen=True):
     hold / resume: entity or "*"; override: entity and `values`; release: `bundle` digest;
     budget: `tier` name, the deepest one allowed. `time` is the event time from which it counts; 0:
     from the next tick on, whatever the clock.
+
+    align: an aligner's word to the others. From here on `by` makes the frames, with this `epoch`,
+    of the cohorts that `entity` names: "*", or "K/N" for the share K of N.
     """
 
     kind: ControlKind
@@ -115,6 +118,7 @@ class Control(Message, frozen=True):
     bundle: str | None = None
     tier: str | None = None
     by: str = ""
+    epoch: int | None = None
 
     @property
     def key(self) -> str:

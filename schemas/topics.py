@@ -73,7 +73,9 @@ TABLE: Final[dict[Kind, TopicKind]] = {
         "belief rows: the changelog of the worker's table",
     ),
     "outcomes": TopicKind("entity", "json", "entity", _LOG, "labels from the plant or a person"),
-    "control": TopicKind("none", "json", "one", _COMPACT, "release, hold, resume, budget"),
+    "control": TopicKind(
+        "none", "json", "one", _COMPACT, "release, hold, resume, budget; who aligns"
+    ),
     "deadletter": TopicKind("source", "json", "one", _LOG, "what could not be used, and why"),
 }
 

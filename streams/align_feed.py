@@ -1,7 +1,7 @@
 """Batches of Kafka messages into the aligner's core: readings, reports, watermarks, control."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,9 +12,10 @@ from confluent_kafka import Message
 from schemas.frames import Offsets
 from schemas.messages import WATERMARK_HEADER, Control, DeadLetter, Outcome, Watermark, decode
 from schemas.system import SystemSpec
-from schemas.topics import topic
+from schemas.topics import cohort_of, topic
 from streams.align import Aligner
 from streams.align_discipline import Discipline
+from streams.align_share import WHOLE, Share
 from streams.align_state import Ints
 from streams.codecs.base import Bad
 from streams.codecs.schemas import Schemas
@@ -70,6 +71,8 @@ class Feed:
         known: records before these offsets were counted, and reported where bad, before a restart.
         schemas: where codecs find the schemas that messages name.
         clocks: of the devices, by which readings' times are corrected; None: they are right.
+        on_claim: is told what aligners say to each other.
+        share: whose entities are taken; others are misplaced.
     """
 
     def __init__(
@@ -80,13 +83,18 @@ class Feed:
         known: Offsets | None = None,
         schemas: Schemas | None = None,
         clocks: Discipline | None = None,
+        on_claim: Callable[[Control], None] = lambda _: None,
+        share: Share = WHOLE,
     ) -> None:
-        self.aligner, self._clocks = aligner, clocks
+        self.aligner, self._clocks, self._on_claim = aligner, clocks, on_claim
+        self.read: dict[Place, int] = {}  # the offset up to which each partition was read
         self.letters: list[DeadLetter] = []
         self.reasons: Counter[str] = Counter()
         self.reports: Final = (topic(spec, "applied"), topic(spec, "actions"))
         self._high, self._known = high, known or {}
-        self._keys = KeyRows(aligner.intern)
+        # Of entities that other aligners take, there are none where topics are as they should be.
+        mine = lambda name: share.holds(cohort_of(name, spec.cohorts))  # noqa: E731
+        self._keys = KeyRows(aligner.intern, mine if share.of > 1 else None)
         self._sensors: dict[str, list[tuple[str, SensorDecoder]]] = {}
         for name, sensor in spec.sensors.items():
             decoder = SensorDecoder(sensor, schemas)
@@ -96,12 +104,9 @@ class Feed:
         # In this order: what a tick should know is there before what closes it.
         steps = {topic(spec, "control"): self._control, topic(spec, "outcomes"): self._outcomes}
         self._steps = {name: steps.get(name, self._timed) for name in topics_read(spec)}
+        # Topics whose records carry event times: ticks wait for what they are known to have.
+        self.timed: Final = frozenset((*self.reports, *self._sensors))
         self._behind: set[Place] = set()
-
-    @property
-    def timed(self) -> list[str]:
-        """Topics whose records carry event times: ticks wait for what they are known to have."""
-        return [*self.reports, *self._sensors]
 
     # batches
 
@@ -121,6 +126,25 @@ class Feed:
         self._behind |= held
         self.aligner.lagging(dict.fromkeys(held, True))
 
+    def shed(self, places: Mapping[Place, int]) -> int:
+        """Passes over what lies before these offsets, unread; gives how many records that are.
+
+        For each partition there is one dead letter, which says from where to where.
+        """
+        total = 0
+        for place, end in places.items():
+            begin = self.read.get(place, end)
+            if begin >= end:
+                continue
+            total += end - begin
+            text = f"{end - begin} records, up to offset {end - 1}: there was no time to read them"
+            self.letters.append(DeadLetter(*place, begin, "shed", text))
+            self._consumed(*place, end)
+        self.reasons["shed"] += total
+        self.aligner.count("shed", total)
+        self.hold(places)  # what comes now is not late for ticks that it is of
+        return total
+
     def take(self, messages: Sequence[Message], ends: Sequence[Message] = ()) -> None:
         """Takes a batch of records, and the ends of partitions that were reached (EOF events)."""
         batches = [Batch.of(name, group) for name, group in self._by_topic(messages)]
@@ -130,21 +154,36 @@ class Feed:
             for partition, end in batch.ends().items()
         }
         timed = [place for place in reached if place[0] in self.timed]
+        waiting = self._waiting(reached)
+        self._behind.update(waiting)
         if len(timed) > 1 or self._behind:
-            self.aligner.lagging(dict.fromkeys(timed, True))
+            self.aligner.lagging(dict.fromkeys([*timed, *waiting], True))
         for batch in batches:
             self._steps[batch.topic](batch)
         for (name, partition), end in reached.items():
-            self.aligner.consumed(name, partition, end)
+            self._consumed(name, partition, end)
         lags = {place: reached[place] < self._high(place) for place in timed}
         for event in ends:
-            # After the last record there may be offsets without one: marks of transactions.
+            # After the last record there may be offsets without one: marks of transactions. And
+            # what was the end when this was said need not be it any more.
             place = (event.topic() or "", event.partition() or 0)
-            self.aligner.consumed(*place, event.offset() or 0)
+            self._consumed(*place, event.offset() or 0)
             if place[0] in self.timed:
-                lags[place] = False
+                lags[place] = self.read[place] < self._high(place)
         self._behind = (self._behind - lags.keys()) | {place for place, lag in lags.items() if lag}
         self.aligner.lagging(lags)
+
+    def _waiting(self, reached: Mapping[Place, int]) -> list[Place]:
+        """Partitions with records that came meanwhile, and are not among those just read."""
+        return [
+            place
+            for place, at in self.read.items()
+            if place not in reached and place[0] in self.timed and at < self._high(place)
+        ]
+
+    def _consumed(self, name: str, partition: int, end: int) -> None:
+        self.aligner.consumed(name, partition, end)
+        self.read[name, partition] = max(self.read.get((name, partition), 0), end)
 
     def _by_topic(self, messages: Sequence[Message]) -> list[tuple[str, Sequence[Message]]]:
         names = list(map(Message.topic, messages))
@@ -249,11 +288,17 @@ class Feed:
         for place, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
             try:
                 if value is not None:
-                    self.aligner.control(decode(Control, value))
+                    self._obey(decode(Control, value))
                 elif key:
                     self.aligner.remove_control(key.decode())
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 self._reject(batch, 0, [Bad(place, "bad_control", str(error))])
+
+    def _obey(self, record: Control) -> None:
+        if record.kind == "align":
+            self._on_claim(record)
+        else:
+            self.aligner.control(record)
 
     def _outcomes(self, batch: Batch) -> None:
         """Ends of episodes: what an entity shows from the next tick on is another one."""

@@ -61,8 +61,11 @@ def origin(
         return np.full(count, source, dtype=np.int64), places.astype(np.int64)
     if offset is None:
         raise ValueError("records of several partitions need their offsets")
-    highest = int(partition.max(initial=-1))
-    numbers = np.array([store.sources.index(topic, p) for p in range(highest + 1)], dtype=np.int64)
+    # Those that occur, and no others: not every aligner reads all partitions.
+    present = np.bincount(partition)
+    numbers = np.zeros(len(present), dtype=np.int64)
+    for number in np.flatnonzero(present).tolist():
+        numbers[number] = store.sources.index(topic, number)
     return numbers[partition] if count else numbers, np.asarray(offset, dtype=np.int64)
 
 

@@ -8,47 +8,39 @@ from typing import Any, Final, Literal, Protocol
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
-from infra.kafka import KafkaSetupError
 from infra.registry import Registry, registry_settings
-from schemas.frames import Frame, FrameError, Offsets, decode_frame, encode_frame
-from schemas.messages import EPOCH_HEADER, encode
+from schemas.frames import Frame
 from schemas.system import SystemSpec
-from schemas.topics import cohort_partitions, partition_of, topic
+from schemas.topics import topic
 from streams.align import Aligner
+from streams.align_begin import as_read_here, last_frames, offsets_to_begin, positions_of
 from streams.align_discipline import Discipline
 from streams.align_feed import Feed, Place, topics_read
 from streams.align_held import Held
+from streams.align_out import Out, Watch
+from streams.align_resume import last_of_cohorts
+from streams.align_share import WHOLE, Share
 from streams.align_state import NEVER
+from streams.backlog import Backlog
 from streams.codecs import asks_registry, subject_of
 from streams.codecs.schemas import Schemas
 from streams.metrics import Values, exposed
-from streams.topic_io import (
-    TIMEOUT_S,
-    bounds,
-    make_consumer,
-    make_producer,
-    raise_fatal,
-    read_to_end,
-    send,
-)
+from streams.topic_io import bounds, make_consumer, raise_fatal
 from streams.warm import collector_at_rest, warm_frames
 
 Clock = Literal["event", "wall"]
 _MOST: Final = 10_000  # records taken at once
+_LEAST: Final = 100
+_TURN_S: Final = 0.1  # what they may take: meanwhile nothing is looked at, and nothing closes
 _BUSY: Final = 500  # records at once from which on a batch may take its time to fill
 _FILL_S: Final = 0.005
+_FULL_S: Final = 0.01
+_ASK_S: Final = 1.0
 _IDLE_S: Final = 0.05
 _PATIENCE_S: Final = 0.5  # by which a partition may be read later than another that is as old
 _AHEAD_US: Final = 60_000_000  # by how much a device's clock may lead, under the wall clock
 _REGISTRY_S: Final[dict[Clock, float]] = {"event": 60.0, "wall": 5.0}
 """For how long the records behind one of an unknown schema wait for a registry that is silent."""
-_OLD_US: Final = 10_000_000  # a first start under the wall clock reads at least so much of the past
-_GAPLESS: Final = {
-    "enable.gapless.guarantee": "true",
-    "message.timeout.ms": "0",  # else frames could expire one by one, and leave gaps
-    "log_level": "3",  # it warns at every start that the guarantee is new
-}
-
 _CLOCKS: Final = {
     "offset_s": "rehearse_align_clock_offset_seconds",
     "uncertainty_s": "rehearse_align_clock_uncertainty_seconds",
@@ -72,6 +64,8 @@ def run_align(
     stop: Stop,
     *,
     clock: Clock = "event",
+    standby: bool = False,
+    share: Share = WHOLE,
     on_batch: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Aligns the readings of `spec` until `stop` is set; gives a summary as plain JSON values.
@@ -81,17 +75,21 @@ def run_align(
 
     Args:
         clock: what lateness is measured by: `event`, the readings' own times; `wall`, real time.
+        standby: says nothing as long as another aligner does, and takes over when it falls silent.
+        share: of the cohorts, where several aligners run.
         on_batch: is told how many records came in, after they were dealt with.
 
-    Summary: `epoch`, `frames`, `entities`, `counters` (readings by what became of them, since the
-    beginning of the stream), `dead_letters` by reason, `clocks` of devices: how many are corrected,
-    how often one was set, and the worst (None under the event clock, by which they are right).
+    Summary: `epoch` (None where it never spoke), `frames`, `entities`, `counters` (readings by what
+    became of them, since the beginning of the stream), `dead_letters` by reason, `clocks` of
+    devices: how many are corrected, how often one was set, and the worst (None under the event
+    clock, by which they are right).
 
     Raises:
         KafkaSetupError: the topics are not there or not those of the frames; no broker answers.
         KafkaException: the frames cannot be delivered.
+        OvertakenError: another aligner makes the frames now.
     """
-    run = _Run(spec, bootstrap, extra, clock)
+    run = _Run(spec, bootstrap, extra, clock, standby, share)
     try:
         with exposed(spec.system, run.metrics), collector_at_rest():
             run.go(stop, on_batch)
@@ -104,105 +102,122 @@ class _Run:
     """One life of the aligner: its consumer, its producer, and what lies between."""
 
     def __init__(
-        self, spec: SystemSpec, bootstrap: str, extra: Mapping[str, str] | None, clock: Clock
+        self,
+        spec: SystemSpec,
+        bootstrap: str,
+        extra: Mapping[str, str] | None,
+        clock: Clock,
+        standby: bool,
+        share: Share,
     ) -> None:
-        self.spec, self.clock = spec, clock
-        self.frames = 0
-        self.frames_topic, self.letters_topic = topic(spec, "frames"), topic(spec, "deadletter")
-        self.partitions = cohort_partitions(spec)
+        self.spec, self.clock, self.control = spec, clock, (topic(spec, "control"), 0)
         self.consumer = make_consumer(
             bootstrap, extra, enable_partition_eof="true", auto_offset_reset="earliest"
         )
-        # Gapless: where a frame cannot be delivered, none after it is, so a restart makes it anew.
-        self.producer = make_producer(bootstrap, {**_GAPLESS, **(extra or {})}, linger_ms=0)
-        self.producer.list_topics(self.frames_topic, timeout=TIMEOUT_S)
+        # Before the last frames are read, so that none comes in between.
+        watch = Watch(spec, bootstrap, extra, share) if standby else None
+        self.out = Out(spec, bootstrap, extra, share, watch, self._said)
         warm_frames(spec)  # the first tick is not kept waiting
-        last = last_frames(spec, bootstrap, extra)
         names = topics_read(spec)
-        self.bounds = {
-            (name, number): ends
-            for name in names
-            for number, ends in bounds(self.consumer, name).items()
-        }
+        self.bounds = self._bounds(names, share)
+        share.check_keys(spec, bootstrap, extra)
+        found = [f for f in last_frames(spec, bootstrap, extra) if share.holds(f.cohort)]
+        last = [as_read_here(frame, self.bounds) for frame in found]
+        self.out.begin(last_of_cohorts(last))
         counts = {name: sum(place[0] == name for place in self.bounds) for name in names}
         ahead = max(_AHEAD_US, spec.lateness_us) if clock == "wall" else None
         self.aligner = Aligner(spec, clock, partitions=counts, ahead_us=ahead, patient=True)
         self.newest: deque[tuple[float, int]] = deque()
+        self.backlog, self.looked = Backlog(), time.monotonic()
+        self.most = _MOST
         seek = self.aligner.restore(last)
         schemas = _schemas(spec, extra, clock)
         named = self.aligner.names.__getitem__
         self.clocks = Discipline(spec, named, _now_us) if clock == "wall" else None
-        known = _positions(last)
-        self.feed = Feed(spec, self.aligner, self._high, known, schemas, self.clocks)
+        known = positions_of(last)
+        self.feed = Feed(
+            spec,
+            self.aligner,
+            self._high,
+            known,
+            schemas,
+            self.clocks,
+            self.out.seat.heard,
+            share,
+        )
         framed = {sensor.topic for sensor in spec.sensors.values() if asks_registry(sensor)}
         self.held = Held(self.consumer, self.feed, framed)
-        begin = self._begin(seek)
+        self.places = [place for place in self.bounds if place[0] in self.feed.timed]
+        begin = offsets_to_begin(spec, clock, self.consumer, self.bounds, seek)
         self.consumer.assign([TopicPartition(*place, first) for place, first in begin.items()])
+        self.feed.read.update(begin)
         self.feed.begin(p for p, first in begin.items() if first < self.bounds[p][1])
-        _log.info("aligner ready", epoch=self.aligner.epoch, restored=len(last), clock=clock)
+        _log.info("aligner ready", restored=len(last), clock=clock, standby=standby)
 
-    # where to begin
-
-    def _begin(self, seek: Offsets) -> dict[Place, int]:
-        """The offset to start from, of each partition."""
-        begin = {place: low for place, (low, _) in self.bounds.items()}
-        if seek:
-            for place in begin:
-                name, number = place
-                if name != topic(self.spec, "control"):  # it begins with what is in force
-                    begin[place] = self._checked(
-                        place, seek.get(name, {}).get(number, begin[place])
-                    )
-        elif self.clock == "wall":
-            begin |= self._recent()
-        return begin
-
-    def _checked(self, place: Place, offset: int) -> int:
-        low, high = self.bounds[place]
-        if offset > high:
-            raise KafkaSetupError(
-                f"{place[0]}, partition {place[1]}, ends at offset {high}, but the last frames "
-                f"were made of records up to {offset}: it is another topic than then. Delete "
-                f"{self.frames_topic} as well, or give the system another name."
-            )
-        return max(offset, low)
-
-    def _recent(self) -> dict[Place, int]:
-        """Offsets of what can still be in a frame under the wall clock."""
-        spec = self.spec
-        old = max(_OLD_US, spec.lateness_us, *(s.max_age_us for s in spec.sensors.values()))
-        since_ms = time.time_ns() // 1_000_000 - old // 1_000
-        control = topic(spec, "control")
-        asked = [TopicPartition(*p, since_ms) for p in self.bounds if p[0] != control]
-        found = self.consumer.offsets_for_times(asked, timeout=TIMEOUT_S)
-        places = {(part.topic, part.partition): part.offset for part in found}
-        return {p: self.bounds[p][1] if first < 0 else first for p, first in places.items()}
+    def _bounds(self, names: Sequence[str], share: Share) -> dict[Place, tuple[int, int]]:
+        """The first offset and the one after the last, of each partition that is read here."""
+        there = {name: bounds(self.consumer, name) for name in names}
+        share.check(self.spec, {name: len(parts) for name, parts in there.items()})
+        return {
+            (name, number): ends
+            for name, parts in there.items()
+            for number, ends in parts.items()
+            if share.reads(self.spec, name, number)
+        }
 
     def _high(self, place: Place) -> int:
         """The offset after the last record that a partition is known to have."""
         _, high = self.consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
         return max(high, self.bounds[place][1])
 
+    def _highs(self) -> dict[Place, int]:
+        return {place: self._high(place) for place in self.places}
+
+    def _said(self) -> int | None:
+        """The offset after the last record of `S.control`; None where no broker answers."""
+        return self._end(self.control)
+
+    def _end(self, place: Place) -> int | None:
+        """The offset after the last record, as the broker says now; None where none answers."""
+        try:
+            ends = self.consumer.get_watermark_offsets(TopicPartition(*place), timeout=_ASK_S)
+        except KafkaException:
+            return None
+        return int(ends[1])
+
     # the loop
 
     def go(self, stop: Stop, on_batch: Callable[[int], None] | None) -> None:
         """Records in, frames out, until told to stop."""
-        consume, count = self.consumer.consume, 0
+        count = 0
         while not stop.is_set():
-            # The first record is waited for, those behind it only where they are many.
-            messages = consume(1, self._patience_s())
-            if messages:
-                messages += consume(_MOST, _FILL_S if count > _BUSY else 0.0)
+            messages = self._consume(count)
+            began = time.monotonic()
             count = self._take(messages) if messages or self.held else 0
-            self._send(
-                self.aligner.frames()
-            )  # they are waited for; whether time closes more is not
+            self.out.look(self.feed.read.get(self.control, 0))
+            if self.clock == "wall":
+                self._keep_up()
+            # What records close is waited for; whether time closes more is not.
+            self._send(self.aligner.frames())
             self._settle()
             self._send(self.aligner.close(_now_us() if self.clock == "wall" else None))
             if self.clocks is not None:
                 self.clocks.rest()
             if on_batch is not None:
                 on_batch(count)
+            if count > self.most // 2:
+                fitting = int(count * _TURN_S / (time.monotonic() - began))
+                self.most = min(_MOST, max(_LEAST, fitting))
+
+    def _consume(self, before: int) -> list[Message]:
+        """The next records; the first is waited for, those behind it only where they are many."""
+        if self.out.full:
+            time.sleep(_FULL_S)
+            return []
+        messages: list[Message] = self.consumer.consume(1, self._patience_s())
+        if messages:
+            messages += self.consumer.consume(self.most, _FILL_S if before > _BUSY else 0.0)
+        return messages
 
     def _take(self, messages: list[Message]) -> int:
         events = [m for m in messages if m.error() is not None]
@@ -214,6 +229,19 @@ class _Run:
             ends = [m for m in ends if not self.held.holds(m.topic() or "", m.partition() or 0)]
         self.feed.take(messages, ends)
         return len(messages)
+
+    def _keep_up(self) -> None:
+        """Passes over what cannot be caught up with."""
+        now = time.monotonic()
+        passed, self.looked = now - self.looked, now
+        found = self.backlog.look(passed, self.feed.read, self._highs)
+        over = {place: end for place, end in found.items() if not self.held.holds(*place)}
+        if not over:
+            return
+        for place, end in over.items():
+            self.consumer.seek(TopicPartition(*place, end))
+        count = self.feed.shed(over)
+        _log.warning("too much to read; records were passed over", records=count)
 
     def _settle(self) -> None:
         """Lets lateness run out as far as was read a while ago: every partition was asked since."""
@@ -237,48 +265,23 @@ class _Run:
         return min(left / 1e6 + 0.0005, _IDLE_S)
 
     def _send(self, frames: Sequence[Frame]) -> None:
-        for frame in frames:
-            self._produce_frame(frame)
-        self.frames += len(frames)
-        if self.feed.letters:
-            letters, self.feed.letters = self.feed.letters, []
-            for letter in letters:
-                send(self.producer, self.letters_topic, encode(letter), letter.key)
-        self.producer.poll(0)
-
-    def _produce_frame(self, frame: Frame) -> None:
-        value = encode_frame(self.spec, frame)
-        partition = partition_of(frame.cohort, self.partitions)
-        key = str(frame.cohort)
-        headers: dict[str, str | bytes | None] = {EPOCH_HEADER: str(frame.header.epoch)}
-        while True:
-            try:
-                self.producer.produce(self.frames_topic, value, key, partition, headers=headers)
-                return
-            except BufferError:
-                self.producer.poll(0.01)
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
-                    raise
-                raise KafkaSetupError(
-                    f"the frame of cohort {frame.cohort} has {len(frame.entities)} entities and "
-                    f"{len(value)} bytes, which the broker refuses: raise cohorts in the spec (a "
-                    "new generation of topics), or message.max.bytes"
-                ) from error
+        letters, self.feed.letters = self.feed.letters, []
+        self.out.put(frames, letters)
 
     # the end
 
     def close(self) -> None:
         """Leaves when the broker has every frame."""
-        left = self.producer.flush(TIMEOUT_S)
-        self.consumer.close()
-        if left:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{left} records not delivered"))
+        try:
+            self.out.close()
+        finally:
+            self.consumer.close()
 
     def metrics(self) -> Values:
         """What Prometheus is shown; called from another thread."""
         values: dict[str, float | dict[str, float]] = {
-            "rehearse_align_frames": self.frames,
+            "rehearse_align_frames": self.out.frames,
+            "rehearse_align_speaks": self.out.speaks,
             "rehearse_align_readings": dict(self.aligner.counters),
         }
         if self.clocks is not None:
@@ -294,50 +297,13 @@ class _Run:
         return {
             "system": self.spec.system,
             "clock": self.clock,
-            "epoch": self.aligner.epoch,
-            "frames": self.frames,
+            "epoch": self.out.seat.epoch,
+            "frames": self.out.frames,
             "entities": self.aligner.entities,
             "counters": dict(sorted(self.aligner.counters.items())),
             "dead_letters": dict(sorted(self.feed.reasons.items())),
             "clocks": self.clocks.summary() if self.clocks is not None else None,
         }
-
-
-def last_frames(spec: SystemSpec, bootstrap: str, extra: Mapping[str, str] | None) -> list[Frame]:
-    """The newest frames on `S.frames`: the last of every cohort among them.
-
-    What is no frame is passed over, and as many are looked for before it.
-
-    Raises:
-        KafkaSetupError: there are records, but none of them is a frame of this spec.
-    """
-    # Cohorts of a partition move together but for what lateness lets one fall behind.
-    shared = -(-spec.cohorts // cohort_partitions(spec))
-    wanted = newest = shared * (2 + spec.lateness_us // spec.period_us)
-    name, read = topic(spec, "frames"), -1
-    while True:
-        frames: dict[int, list[Frame]] = {}
-        errors: dict[int, FrameError] = {}
-        before, read = read, 0
-        for message in read_to_end(bootstrap, extra, name, newest=newest):
-            read += 1
-            place = message.partition() or 0
-            try:
-                frames.setdefault(place, []).append(decode_frame(spec, message.value() or b""))
-            except FrameError as error:
-                errors[place] = error
-        if all(len(frames.get(place, ())) >= wanted for place in errors) or read == before:
-            break
-        newest *= 8
-    found = [frame for some in frames.values() for frame in some]
-    for place, problem in errors.items():
-        if not found:
-            raise KafkaSetupError(
-                f"{name} does not say where to go on: {problem}. Give the system another name, or "
-                "delete its topics."
-            )
-        _log.warning("no frame; passed over", topic=name, partition=place, detail=str(problem))
-    return found
 
 
 def _schemas(spec: SystemSpec, extra: Mapping[str, str] | None, clock: Clock) -> Schemas:
@@ -349,13 +315,6 @@ def _schemas(spec: SystemSpec, extra: Mapping[str, str] | None, clock: Clock) ->
     found = Schemas(Registry(settings), _REGISTRY_S[clock])
     found.prepare(dict.fromkeys(map(subject_of, asking)))
     return found
-
-
-def _positions(frames: Sequence[Frame]) -> Offsets:
-    """How far everything had been read when the newest of `frames` closed."""
-    if not frames:
-        return {}
-    return max(frames, key=lambda frame: frame.header.seen_us).header.positions
 
 
 def _ends(events: Sequence[Message]) -> list[Message]:

@@ -1,6 +1,6 @@
 """Going on after a restart: what the last frames say, and how far the sources had been read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,17 +18,30 @@ class LastFrames(NamedTuple):
     current: tuple[Frame, ...]
 
 
-def last_frames(spec: SystemSpec, frames: Sequence[Frame]) -> LastFrames:
-    """Picks the last frame of each cohort: the highest tick of the highest epoch that has it.
+def last_of_cohorts(frames: Iterable[Frame]) -> list[Frame]:
+    """The last frame of each cohort: the highest tick of its highest epoch.
 
-    A cohort whose last frame is older than `forget_after` and `lateness` has lost its entities
-    since; its offsets would only make the restart read what nobody needs.
+    Ticks of lower epochs that lie beyond it may have been dropped: these are made anew.
     """
     by_cohort: dict[int, Frame] = {}
     for frame in frames:
         known = by_cohort.get(frame.cohort)
-        if known is None or frame.tick > known.tick:
+        if known is None or _place(frame) > _place(known):
             by_cohort[frame.cohort] = frame
+    return list(by_cohort.values())
+
+
+def _place(frame: Frame) -> tuple[int, int]:
+    return frame.header.epoch, frame.tick
+
+
+def last_frames(spec: SystemSpec, frames: Sequence[Frame]) -> LastFrames:
+    """The last frame of each cohort.
+
+    A cohort whose last frame is older than `forget_after` and `lateness` has lost its entities
+    since; its offsets would only make the restart read what nobody needs.
+    """
+    by_cohort = {frame.cohort: frame for frame in last_of_cohorts(frames)}
     newest = max(frame.header.time_us for frame in by_cohort.values())
     horizon = newest - spec.forget_us - spec.lateness_us - spec.period_us
     current = tuple(f for f in by_cohort.values() if f.header.time_us >= horizon)

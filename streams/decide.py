@@ -52,6 +52,8 @@ async def decide(stream: Any, desk: Desk) -> None:
     async for event in stream.noack().events():
         began_ns = time.monotonic_ns()
         try:
+            if desk.sheds(event):
+                continue
             frame = desk.open(event)
             row = desk.row(event, frame)
             if is_repeated(row, frame):
@@ -140,11 +142,12 @@ def prepare(
 ) -> tuple[Row, Decisions]:
     """The second half of `step`: what is expected, and plans for the ticks to come.
 
-    The plans go into the row's planner memory.
+    The plans go into the row's planner memory. For a frame that was too late to be planned on there
+    is neither: the frames behind it wait.
     """
     bundle, posterior = answer.bundle, answer.posterior
     row, decisions = unprepared(spec, frame, answer)
-    if bundle is None or posterior is None:
+    if bundle is None or posterior is None or decisions.spent["late"]:
         return row, decisions
     seed, action = seed_of(bundle), decisions.action
     mean, spread = expect(spec, bundle, posterior, frame, action, seed)

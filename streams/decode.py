@@ -116,15 +116,24 @@ def _microseconds(times: Floats) -> Ints:
     return np.rint(np.clip(times, -_NEVER_US, _NEVER_US)).astype(np.int64)
 
 
-_BAD_KEYS: Final = {-1: "no_key", -2: "empty_key", -3: "long_key", -4: "bad_key"}
+_MISPLACED: Final = -5
+_BAD_KEYS: Final = {
+    -1: "no_key",
+    -2: "empty_key",
+    -3: "long_key",
+    -4: "bad_key",
+    _MISPLACED: "misplaced",
+}
 
 
 class KeyRows(dict[bytes | None, int]):
-    """Key → row of the entity; negative where it names none (see `bad_keys`)."""
+    """Key → row of the entity; negative where it names none of ours (see `bad_keys`)."""
 
-    def __init__(self, intern: Callable[[Sequence[str]], Ints]) -> None:
+    def __init__(
+        self, intern: Callable[[Sequence[str]], Ints], mine: Callable[[str], bool] | None = None
+    ) -> None:
         super().__init__()
-        self._intern = intern
+        self._intern, self._mine = intern, mine
 
     def __missing__(self, key: bytes | None) -> int:
         if not key:
@@ -151,6 +160,11 @@ class KeyRows(dict[bytes | None, int]):
             if len(key) <= MAX_KEY:
                 with suppress(UnicodeDecodeError):
                     names[key] = key.decode()
+        if self._mine is not None:
+            others = [key for key, name in names.items() if not self._mine(name)]
+            self.update(dict.fromkeys(others, _MISPLACED))
+            for key in others:
+                del names[key]
         self.update(zip(names, self._intern(list(names.values())).tolist(), strict=True))
 
 

@@ -23,6 +23,8 @@ from streams.tally import Tally
 
 _log = structlog.get_logger(__name__)
 Clock = Literal["event", "wall"]
+Place = tuple[str, int]
+"""Topic and partition."""
 CONFIRM_S = 120.0  # after which the broker is given up; a restart of it takes far less
 RESERVE_US = 1_500  # for gate, encoding and sending, after planning
 OUT_S = 0.005  # for actions to get to the broker before planning goes on
@@ -118,6 +120,8 @@ class Desk:
         self.failure: BaseException | None = None
         self._partitions = {t.kind: t.partitions for t in topics_of(spec)}
         self._records = ActionRecords(spec, options.worker, options.attempt)
+        self.read: dict[Place, int] = {}  # the offset up to which each partition was taken up
+        self._over: dict[Place, int] = {}  # that before which frames go by unread
 
     def rehearse(self, frame: Frame, row: Row, decisions: Decisions) -> None:
         """Does all that sending a frame's decisions takes, but for sending them."""
@@ -125,6 +129,32 @@ class Desk:
         self._trajectory(frame, decisions, encode_row(row), 0.0)
 
     # in
+
+    def sheds(self, event: Any) -> bool:
+        """Whether a frame goes by unread, acknowledged: see `pass_over`."""
+        message = event.message
+        place = (message.topic, message.partition)
+        self.read[place] = message.offset + 1
+        if message.offset >= self._over.get(place, 0):
+            return False
+        self.tally.shed()
+        event.ack()
+        return True
+
+    async def pass_over(self, ends: Mapping[Place, int]) -> None:
+        """Lets the frames before these offsets go by, as there is no time for them.
+
+        For each partition there is one dead letter, which says from where to where.
+        """
+        letters = []
+        for place, end in ends.items():
+            begin = self.read.get(place, end)
+            if begin < end:
+                text = f"{end - begin} frames, up to offset {end - 1}: no time to decide them"
+                letter = encode(DeadLetter(*place, begin, "shed", text))
+                letters.append(Record(topic(self.spec, "deadletter"), 0, letter))
+        self._over = dict(ends)
+        await self._publisher.send(letters)
 
     def open(self, event: Any) -> Frame:
         """The frame in an event. Raises `FrameError`."""
@@ -298,3 +328,4 @@ class Desk:
         await asyncio.gather(*self._tails.values(), return_exceptions=True)
         self._tails.clear()
         self._rows.clear()
+        self.read.clear()

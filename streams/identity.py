@@ -16,7 +16,7 @@ _TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.5
 _SETTLING_S: Final = 0.1
 # A broker that has just started says so for a moment, without a text.
-_SETTLING: Final = (
+SETTLING: Final = (
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
@@ -92,7 +92,7 @@ def _describe(admin: AdminClient, group: str) -> Any:
             code = error.args[0].code()
             if code == KafkaError.GROUP_ID_NOT_FOUND:
                 return None
-            if code in _SETTLING and time.monotonic() < end:
+            if code in SETTLING and time.monotonic() < end:
                 time.sleep(_SETTLING_S)
                 continue
             reason, cause = f"{error.args[0].name()}, {error.args[0].str()}", error

@@ -28,6 +28,7 @@ TABLE: Final[dict[str, Metric]] = {
     "rehearse_worker_frames": Metric("counter", "Frames decided and acknowledged"),
     "rehearse_worker_frames_repeated": Metric("counter", "Frames skipped: tick or epoch was done"),
     "rehearse_worker_frames_rejected": Metric("counter", "Frames that went to the dead letters"),
+    "rehearse_worker_frames_shed": Metric("counter", "Frames passed over: no time for them"),
     "rehearse_worker_decisions": Metric(
         "counter", "Decisions, by who made them", ("system", "mode")
     ),
@@ -57,6 +58,7 @@ TABLE: Final[dict[str, Metric]] = {
         ("system", "sensor"),
     ),
     "rehearse_align_frames": Metric("counter", "Frames published"),
+    "rehearse_align_speaks": Metric("gauge", "1 where it publishes frames, 0 where it stands by"),
     "rehearse_align_readings": Metric(
         "counter", "What came in, by what became of it", ("system", "result")
     ),

@@ -20,6 +20,7 @@ class Tally:
     def __init__(self, system: str) -> None:
         self.frames = self.repeated = self.rejected = 0
         self.gaps = 0  # cohorts' ticks that did not follow the last one
+        self.passed_over = 0  # frames for which there was no time
         self.failures = 0  # frames that could not be used, or on which the model failed
         self.unreadable = 0  # stored rows that could not be used
         self.modes: Counter[int] = Counter()
@@ -63,6 +64,11 @@ class Tally:
         self.repeated += 1
         counter("rehearse_worker_frames_repeated").labels(self._system).inc()
 
+    def shed(self) -> None:
+        """A frame was passed over unread."""
+        self.passed_over += 1
+        counter("rehearse_worker_frames_shed").labels(self._system).inc()
+
     def refused(self) -> None:
         """A frame went to the dead letters."""
         self.rejected += 1
@@ -79,6 +85,7 @@ class Tally:
             "frames": self.frames,
             "frames_repeated": self.repeated,
             "frames_rejected": self.rejected,
+            "frames_shed": self.passed_over,
             "gaps": self.gaps,
             "rows_unreadable": self.unreadable,
             "decisions": sum(self.modes.values()),

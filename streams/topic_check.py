@@ -10,7 +10,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from infra.kafka import KafkaSetupError
+from schemas.system import SystemSpec
 from schemas.topics import Topic
+from streams.align_share import REMEDY, SAMPLE, misplaced, sensor_partitions
+from streams.topic_io import read_to_end
 
 TIMEOUT_S = 10.0
 
@@ -34,6 +37,16 @@ def check_topics(config: Mapping[str, str], wanted: Sequence[Topic]) -> list[str
             )
     present = [topic for topic in wanted if topic.name in there]
     return problems + _settings(admin, present)
+
+
+def for_one_aligner(spec: SystemSpec, bootstrap: str, extra: Mapping[str, str] | None) -> list[str]:
+    """One line per sensor topic whose partitions several aligners could not share; by a sample."""
+    found = []
+    for name, count in sensor_partitions(spec, bootstrap, extra).items():
+        sample = misplaced(read_to_end(bootstrap, extra, name, newest=SAMPLE), count)
+        if sample.wrong:
+            found.append(f"{name}: {sample}. For several aligners: {REMEDY}")
+    return found
 
 
 def _settings(admin: AdminClient, topics: Sequence[Topic]) -> list[str]:

@@ -21,10 +21,11 @@ from planner.session import Provider
 from schemas.system import SystemSpec
 from schemas.topics import topic, worker_group
 from streams.app import SESSION_S, WorkerApp, make_app
+from streams.backlog import Backlog
 from streams.belief import Row
 from streams.bundles import ReleaseWatch, Shelf
 from streams.decide import decide, step
-from streams.desk import Clock, Desk, Options
+from streams.desk import Clock, Desk, Options, Place
 from streams.identity import client_id, other_holder
 from streams.publish import Publisher
 from streams.supervise import TryAgain
@@ -183,7 +184,7 @@ def _wire(worker: WorkerApp, desk: Desk) -> None:
 
 async def _until(worker: WorkerApp, desk: Desk, stop: threading.Event) -> None:
     """Returns when asked to stop. Raises `WorkerError` when the worker cannot go on."""
-    dog = Watchdog()
+    dog, relief = Watchdog(), Relief(worker.app, desk)
     while not stop.is_set():
         await asyncio.sleep(CHECK_S)
         if desk.failure is not None:
@@ -194,6 +195,7 @@ async def _until(worker: WorkerApp, desk: Desk, stop: threading.Event) -> None:
         if worker.app.crashed:
             raise crash_of(worker.app) from worker.app._crash_reason
         dog.look(desk.tally.frames, committed(worker.app))
+        await relief.look()
 
 
 def crash_of(app: Any) -> WorkerError:
@@ -206,6 +208,34 @@ def crash_of(app: Any) -> WorkerError:
             "changelog holds is recovered from it"
         )
     return WorkerStalled(f"Faust stopped: {reason!r}; start the worker again")
+
+
+class Relief:
+    """Passes over frames that cannot be caught up with; under the wall clock alone.
+
+    Only time in which frames are decided counts: while tables are recovered, none is.
+    """
+
+    def __init__(self, app: Any, desk: Desk) -> None:
+        self._app, self._desk, self._backlog = app, desk, Backlog()
+        self._frames, self._looked = 0, time.monotonic()
+
+    async def look(self) -> None:
+        """To be called several times a second."""
+        desk, now = self._desk, time.monotonic()
+        idle = desk.tally.frames == self._frames or self._app.rebalancing
+        if desk.options.clock != "wall" or idle:
+            return
+        passed, self._looked, self._frames = now - self._looked, now, desk.tally.frames
+        if over := self._backlog.look(passed, desk.read, self._ends):
+            _log.warning("too many frames; the older ones are passed over", before=over)
+            await desk.pass_over(over)
+
+    def _ends(self) -> dict[Place, int]:
+        """Up to where the partitions that were read here have frames."""
+        consumer = self._app.consumer
+        mine = [tp for tp in consumer.assignment() if tuple(tp) in self._desk.read]
+        return {(tp.topic, tp.partition): consumer.highwater(tp) or 0 for tp in mine}
 
 
 class Watchdog:

@@ -32,6 +32,7 @@ REASONS: Final[dict[str, str]] = {
     "empty_key": "the key names the entity; this one is empty",
     "bad_key": "the key is not UTF-8",
     "long_key": f"the key has more than {MAX_KEY} bytes",
+    "misplaced": "another aligner takes its entity, whose partition is another one",
     "bad_watermark": "its header says that it is a watermark, and its value is none",
     "bad_control": "it is no control record",
     "bad_outcome": "it is no outcome",

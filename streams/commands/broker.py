@@ -120,12 +120,22 @@ def topics_check(
     """Compare the topics of a cluster with what a spec needs (exit status 1: they differ).
 
     Example: rehearse topics create autoscale && rehearse topics check autoscale
+
+    `for_one_aligner` names sensor topics that several aligners could not share: of a sample of
+    their records some are not in the partition of their key.
     """
+    from streams.topic_check import for_one_aligner
+
     with errors():
-        wanted = topics_of(spec_of(spec))
-        config = client_config(*cluster_of(bootstrap, extra))
-        problems = check_topics(config, wanted)
-    result: dict[str, object] = {"topics": len(wanted), "problems": problems}
+        system = spec_of(spec)
+        wanted, cluster = topics_of(system), cluster_of(bootstrap, extra)
+        problems = check_topics(client_config(*cluster), wanted)
+        alone = for_one_aligner(system, *cluster)
+    result: dict[str, object] = {
+        "topics": len(wanted),
+        "problems": problems,
+        "for_one_aligner": alone,
+    }
     if verbose:
         result |= {t.name: TABLE[t.kind].what for t in wanted}
     show(result, as_json)

@@ -98,6 +98,17 @@ def extra_settings(pairs: list[str] | None) -> dict[str, str]:
     return kafka_settings(pairs or [])
 
 
+def ways_of(pairs: list[str]) -> dict[str, str]:
+    """Topics given as FROM=TO."""
+    found = {}
+    for pair in pairs:
+        source, sign, target = pair.partition("=")
+        if not (source and sign and target):
+            raise typer.BadParameter(f"{pair!r}: write it as FROM=TO", param_hint="--repartition")
+        found[source] = target
+    return found
+
+
 def plant_options(pairs: list[str] | None) -> dict[str, Any]:
     """Options given as NAME=VALUE; numbers become numbers."""
     options: dict[str, Any] = {}

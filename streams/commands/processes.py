@@ -31,12 +31,27 @@ from streams.commands.options import (
     show,
     spec_of,
     stopping,
+    ways_of,
 )
 
 
 def align(
     spec: Spec,
     clock: ClockName = "wall",
+    standby: Annotated[
+        bool, typer.Option("--standby", help="Take over when the active aligner falls silent.")
+    ] = False,
+    part: Annotated[
+        str,
+        typer.Option(metavar="K/N", help="Of N aligners, the K-th: a share of the cohorts."),
+    ] = "1/1",
+    repartition: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FROM=TO",
+            help="Only copy topic FROM to a sensor's topic TO, partitioned by entity; repeatable.",
+        ),
+    ] = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "127.0.0.1",
     bootstrap: Bootstrap = None,
@@ -46,13 +61,27 @@ def align(
     """Turn sensor topics into frames: one cohort of entities at one tick.
 
     Example: rehearse topics create nav2d && rehearse align nav2d
+
+    Another one with --standby reads along, and takes over within two seconds. With --part 1/2 and
+    --part 2/2 two of them share the work, where topics are partitioned by entity; what is not comes
+    there with --repartition devices.position=nav2d.sensors.position, in a process of its own.
     """
     from infra.priority import go_first
     from streams.align_kafka import run_align
+    from streams.align_share import Share
+    from streams.repartition import run_repartition
 
     go_first()
     with errors(), stopping() as stop, metrics_at(metrics_port, metrics_host):
-        result = run_align(spec_of(spec), *cluster_of(bootstrap, extra, "align"), stop, clock=clock)
+        share = Share.named(part)
+        if share is None:
+            raise ValueError(f"--part {part}: write it as K/N, such as 1/2 for the first of two")
+        system = spec_of(spec)
+        cluster = cluster_of(bootstrap, extra, "admin" if repartition else "align")
+        if repartition:
+            result = run_repartition(system, *cluster, stop, ways_of(repartition))
+        else:
+            result = run_align(system, *cluster, stop, clock=clock, standby=standby, share=share)
     show(result, as_json)
 
 
@@ -82,7 +111,7 @@ def perceive(
         system = spec_of(spec)
         result = run_perceive(
             system,
-            *cluster_of(bootstrap, extra),
+            *cluster_of(bootstrap, extra, "perceive"),
             stop,
             name=name,
             data_dir=data_dir or home_folder() / "workers" / system.system / name,

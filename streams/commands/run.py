@@ -1,6 +1,7 @@
 """`rehearse demo` and `rehearse run`: the whole loop."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,6 +100,12 @@ def run(
         bool, typer.Option("--lockstep", help="With --plant: event clock, as fast as it goes.")
     ] = False,
     options: PlantOptions = None,
+    aligners: Annotated[
+        int, typer.Option(min=1, help="Aligners, each with a share of the cohorts.")
+    ] = 1,
+    standby: Annotated[
+        bool, typer.Option("--standby", help="Beside each aligner one that takes over from it.")
+    ] = False,
     bundles: Bundles = None,
     device: Device = "auto",
     bootstrap: Bootstrap = None,
@@ -109,7 +116,8 @@ def run(
 
     Example: rehearse run nav2d --plant
 
-    With plants and a cluster of one's own: add --shadow and --bootstrap-servers HOST:PORT.
+    With plants and a cluster of one's own: add --shadow and --bootstrap-servers HOST:PORT. Where an
+    aligner may fail: --standby. Where one is not enough: --aligners 2.
     """
     from streams.monitor import Monitor, live_table
     from streams.supervise import Supervisor
@@ -135,7 +143,8 @@ def run(
             supervisor.start("sink", "sink", spec, *connection)
             mode = ["--shadow"] if shadow else []
             supervisor.start("worker", "worker", spec, *clock, *mode, *chosen, *connection)
-            supervisor.start("align", "align", spec, *clock, *connection)
+            for name, way in _aligners(aligners, standby):
+                supervisor.start(name, "align", spec, *way, *clock, *connection)
             if system.perceived:
                 supervisor.start(
                     "perceive", "perceive", spec, *clock, "--device", device, *connection
@@ -154,6 +163,21 @@ def run(
         summaries: dict[str, Any] = {p.name: p.summary() for p in supervisor.processes}
         monitor.close()
     show({"system": system.system, "shadow": shadow, **summaries}, as_json)
+
+
+def _aligners(count: int, standby: bool) -> Iterator[tuple[str, list[str]]]:
+    """Names and options of the aligners to start.
+
+    Of a pair both stand by, so that the one that is started again does not take over at once.
+    """
+    for number in range(1, count + 1):
+        name = "align" if count == 1 else f"align-{number}"
+        way = [] if count == 1 else ["--part", f"{number}/{count}"]
+        if not standby:
+            yield name, way
+            continue
+        yield name, [*way, "--standby"]
+        yield f"{name}-standby", [*way, "--standby"]
 
 
 def _over(plant: Process | None) -> bool:

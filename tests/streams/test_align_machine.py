@@ -1,4 +1,7 @@
-"""The aligner's core in any order of events, killed and restored between any two of them."""
+"""The aligner's core in any order of events, killed between any two of them: restored, or replaced.
+
+A standby reads the same log, at its own pace, and takes over.
+"""
 
 from collections.abc import Sequence
 
@@ -7,6 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from schemas.frames import Frame
+from streams.align_resume import last_of_cohorts
+from streams.align_standby import Kept, at_epoch
 from tests.streams.align_events import (
     NAMES,
     PARTITIONS,
@@ -42,6 +47,7 @@ class Life(RuleBasedStateMachine):
         self.read = 0
         self.frames: dict[tuple[int, int], Frame] = {}
         self.checked: set[tuple[int, int]] = set()
+        self._stand_by()
 
     # what is written
 
@@ -82,6 +88,7 @@ class Life(RuleBasedStateMachine):
     def _take(self, chunk: int) -> None:
         fresh = self.log.events[self.read :]
         self.read = len(self.log.events)
+        self.ahead += fresh
         for event in fresh:
             tell(self.reference, event)
         self._emit(feed(self.aligner, fresh, chunk))
@@ -105,12 +112,53 @@ class Life(RuleBasedStateMachine):
         for cohort in lost:
             ticks = [tick for tick, of in self.frames if of == cohort]
             if len(ticks) > 1 and max(ticks) == max(tick for tick, _ in self.frames):
-                del self.frames[max(ticks), cohort]
-                self.checked.discard((max(ticks), cohort))
+                self._lose(max(ticks), cohort)
         self.aligner = new_aligner()
         seek = self.aligner.restore(through_bytes(list(self.frames.values())))
         rest = [event for event in self.log.events if self._reads(event, seek)]
         self._emit(feed(self.aligner, rest, 1))
+
+    def _lose(self, tick: int, cohort: int) -> None:
+        if (tick, cohort) not in self.heard:
+            del self.frames[tick, cohort]
+            self.checked.discard((tick, cohort))
+
+    # somebody stands by
+
+    def _stand_by(self) -> None:
+        """Starts a standby, from what is on the broker now."""
+        frames = through_bytes(list(self.frames.values()))
+        self.standby, self.kept = new_aligner(), Kept(last_of_cohorts(frames))
+        seek = self.standby.restore(frames)
+        self.heard = set(self.frames)
+        self.ahead = [event for event in self.log.events if self._reads(event, seek)]
+
+    @rule(count=st.integers(1, 40), chunk=st.sampled_from([1, 5]))
+    def standby_reads(self, count: int, chunk: int) -> None:
+        """Some of what it has not read yet; it may be behind the active aligner, or before it."""
+        events, self.ahead = self.ahead[:count], self.ahead[count:]
+        self.kept.closed(feed(self.standby, events, chunk), [])
+
+    @rule()
+    def standby_listens(self) -> None:
+        """To all that is on the broker."""
+        fresh = self.frames.keys() - self.heard
+        self.heard |= fresh
+        self.kept.heard([self.frames[place].header for place in sorted(fresh)])
+
+    @rule(lost=st.sets(st.integers(0, 2)), ticks=st.integers(1, 3))
+    def take_over(self, lost: set[int], ticks: int) -> None:
+        """The active one is gone, and with it the last frames of cohorts in `lost`."""
+        for cohort in lost:
+            for tick in sorted(tick for tick, of in self.frames if of == cohort)[-ticks:]:
+                self._lose(tick, cohort)
+        self.standby_listens()
+        self.aligner, (kept, _) = self.standby, self.kept.take()
+        epochs = [frame.header.epoch for frame in self.frames.values()]
+        self.aligner.epoch = 1 + max(epochs, default=-1)
+        self._emit([at_epoch(frame, self.aligner.epoch) for frame in kept])
+        self._emit(self.kept.unsaid(feed(self.aligner, self.ahead, 1)))
+        self._stand_by()
 
     def _reads(self, event: Event, seek: dict[str, dict[int, int]]) -> bool:
         begin = seek.get(event.topic, {}).get(event.partition, 0)

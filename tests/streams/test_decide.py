@@ -156,6 +156,7 @@ def test_late_frames_update_the_belief_and_are_not_planned_on(bundle: Bundle) ->
     assert not (late.mode == Mode.PLAN).any()
     assert (late.tier == -1).all()
     assert recorded(late.spent) == (None, None)
+    assert np.isnan(late.predicted).all()  # which takes half of the time
     assert np.isfinite(late.action).all()
     assert after.tick == 3
     assert after.digest != row.digest

@@ -1,0 +1,73 @@
+"""Too much to read: what cannot be caught up with is passed over, so that the newest data counts.
+
+Under the wall clock alone: somebody waits there. Under the event clock the topics wait.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+Place = tuple[str, int]
+"""Topic and partition."""
+BEHIND_S: Final = 1.0
+"""Records that were there for so long and are not read yet are a backlog."""
+TREND_S: Final = 2.0
+"""A backlog that was never larger in this time is one that will not be caught up with."""
+STILL_S: Final = 1.0
+"""Who did not look for so long stood still: what came meanwhile is no trend."""
+_EVERY_S: Final = 0.25
+_AT_ONCE_S: Final = 0.25
+"""Of a time in which nobody looked no more counts: a machine that stood still is no overload."""
+
+Offsets = Mapping[Place, int]
+
+
+class _Look(NamedTuple):
+    at_s: float
+    backlog: int
+    high: Offsets
+
+
+class Backlog:
+    """Whether reading falls behind for good; times are seconds in which it was looked at.
+
+    After a restart or an outage there is a backlog as well, but it shrinks: nothing of it is shed.
+    """
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._looks: deque[_Look] = deque()
+
+    def look(self, passed_s: float, read: Offsets, high: Callable[[], Offsets]) -> Offsets:
+        """Up to where records must be passed over, of each partition; empty where none need be.
+
+        What came since the look before stays: the newest counts, also of who says nothing after it.
+
+        Args:
+            passed_s: since the last call.
+            read: up to where each partition was read.
+            high: up to where each has records; asked for where it is needed.
+        """
+        if passed_s > STILL_S:
+            self._looks.clear()
+        self._now_s += min(passed_s, _AT_ONCE_S)
+        if self._looks and self._now_s < self._looks[-1].at_s + _EVERY_S:
+            return {}
+        ends = dict(high())
+        backlog = sum(max(0, end - read.get(place, end)) for place, end in ends.items())
+        self._looks.append(_Look(self._now_s, backlog, ends))
+        while len(self._looks) > 1 and self._looks[1].at_s <= self._now_s - TREND_S:
+            self._looks.popleft()
+        first = self._looks[0]
+        # Not only than at first: what came while we stood still may shrink fast by now.
+        most = max(look.backlog for look in self._looks)
+        grows = self._now_s - first.at_s >= TREND_S and backlog >= most and first.backlog > 0
+        if not grows or not self._is_behind(read):
+            return {}
+        over = self._looks[-2].high
+        self._looks.clear()
+        return {place: end for place, end in over.items() if end > read.get(place, end)}
+
+    def _is_behind(self, read: Offsets) -> bool:
+        before = [look for look in self._looks if look.at_s <= self._now_s - BEHIND_S]
+        return any(read.get(place, end) < end for place, end in before[-1].high.items())

@@ -1,0 +1,85 @@
+"""A worker that gets more frames than it can decide: the older ones go by, told and counted."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from faust.types import TP
+
+from schemas.messages import DeadLetter, decode
+from streams.decide import decide
+from streams.desk import Clock, Desk
+from streams.publish import Record
+from streams.worker import Relief
+from tests.planner.worlds import make_frame
+from tests.streams.test_desk import SPEC, Outside, Stream, make_desk
+
+FRAMES = TP("nav2d.frames", 3)
+
+
+class Broker(Outside):
+    """Confirms at once, and keeps dead letters."""
+
+    def send(self, records: list[Record]) -> "asyncio.Future[int]":
+        future = super().send(records)
+        future.set_result(0)
+        self.letters = [
+            decode(DeadLetter, record.value or b"")
+            for record in records
+            if record.topic == "nav2d.deadletter"
+        ]
+        return future
+
+    async def write(self, publisher: Any, partition: int, cohort: int, row: bytes) -> None:
+        self.log.append("write")
+
+
+async def take(desk: Desk, broker: Broker, *ticks: int) -> None:
+    made = [broker.event(make_frame(SPEC, np.zeros((2, 6)), tick=tick), tick) for tick in ticks]
+    await decide(Stream(made), desk)
+    await asyncio.gather(*desk._tails.values())
+
+
+async def test_frames_go_by_unread_and_a_letter_says_which() -> None:
+    broker = Broker()
+    desk = make_desk(broker)
+    await take(desk, broker, 0, 1)
+    await desk.pass_over({tuple(FRAMES): 5, ("nav2d.frames", 0): 9})  # type: ignore[dict-item]
+    (letter,) = broker.letters
+    assert (letter.partition, letter.offset, letter.reason) == (3, 2, "shed")
+    assert letter.detail.startswith("3 frames")
+    await take(desk, broker, 2, 3, 4, 5, 6)
+    acked = [entry for entry in broker.log if entry.startswith("ack")]
+    assert acked == [f"ack {offset}" for offset in range(7)]
+    assert (desk.tally.frames, desk.tally.passed_over, desk.tally.gaps) == (4, 3, 1)
+    assert desk.tally.summary()["frames_shed"] == 3
+
+
+@pytest.mark.parametrize(("clock", "grows", "shed"), [
+    ("wall", 2, True), ("wall", 0.5, False), ("event", 2, False),
+])  # fmt: skip
+async def test_only_what_cannot_be_caught_up_with_goes_by(
+    clock: Clock, grows: float, shed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a backlog of 200 frames, 20 a second are decided while others come."""
+    now, high = 0.0, 200.0
+    monkeypatch.setattr("streams.worker.time", SimpleNamespace(monotonic=lambda: now))
+    desk = make_desk(Broker(), clock=clock)
+    consumer = SimpleNamespace(assignment=lambda: {FRAMES}, highwater=lambda _: int(high))
+    app = SimpleNamespace(consumer=consumer, rebalancing=False)
+    relief = Relief(app, desk)
+    for frame in range(160):
+        now, high = now + 0.05, high + grows
+        desk.tally.frames = frame + 1
+        desk.read[tuple(FRAMES)] = frame + 1  # type: ignore[index]
+        await relief.look()
+    assert bool(desk._over) == shed
+    app.rebalancing, desk.tally.frames = True, 0
+    desk._over.clear()
+    for _ in range(100):
+        now += 0.05
+        desk.tally.frames += 1
+        await relief.look()
+    assert not desk._over
