@@ -33,6 +33,17 @@ if not sys.stdout.isatty():
     os.environ["COLUMNS"] = "220"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where two processes test, one takes all that a broker has a part in, the other the rest.
+
+    So there is one broker, and no two tests at once that wait for it.
+    """
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        waits = "broker" in fixtures or item.get_closest_marker("broker") is not None
+        item.add_marker(pytest.mark.xdist_group("broker" if waits else item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A broker in a home of its own. Isolate by system name: tests.support.unique()."""
