@@ -13,13 +13,22 @@ Kind = Literal[
     "applied",
     "trajectories",
     "beliefs",
+    "beliefs-twin",
     "outcomes",
     "control",
     "deadletter",
 ]
+Role = Literal["first", "twin", "shadow"]
+"""Of a worker: it acts; it acts where no first one does; it decides, and does not act."""
 _DAY_MS: Final = 86_400_000
 _LOG: Final = {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY_MS)}
 _COMPACT: Final = {"cleanup.policy": "compact"}
+_CHANGELOG: Final = {
+    **_COMPACT,
+    "segment.bytes": str(16 * 1024 * 1024),
+    "segment.ms": "60000",
+    "min.cleanable.dirty.ratio": "0.1",
+}
 
 
 @dataclass(frozen=True)
@@ -46,16 +55,10 @@ TABLE: Final[dict[Kind, TopicKind]] = {
     "applied": TopicKind("entity", "json", "entity", _LOG, "what the actuators did about it"),
     "trajectories": TopicKind("cohort", "arrow", "cohort", _LOG, "decisions with their reasons"),
     "beliefs": TopicKind(
-        "cohort",
-        "raw",
-        "cohort",
-        {
-            **_COMPACT,
-            "segment.bytes": str(16 * 1024 * 1024),
-            "segment.ms": "60000",
-            "min.cleanable.dirty.ratio": "0.1",
-        },
-        "belief rows: the changelog of the worker's table",
+        "cohort", "raw", "cohort", _CHANGELOG, "belief rows: the changelog of the worker's table"
+    ),
+    "beliefs-twin": TopicKind(
+        "cohort", "raw", "cohort", _CHANGELOG, "belief rows: the changelog of the twin's own table"
     ),
     "outcomes": TopicKind("entity", "json", "entity", _LOG, "labels from the plant or a person"),
     "control": TopicKind("none", "json", "one", _COMPACT, "release, hold, resume, budget"),
@@ -78,9 +81,14 @@ def topic(spec: SystemSpec, kind: Kind) -> str:
     return f"{spec.system}.{kind}"
 
 
-def worker_group(spec: SystemSpec, shadow: bool = False) -> str:
-    """The consumer group of a system's workers; shadows have their own, and see every frame."""
-    return f"rehearse-{spec.system}{'-shadow' if shadow else ''}"
+def worker_group(spec: SystemSpec, role: Role = "first") -> str:
+    """The consumer group of a system's workers; each role has its own, and sees every frame."""
+    return f"rehearse-{spec.system}{'' if role == 'first' else f'-{role}'}"
+
+
+def changelog_of(role: Role) -> Kind:
+    """The changelog of a worker's beliefs; a twin's are never mixed with those of the first."""
+    return "beliefs-twin" if role == "twin" else "beliefs"
 
 
 def cohort_partitions(spec: SystemSpec) -> int:

@@ -63,6 +63,10 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             ),
         ),
     ),
+    "Twin": (
+        Panel("Answered by the first worker", "ops", (rate("rehearse_worker_frames_held"),)),
+        Panel("Beliefs that are not alike", "ops", (rate("rehearse_sink_beliefs_unlike"),)),
+    ),
     "Aligner": (
         Panel("Frames published", "ops", (rate("rehearse_align_frames"),)),
         Panel("What came in", "ops", (rate("rehearse_align_readings", "result"),)),

@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from planner.session import Provider
 from schemas.system import SystemSpec
-from schemas.topics import topic, worker_group
+from schemas.topics import Role, changelog_of, topic, worker_group
 from streams.app import SESSION_S, WorkerApp, make_app
 from streams.belief import Row
 from streams.bundles import ReleaseWatch, Shelf
@@ -28,6 +28,7 @@ from streams.desk import Clock, Desk, Options
 from streams.identity import client_id, other_holder
 from streams.publish import Publisher
 from streams.supervise import TryAgain
+from streams.twin import Ears, Twin
 from streams.warm import collector_at_rest, warm_frames
 
 _log = structlog.get_logger(__name__)
@@ -55,7 +56,7 @@ def run_worker(
     worker_id: str = "worker-0",
     data_dir: Path = Path(".rehearse/worker-0"),
     group: str | None = None,
-    shadow: bool = False,
+    role: Role = "first",
     clock: Clock = "event",
     max_deadline_us: int | None = None,
     provider: Provider = "auto",
@@ -67,9 +68,10 @@ def run_worker(
         bundles: bundle folders, or folders of them; the first that fits acts until a release.
         known: further such folders, in which a released bundle is looked for.
         worker_id: names this worker for good: it keeps its partitions over a short restart.
-        data_dir: its own folder; what is lost there is recovered from `S.beliefs`.
-        group: consumer group; that of a shadow is its own, so that it sees every frame.
-        shadow: decides and logs trajectories, and publishes no action.
+        data_dir: its own folder; what is lost there is recovered from the changelog.
+        group: consumer group; that of a twin or a shadow is its own, so that it sees every frame.
+        role: a `twin` keeps a belief of its own, and answers where no first worker does within its
+            deadline; a `shadow` decides and logs trajectories, and publishes no action.
         clock: under `wall`, frames that come too late are not planned on.
         max_deadline_us: plans for less than the spec's deadline.
 
@@ -79,16 +81,16 @@ def run_worker(
     """
     # Threads wait for the interpreter's lock for this long: 5 ms would be a third of a round trip.
     sys.setswitchinterval(0.0005)
-    group = group or worker_group(spec, shadow)
+    group = group or worker_group(spec, role)
     with _alone_in(data_dir):
         _refuse_a_second(bootstrap, extra, group, worker_id, data_dir)
         options = Options(
             worker=worker_id,
             attempt=_next_attempt(data_dir),
             clock=clock,
-            shadow=shadow,
+            role=role,
             max_deadline_us=max_deadline_us,
-            provenance=_provenance(provider, threads, shadow),
+            provenance=_provenance(provider, threads, role),
         )
         shelf = Shelf(spec, bundles, provider, threads, known=known)
         watch = ReleaseWatch(spec, bootstrap, extra, shelf.preload)
@@ -138,26 +140,48 @@ async def _serve(
     group: str,
 ) -> dict[str, Any]:
     began = time.monotonic()
-    worker = make_app(spec, bootstrap, extra, group=group, worker=options.worker, data_dir=data_dir)
+    name, changelog = options.worker, changelog_of(options.role)
+    worker = make_app(
+        spec, bootstrap, extra, group=group, worker=name, data_dir=data_dir, changelog=changelog
+    )
     publisher = Publisher(bootstrap, extra)
-    desk = Desk(spec, worker.beliefs, publisher, shelf, options)
+    twin = Twin(spec.system, name) if options.role == "twin" else None
+    desk = Desk(spec, worker.beliefs, publisher, shelf, options, twin)
     _wire(worker, desk)
     _warm_up(desk)
-    publisher.connect(topic(spec, kind) for kind in ("actions", "trajectories", "beliefs"))
-    try:
-        await worker.app.start()
-    except KafkaConnectionError as error:
-        raise WorkerError(
-            f"no broker answers at {bootstrap}: check the address, and the settings given with -X"
-        ) from error
-    ready_s = time.monotonic() - began
-    _log.info("worker ready", worker=options.worker, seconds=round(ready_s, 2))
-    try:
-        with collector_at_rest():  # a full pass would stop the loop for a tenth of a second
-            await _until(worker, desk, stop)
-    finally:
-        await _end(worker, desk, publisher)
+    publisher.connect(topic(spec, kind) for kind in ("actions", "trajectories", changelog))
+    with _hearing(spec, bootstrap, extra, twin) as ears:
+        try:
+            await worker.app.start()
+        except KafkaConnectionError as error:
+            raise WorkerError(
+                f"no broker answers at {bootstrap}: check the address, and the settings given "
+                "with -X"
+            ) from error
+        ready_s = time.monotonic() - began
+        _log.info("worker ready", worker=options.worker, seconds=round(ready_s, 2))
+        try:
+            with collector_at_rest():  # a full pass would stop the loop for a tenth of a second
+                await _until(worker, desk, stop, ears)
+        finally:
+            await _end(worker, desk, publisher)
     return {**desk.tally.summary(), "worker": options.worker, "ready_s": round(ready_s, 3)}
+
+
+@contextmanager
+def _hearing(
+    spec: SystemSpec, bootstrap: str, extra: Mapping[str, str], twin: Twin | None
+) -> Iterator[Ears | None]:
+    """While the block runs, a twin hears what other workers answer."""
+    if twin is None:
+        yield None
+        return
+    loop = asyncio.get_running_loop()
+    ears = Ears(spec, bootstrap, extra, lambda said: loop.call_soon_threadsafe(twin.hear, said))
+    try:
+        yield ears
+    finally:
+        ears.close()
 
 
 def _warm_up(desk: Desk) -> None:
@@ -180,7 +204,7 @@ def _wire(worker: WorkerApp, desk: Desk) -> None:
     worker.app.on_partitions_revoked.connect(revoked)
 
 
-async def _until(worker: WorkerApp, desk: Desk, stop: threading.Event) -> None:
+async def _until(worker: WorkerApp, desk: Desk, stop: threading.Event, ears: Ears | None) -> None:
     """Returns when asked to stop. Raises `WorkerError` when the worker cannot go on."""
     dog = Watchdog()
     while not stop.is_set():
@@ -190,6 +214,8 @@ async def _until(worker: WorkerApp, desk: Desk, stop: threading.Event) -> None:
                 f"{desk.failure}: the frames in flight are not acknowledged and will be read "
                 "again; check the broker, then start the worker again"
             ) from desk.failure
+        if ears is not None and ears.failure is not None:
+            raise WorkerStalled(f"the twin hears nothing: {ears.failure}") from ears.failure
         if worker.app.crashed:
             raise _crash(worker.app) from worker.app._crash_reason
         dog.look(desk.tally.frames, _committed(worker.app))
@@ -267,9 +293,10 @@ def _next_attempt(data_dir: Path) -> int:
     return attempt
 
 
-def _provenance(provider: str, threads: int, shadow: bool) -> dict[str, Any]:
+def _provenance(provider: str, threads: int, role: Role) -> dict[str, Any]:
     return {
-        "shadow": shadow,
+        "shadow": role == "shadow",
+        "twin": role == "twin",
         "provider": provider,
         "threads": threads,
         "versions": {

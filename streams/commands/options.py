@@ -22,6 +22,7 @@ from planner.library import SHIPPED
 from planner.manifest import MANIFEST, read_manifest
 from schemas.plain_json import json_line
 from schemas.system import SystemSpec, load_spec
+from schemas.topics import Role
 from streams.supervise import STATUS_AGAIN, TryAgain
 
 ANSWER_S = 10.0  # for which a cluster may be silent before a command gives up
@@ -76,6 +77,12 @@ Ticks = Annotated[int | None, typer.Option(min=1, help="Stop after so many ticks
 Shadow = Annotated[
     bool, typer.Option("--shadow", help="Decide and log; publish no action: how to start.")
 ]
+Twin = Annotated[
+    bool,
+    typer.Option(
+        "--twin", help="A second worker, that answers where the first does not in time: see README."
+    ),
+]
 ClockName = Annotated[
     Literal["wall", "event"],
     typer.Option("--clock", help="Real time, or the time that the readings' watermarks say."),
@@ -95,6 +102,13 @@ To = Annotated[int | None, typer.Option("--to", metavar="US", help="Event time."
 def extra_settings(pairs: list[str] | None) -> dict[str, str]:
     """The librdkafka settings in the environment, and those given as KEY=VALUE or @FILE."""
     return kafka_settings(pairs or [])
+
+
+def role_of(shadow: bool, twin: bool) -> Role:
+    """What a worker is to the system."""
+    if shadow and twin:
+        raise ValueError("--shadow publishes nothing, and a twin does: choose one of them")
+    return "shadow" if shadow else "twin" if twin else "first"
 
 
 def plant_options(pairs: list[str] | None) -> dict[str, Any]:

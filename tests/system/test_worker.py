@@ -373,7 +373,7 @@ def test_a_second_worker_of_one_id_is_refused_whatever_its_folder(world: World) 
 
 
 def test_a_shadow_logs_and_publishes_nothing(world: World) -> None:
-    world.more = {"shadow": True}
+    world.more = {"role": "shadow"}
     made = frames(world.spec, 5)
     world.start()
     world.send(made)
