@@ -6,8 +6,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +27,13 @@ from streams.decide import decide, step
 from streams.desk import Clock, Desk, Options
 from streams.identity import client_id, other_holder
 from streams.publish import Publisher
-from streams.supervise import TryAgain
 from streams.twin import Ears, Twin
 from streams.warm import collector_at_rest, warm_frames
+from streams.watchdog import PATIENCE_S, Guard, WorkerError, WorkerStalled
 
 _log = structlog.get_logger(__name__)
-WATCHDOG_S = 15.0
 CHECK_S = 0.05
 STOP_S = 10.0
-
-
-class WorkerError(RuntimeError):
-    """The worker had to stop: what happened, and what helps."""
-
-
-class WorkerStalled(WorkerError, TryAgain):
-    """The worker cannot go on, but a new start would: it goes on from its beliefs."""
 
 
 def run_worker(
@@ -61,6 +52,7 @@ def run_worker(
     max_deadline_us: int | None = None,
     provider: Provider = "auto",
     threads: int = 1,
+    patience_s: float = PATIENCE_S,
 ) -> dict[str, Any]:
     """Decides the frames of `spec` until `stop` is set; gives a summary as plain JSON values.
 
@@ -74,6 +66,7 @@ def run_worker(
             deadline; a `shadow` decides and logs trajectories, and publishes no action.
         clock: under `wall`, frames that come too late are not planned on.
         max_deadline_us: plans for less than the spec's deadline.
+        patience_s: how long frames may arrive while nothing is committed.
 
     Raises:
         WorkerStalled: Kafka did not confirm, Faust crashed, or commits stopped.
@@ -95,7 +88,7 @@ def run_worker(
         shelf = Shelf(spec, bundles, provider, threads, known=known)
         watch = ReleaseWatch(spec, bootstrap, extra, shelf.preload)
         try:
-            parts = (spec, bootstrap, extra, stop, shelf, options, data_dir, group)
+            parts = (spec, bootstrap, extra, stop, shelf, options, data_dir, group, patience_s)
             return asyncio.run(_serve(*parts))
         finally:
             watch.close()
@@ -138,6 +131,7 @@ async def _serve(
     options: Options,
     data_dir: Path,
     group: str,
+    patience_s: float,
 ) -> dict[str, Any]:
     began = time.monotonic()
     name, changelog = options.worker, changelog_of(options.role)
@@ -147,10 +141,11 @@ async def _serve(
     publisher = Publisher(bootstrap, extra)
     twin = Twin(spec.system, name) if options.role == "twin" else None
     desk = Desk(spec, worker.beliefs, publisher, shelf, options, twin)
-    _wire(worker, desk)
+    own = _wire(worker, desk)
     _warm_up(desk)
     publisher.connect(topic(spec, kind) for kind in ("actions", "trajectories", changelog))
-    with _hearing(spec, bootstrap, extra, twin) as ears:
+    guard = Guard(spec, bootstrap, extra, group, lambda: _owned(worker.app, own), patience_s)
+    with _hearing(spec, bootstrap, extra, twin) as ears, closing(guard):
         try:
             await worker.app.start()
         except KafkaConnectionError as error:
@@ -162,7 +157,7 @@ async def _serve(
         _log.info("worker ready", worker=options.worker, seconds=round(ready_s, 2))
         try:
             with collector_at_rest():  # a full pass would stop the loop for a tenth of a second
-                await _until(worker, desk, stop, ears)
+                await _until(worker, desk, stop, ears, guard)
         finally:
             await _end(worker, desk, publisher)
     return {**desk.tally.summary(), "worker": options.worker, "ready_s": round(ready_s, 3)}
@@ -193,20 +188,36 @@ def _warm_up(desk: Desk) -> None:
         desk.rehearse(frame, row, decisions)
 
 
-def _wire(worker: WorkerApp, desk: Desk) -> None:
+def _wire(worker: WorkerApp, desk: Desk) -> set[int]:
+    """Ties app and desk together; gives the partitions whose frames are the worker's, as of now."""
+    own: set[int] = set()
+
     async def agent(stream: Any) -> None:
         await decide(stream, desk)
 
+    async def assigned(app: Any, assigned: Any, **_: Any) -> None:
+        frames = topic(desk.spec, "frames")
+        own.update(place.partition for place in assigned if place.topic == frames)
+
     async def revoked(app: Any, revoked: Any, **_: Any) -> None:
+        own.clear()
         await desk.drain()  # its rows belong to another worker from now on
 
     worker.app.agent(worker.frames, name="decide")(agent)
+    worker.app.on_partitions_assigned.connect(assigned)
     worker.app.on_partitions_revoked.connect(revoked)
+    return own
 
 
-async def _until(worker: WorkerApp, desk: Desk, stop: threading.Event, ears: Ears | None) -> None:
+def _owned(app: Any, own: set[int]) -> set[int]:
+    """The partitions whose frames are to be decided now: none while partitions change hands."""
+    return set() if app.rebalancing else own.copy()
+
+
+async def _until(
+    worker: WorkerApp, desk: Desk, stop: threading.Event, ears: Ears | None, guard: Guard
+) -> None:
     """Returns when asked to stop. Raises `WorkerError` when the worker cannot go on."""
-    dog = Watchdog()
     while not stop.is_set():
         await asyncio.sleep(CHECK_S)
         if desk.failure is not None:
@@ -218,7 +229,10 @@ async def _until(worker: WorkerApp, desk: Desk, stop: threading.Event, ears: Ear
             raise WorkerStalled(f"the twin hears nothing: {ears.failure}") from ears.failure
         if worker.app.crashed:
             raise _crash(worker.app) from worker.app._crash_reason
-        dog.look(desk.tally.frames, _committed(worker.app))
+        if guard.failure is not None:
+            guard.noticed.set()
+            worker.app.conf.stream_wait_empty = False  # what it waits for does not come
+            raise guard.failure
 
 
 def _crash(app: Any) -> WorkerError:
@@ -230,41 +244,6 @@ def _crash(app: Any) -> WorkerError:
             "changelog holds is recovered from it"
         )
     return WorkerStalled(f"Faust stopped: {reason!r}; start the worker again")
-
-
-class Watchdog:
-    """Committed offsets must advance while frames are acknowledged.
-
-    After a rebalance Faust may hold a gap in its acknowledgements, and then never commits again.
-    Only time in which frames are acknowledged counts: while the broker is away, nothing can be.
-    """
-
-    def __init__(
-        self, patience_s: float = WATCHDOG_S, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._patience_s, self._clock = patience_s, clock
-        self._frames = self._committed = self._before = 0
-        self._looked = clock()
-        self.stalled_s = 0.0
-
-    def look(self, frames: int, committed: int) -> None:
-        """Raises `WorkerStalled` when frames went by for long, and nothing was committed."""
-        now = self._clock()
-        passed, self._looked = min(now - self._looked, 1.0), now
-        if committed != self._committed:
-            self._committed, self._before, self.stalled_s = committed, frames, 0.0
-        elif frames != self._frames:
-            self.stalled_s += passed
-        self._frames = frames
-        if self.stalled_s > self._patience_s:
-            raise WorkerStalled(
-                f"{frames - self._before} frames were acknowledged in {self._patience_s:g} s, but "
-                "no offset was committed; start the worker again, it goes on from its beliefs"
-            )
-
-
-def _committed(app: Any) -> int:
-    return sum(offset or 0 for offset in app.consumer._committed_offset.values())
 
 
 async def _end(worker: WorkerApp, desk: Desk, publisher: Publisher) -> None:
