@@ -21,12 +21,14 @@ from streams.commands.options import (
     Shadow,
     Spec,
     Ticks,
+    Twin,
     acting_bundles,
     cluster_of,
     console,
     errors,
     interruptible,
     plant_options,
+    role_of,
     show,
     spec_of,
     stopping,
@@ -92,6 +94,7 @@ def demo(
 def run(
     spec: Spec,
     shadow: Shadow = False,
+    twin: Twin = False,
     plant: Annotated[
         bool, typer.Option("--plant", help="Also run the simulator that the spec names.")
     ] = False,
@@ -110,12 +113,14 @@ def run(
     Example: rehearse run nav2d --plant
 
     With plants and a cluster of one's own: add --shadow and --bootstrap-servers HOST:PORT.
+
+    With a second worker that steps in for the first: add --twin.
     """
     from streams.monitor import Monitor, live_table
     from streams.supervise import Supervisor
 
     with errors(), stopping() as stop:
-        system = spec_of(spec)
+        system, _ = spec_of(spec), role_of(shadow, twin)
         if (lockstep or options) and not plant:
             raise ValueError("--lockstep and --option are for the simulator: add --plant")
         if device == "cuda":
@@ -138,6 +143,8 @@ def run(
             supervisor.start("sink", "sink", spec, *connection)
             mode = ["--shadow"] if shadow else []
             supervisor.start("worker", "worker", spec, *clock, *mode, *chosen, *connection)
+            if twin:
+                supervisor.start("twin", "worker", spec, "--twin", *clock, *chosen, *connection)
             supervisor.start("align", "align", spec, *clock, *connection)
             if plant:
                 way = ["--lockstep"] if lockstep else []
