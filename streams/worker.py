@@ -28,6 +28,7 @@ from streams.desk import Clock, Desk, Options
 from streams.identity import client_id, other_holder
 from streams.publish import Publisher
 from streams.twin import Ears, Twin
+from streams.twin_start import begin_with_beliefs
 from streams.warm import collector_at_rest, warm_frames
 from streams.watchdog import PATIENCE_S, Guard, WorkerError, WorkerStalled
 
@@ -77,6 +78,8 @@ def run_worker(
     group = group or worker_group(spec, role)
     with _alone_in(data_dir):
         _refuse_a_second(bootstrap, extra, group, worker_id, data_dir)
+        if role == "twin":
+            begin_with_beliefs(spec, bootstrap, extra, group)
         options = Options(
             worker=worker_id,
             attempt=_next_attempt(data_dir),

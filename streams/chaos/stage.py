@@ -39,13 +39,14 @@ CHANGES: Final[dict[str, Any]] = {
 RATE: Final = {"up": 0.5, "down": 0.5}
 
 
-def write_spec(folder: Path, name: str) -> Path:
+def write_spec(folder: Path, name: str, **changes: Any) -> Path:
     """The run's own spec: topics under its own name, and times as the devices say them.
 
     A device whose clock is put right is in other ticks than its readings say, and the checker goes
-    by what they say.
+    by what they say. `changes` are of its top fields.
     """
-    content = yaml.safe_load(spec_path("nav2d").read_text()) | CHANGES | {"system": name}
+    content = yaml.safe_load(spec_path("nav2d").read_text()) | CHANGES | changes
+    content["system"] = name
     content["actions"]["acceleration"]["rate"] = RATE
     for sensor in content["sensors"].values():
         sensor["time"]["discipline"] = False

@@ -87,7 +87,7 @@ def worker(
 
     go_first()
     with errors(), stopping() as stop, metrics_at(metrics_port, metrics_host):
-        system, role = spec_of(spec), role_of(shadow, twin)
+        role, system = role_of(shadow, twin), spec_of(spec)
         name = name or ("twin-0" if twin else "worker-0")
         result = run_worker(
             system,

@@ -13,7 +13,8 @@ from faust.transport.consumer import Consumer
 from schemas.system import load_spec
 from streams import decide as decide_module
 from streams import worker
-from streams.worker import WorkerError, run_worker
+from streams.watchdog import WorkerError
+from streams.worker import run_worker
 
 
 def make_sluggish() -> None:
