@@ -62,7 +62,8 @@ def bench_failover(
     longest time between two actions that an entity applied (medians over `repeat`, and all of
     them), and `ticks_lost`, entities' ticks without an applied action, in all; beside `limit_ms`.
 
-    first_killed, twin_killed: SIGKILL of one, the other goes on;  restarted: no twin, a supervisor
+    steady: both run, and in addition `twice`, the share of actions that both sent;  first_killed,
+    twin_killed: SIGKILL of one, the other goes on;  restarted: no twin, a supervisor
     starts the worker again;  joined: a second worker of the group;  taken_over: it is left alone;
     restored: a worker without a folder, from its start until it has all of 10,000 beliefs of 1 kB
     (`ms`, in place of a gap).
@@ -115,10 +116,12 @@ def _gaps(
             say(f"without a twin: round {turn + 1} of {repeat}")
             scene.alone(turn)
         stage.supervisor.stop("plant")
-        reports = _applied(stage)
+        reports, actions = _applied(stage), _messages(stage, "actions", Action, None)
         stage.stop_all()
         stage.forget()
-    return measure(reports, scene.windows)
+    found = measure(reports, scene.windows)
+    found["steady"]["twice"] = twice(actions, [w for w in scene.windows if w.name == "steady"])
+    return found
 
 
 class _Scene:
@@ -131,7 +134,9 @@ class _Scene:
         self.windows: list[Window] = []
 
     def with_a_twin(self) -> None:
-        """Either is killed, and comes back when it was measured."""
+        """Both run; either is killed, and comes back when it was measured."""
+        with self._window("steady"):
+            time.sleep(2 * _STEADY_S)
         for name, process in (("first_killed", self.worker), ("twin_killed", self.twin)):
             with self._window(name):
                 _kill(process)
@@ -222,6 +227,15 @@ def measure(reports: Sequence[Applied], windows: Sequence[Window]) -> dict[str, 
         }
         for name, seen in found.items()
     }
+
+
+def twice(actions: Sequence[Action], windows: Sequence[Window]) -> float:
+    """Share of entities' ticks in the windows that more than one worker answered."""
+    by: dict[tuple[str, int], set[str]] = {}
+    for action in actions:
+        if any(window.from_us <= action.time <= window.to_us for window in windows):
+            by.setdefault((action.entity, action.tick), set()).add(action.worker)
+    return round(sum(len(workers) > 1 for workers in by.values()) / max(1, len(by)), 4)
 
 
 def _counts(report: Applied) -> bool:

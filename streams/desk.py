@@ -247,6 +247,8 @@ class Desk:
                 f"{row.nbytes} bytes, more than {ROW_BYTES}: raise `cohorts` in the spec"
             )
         await self._slots.acquire()
+        if self._twin is not None:
+            await asyncio.sleep(0)  # for what was heard while it decided
         try:
             decided = time.time_ns() // 1_000
             only = self._answers(frame)

@@ -10,7 +10,7 @@ from infra.kafka import client_config
 from schemas.system import SystemSpec
 from schemas.topics import changelog_of, cohort_partitions, partition_of, topic
 from streams.belief import Row, RowError, decode_row
-from streams.topic_io import TIMEOUT_S, make_consumer, make_producer, read_to_end
+from streams.topic_io import TIMEOUT_S, make_consumer, make_producer, partitions, read_to_end
 
 _log = structlog.get_logger("worker")
 
@@ -42,6 +42,7 @@ def _not_begun(spec: SystemSpec, bootstrap: str, extra: Mapping[str, str], group
     consumer = make_consumer(bootstrap, extra, group_id=group)
     frames = [TopicPartition(topic(spec, "frames"), n) for n in range(cohort_partitions(spec))]
     try:
+        partitions(consumer, topic(spec, changelog_of("twin")))  # says so where there is none
         found = consumer.committed(frames, timeout=TIMEOUT_S)
     finally:
         consumer.close()

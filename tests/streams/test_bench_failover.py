@@ -1,8 +1,8 @@
 """What the fail-over bench makes of reports: gaps of any entity, and ticks without an action."""
 
 from schemas.codes import Status
-from schemas.messages import Applied
-from streams.bench_failover import LIMITS_MS, Window, held, measure
+from schemas.messages import Action, Applied
+from streams.bench_failover import LIMITS_MS, Window, held, measure, twice
 
 
 def report(entity: str, tick: int, at_us: int, status: Status = Status.APPLIED) -> Applied:
@@ -22,6 +22,22 @@ def test_the_longest_gap_of_any_entity_and_every_tick_that_nobody_answered() -> 
         "killed": {"gap_ms": 350.0, "gaps_ms": [100.0, 600.0], "ticks_lost": 5},
         "joined": {"gap_ms": 100.0, "gaps_ms": [100.0], "ticks_lost": 0},
     }
+
+
+def test_the_share_of_actions_that_two_workers_sent() -> None:
+    sent = [
+        Action("i", "s", entity, tick, tick, {}, 0, mode=0, reasons=0, worker=worker)
+        for entity, tick, worker in (
+            ("a", 1, "one"),
+            ("a", 1, "two"),
+            ("b", 1, "one"),
+            ("b", 1, "one"),
+            ("a", 9, "one"),
+            ("a", 9, "two"),
+        )
+    ]
+    assert twice(sent, [Window("steady", 0, 5)]) == 0.5
+    assert twice([], []) == 0.0
 
 
 def test_a_limit_missed_and_a_tick_lost_beside_a_twin_are_negative_results() -> None:
