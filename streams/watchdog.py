@@ -122,7 +122,9 @@ class Guard:
             os._exit(STATUS_AGAIN)
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Ends the thread; again is nothing."""
+        if self._closing.is_set():
+            return
         self._closing.set()
         self.noticed.set()
         self._thread.join()

@@ -162,6 +162,7 @@ async def _serve(
             with collector_at_rest():  # a full pass would stop the loop for a tenth of a second
                 await _until(worker, desk, stop, ears, guard)
         finally:
+            await asyncio.to_thread(guard.close)  # to end takes as long as it takes
             await _end(worker, desk, publisher)
     return {**desk.tally.summary(), "worker": options.worker, "ready_s": round(ready_s, 3)}
 
