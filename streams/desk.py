@@ -97,12 +97,14 @@ class Turns:
 class Acted(NamedTuple):
     """A frame's actions, on their way: when the broker has them, and how long they took.
 
-    held: none was sent;  alone: no twin's, or of one that does not expect the first worker.
+    held: none was sent;  late: they came too late to be planned for;  alone: no twin's, or of one
+    that does not expect the first worker.
     """
 
     confirmed: "asyncio.Future[int]"
     seconds: float
     held: bool = False
+    late: bool = False
     alone: bool = True
 
 
@@ -260,7 +262,8 @@ class Desk:
             raise
         seconds = (time.monotonic_ns() - began_ns) / 1e9
         self.tally.decided(decisions, seconds, held and self._twin is not None)
-        return Acted(confirmed, seconds, held, self._alone)
+        late = bool(decisions.spent.get("late", False))
+        return Acted(confirmed, seconds, held, late, self._alone)
 
     def _answers(self, frame: Frame) -> frozenset[str] | None:
         """The entities whose actions are sent; None: of all."""
@@ -269,8 +272,11 @@ class Desk:
         return frozenset() if self.options.role == "shadow" else None
 
     async def out(self, acted: Acted) -> None:
-        """Lets the actions get to their actuators: what is computed meanwhile is in their way."""
-        if not acted.held and self.spec.budget.ahead_us:
+        """Lets the actions get to their actuators: what is computed meanwhile is in their way.
+
+        Nobody waits for those of late frames, but for the worker that has to catch up.
+        """
+        if not (acted.held or acted.late) and self.spec.budget.ahead_us:
             await asyncio.wait([acted.confirmed], timeout=OUT_S)
             if self.options.clock == "wall":
                 await asyncio.sleep(TAKEN_S)

@@ -245,6 +245,19 @@ async def test_planning_ahead_is_for_when_all_are_answered_and_ends_with_the_tic
     assert turns.all_taken(2)
 
 
+@pytest.mark.parametrize(("late", "waits"), [(False, True), (True, False)])
+async def test_nobody_waits_for_the_actions_of_a_late_frame(late: bool, waits: bool) -> None:
+    outside = Outside()
+    desk = Desk(SPEC, outside, outside, Shelf(SPEC, [], "cpu"), Options("w", clock="wall"))  # type: ignore[arg-type]
+    frame = make_frame(SPEC, np.zeros((2, 6)), tick=0)
+    row, decisions = step(SPEC, None, None, frame, None if late else FreeBudget(0))
+    acted = await desk.act(frame, row, decisions, 0)
+    out = asyncio.create_task(desk.out(acted))
+    await asyncio.sleep(0)
+    assert out.done() == (not waits), "the broker has confirmed nothing yet"
+    await out
+
+
 def _without_ahead() -> Any:
     return SPEC.model_copy(update={"budget": SPEC.budget.model_copy(update={"ahead_us": None})})
 
