@@ -28,6 +28,7 @@ CONFIRM_S = 120.0  # after which the broker is given up; a restart of it takes f
 RESERVE_US = 1_500  # for gate, encoding and sending, after planning
 OUT_S = 0.005  # for actions to get to the broker before planning goes on
 TAKEN_S = 0.004  # and from there to who waits for them
+HEARD_US = 20_000  # for the first worker's answer to be sent, and to be heard by its twin
 MAX_IN_FLIGHT = 64  # frames decided but not yet acknowledged
 # Kafka takes records of 1 MB, and a key frame holds the row and about as much again.
 ROW_BYTES = 450_000
@@ -166,7 +167,7 @@ class Desk:
             return None
 
     async def turn(self, frame: Frame, row: Row | None) -> Row | None:
-        """A twin waits until the first worker has answered, or its deadline is over.
+        """A twin waits until the first worker has answered, or its answer is overdue.
 
         Gives the row to go on from. As long as the first one answers, a twin makes no plans, and
         has none to go on with; so a replay needs to know nothing of what it did before.
@@ -177,8 +178,14 @@ class Desk:
         if self._alone:
             return row
         begun = self._turns.begin(frame.tick, time.monotonic_ns(), self._cohorts)
-        await self._twin.wait(frame, begun + 1_000 * self._turns.deadline_us)
+        due_us = self._turns.deadline_us + self._heard_us
+        await self._twin.wait(frame, begun + 1_000 * due_us)
         return without_plans(row, self.spec)
+
+    @property
+    def _heard_us(self) -> int:
+        """How long after its deadline an answer may be heard; a tick is not waited through."""
+        return min(HEARD_US, self.spec.period_us // 4)
 
     @property
     def _cohorts(self) -> int:
@@ -196,7 +203,7 @@ class Desk:
     def budget(self, frame: Frame) -> Budget | None:
         """The time to plan `frame`; None where it is too old to be planned on.
 
-        A twin has none where the first worker has answered, else half a deadline more.
+        A twin has none where the first worker has answered, else half a deadline of its own.
         """
         if self.options.clock == "wall":
             age = time.time_ns() // 1_000 - frame.header.time_us
@@ -206,7 +213,7 @@ class Desk:
         if self._twin is not None and not self._alone:
             if not self._twin.stand_in.owed(frame):
                 return FreeBudget(0)
-            more_us = self._turns.deadline_us // 2
+            more_us = self._heard_us + self._turns.deadline_us // 2
         now = time.monotonic_ns()
         share = self._turns.take(frame.tick, now, self._cohorts, more_us)
         return WallBudget(share, now, self._cost, min(RESERVE_US, share // 4))
