@@ -69,6 +69,10 @@ class PlannerMemory:
         """Without the plans of `rows` [E], as after an anchor or a change of bundle."""
         return replace(self, planned_at=np.where(rows, NEVER, self.planned_at))
 
+    def without_plans(self, spec: SystemSpec) -> PlannerMemory:
+        """As of entities that nothing is known of, but for the fallback's state."""
+        return replace(PlannerMemory.fresh(spec, len(self.gated)), fallback=self.fallback)
+
     def after_gate(self, changed: npt.NDArray[np.bool_]) -> PlannerMemory:
         """With what the gate did at this tick: `changed` [E]."""
         return replace(self, gated=np.asarray(changed, dtype=bool))

@@ -8,7 +8,16 @@ from schemas.system import SystemSpec
 from schemas.topics import Kind, perceive_group, topics_of, worker_group
 
 Role = Literal[
-    "admin", "perceive", "align", "worker", "shadow", "sink", "plant", "operator", "replay"
+    "admin",
+    "perceive",
+    "align",
+    "worker",
+    "twin",
+    "shadow",
+    "sink",
+    "plant",
+    "operator",
+    "replay",
 ]
 Operation = Literal["read", "write", "describe", "create", "describe_configs"]
 Resource = Literal["topic", "group", "topics beginning with"]
@@ -36,9 +45,15 @@ RIGHTS: Final[dict[Role, Rights]] = {
         ("frames", "deadletter", "control"),
     ),
     "worker": Rights(
-        "decides: the only one that writes actions and beliefs",
+        "decides; with its twin the only one that writes actions",
         ("frames", "beliefs", "control"),
         ("actions", "trajectories", "beliefs", "deadletter"),
+        joins=True,
+    ),
+    "twin": Rights(
+        "a worker that answers where the first one does not",
+        ("frames", "beliefs", "beliefs-twin", "control", "actions"),
+        ("actions", "trajectories", "beliefs-twin", "deadletter"),
         joins=True,
     ),
     "shadow": Rights(
@@ -92,7 +107,7 @@ def grants_of(spec: SystemSpec) -> list[Grant]:
 def _group(spec: SystemSpec, role: Role) -> str:
     if role == "perceive":
         return perceive_group(spec)
-    return worker_group(spec, shadow=role == "shadow")
+    return worker_group(spec, role if role in ("twin", "shadow") else "first")
 
 
 def common_grants() -> Iterator[Grant]:
@@ -107,6 +122,6 @@ def common_grants() -> Iterator[Grant]:
 def role_of(command: Sequence[str]) -> Role:
     """The role of one of the loop's processes, by its command line; `admin` for any other."""
     name = command[0] if command else ""
-    if name == "worker" and "--shadow" in command:
-        return "shadow"
+    if name == "worker":
+        return "shadow" if "--shadow" in command else "twin" if "--twin" in command else "worker"
     return next((role for role in ROLES if role == name), "admin")

@@ -14,15 +14,24 @@ Kind = Literal[
     "applied",
     "trajectories",
     "beliefs",
+    "beliefs-twin",
     "outcomes",
     "control",
     "deadletter",
 ]
 MAX_RAW_BYTES: Final = 8 << 20
 """Bytes of a raw message, an image say."""
+WorkerRole = Literal["first", "twin", "shadow"]
+"""Of a worker: it acts; it acts where no first one does; it decides, and does not act."""
 _DAY_MS: Final = 86_400_000
 _LOG: Final = {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY_MS)}
 _COMPACT: Final = {"cleanup.policy": "compact"}
+_CHANGELOG: Final = {
+    **_COMPACT,
+    "segment.bytes": str(16 * 1024 * 1024),
+    "segment.ms": "60000",
+    "min.cleanable.dirty.ratio": "0.1",
+}
 
 
 @dataclass(frozen=True)
@@ -61,16 +70,10 @@ TABLE: Final[dict[Kind, TopicKind]] = {
     "applied": TopicKind("entity", "json", "entity", _LOG, "what the actuators did about it"),
     "trajectories": TopicKind("cohort", "arrow", "cohort", _LOG, "decisions with their reasons"),
     "beliefs": TopicKind(
-        "cohort",
-        "raw",
-        "cohort",
-        {
-            **_COMPACT,
-            "segment.bytes": str(16 * 1024 * 1024),
-            "segment.ms": "60000",
-            "min.cleanable.dirty.ratio": "0.1",
-        },
-        "belief rows: the changelog of the worker's table",
+        "cohort", "raw", "cohort", _CHANGELOG, "belief rows: the changelog of the worker's table"
+    ),
+    "beliefs-twin": TopicKind(
+        "cohort", "raw", "cohort", _CHANGELOG, "belief rows: the changelog of the twin's own table"
     ),
     "outcomes": TopicKind("entity", "json", "entity", _LOG, "labels from the plant or a person"),
     "control": TopicKind(
@@ -95,9 +98,14 @@ def topic(spec: SystemSpec, kind: Kind) -> str:
     return f"{spec.system}.{kind}"
 
 
-def worker_group(spec: SystemSpec, shadow: bool = False) -> str:
-    """The consumer group of a system's workers; shadows have their own, and see every frame."""
-    return f"rehearse-{spec.system}{'-shadow' if shadow else ''}"
+def worker_group(spec: SystemSpec, role: WorkerRole = "first") -> str:
+    """The consumer group of a system's workers; each role has its own, and sees every frame."""
+    return f"rehearse-{spec.system}{'' if role == 'first' else f'-{role}'}"
+
+
+def changelog_of(role: WorkerRole) -> Kind:
+    """The changelog of a worker's beliefs; a twin's are never mixed with those of the first."""
+    return "beliefs-twin" if role == "twin" else "beliefs"
 
 
 def perceive_group(spec: SystemSpec) -> str:

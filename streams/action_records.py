@@ -47,8 +47,17 @@ class ActionRecords:
         """Prepares for the actions of a cohort at `tick`, should its `entities` be these then."""
         self._expected[cohort] = (tick, entities, [self._envelope(e, tick) for e in entities])
 
-    def make(self, frame: Frame, decisions: Decisions, decided_us: int) -> list[Record]:
-        """The records of `decisions`, but for entities whose action the gate refused."""
+    def make(
+        self,
+        frame: Frame,
+        decisions: Decisions,
+        decided_us: int,
+        only: frozenset[str] | None = None,
+    ) -> list[Record]:
+        """The records of `decisions`, but for entities whose action the gate refused.
+
+        only: for these entities alone; None: for all.
+        """
         actions, envelopes = [], []
         names, bundle = self._spec.action_columns, decisions.bundle
         time_us, until = frame.header.time_us, frame.header.time_us + self._valid_us
@@ -63,7 +72,7 @@ class ActionRecords:
             strict=True,
         )
         for envelope, values, mode, reasons, iterations, tier in rows:
-            if mode == Mode.REFUSED:
+            if mode == Mode.REFUSED or (only is not None and envelope.entity not in only):
                 continue
             envelopes.append(envelope)
             actions.append(

@@ -14,7 +14,7 @@ from faust.transport.drivers import aiokafka as driver
 from yarl import URL
 
 from schemas.system import SystemSpec
-from schemas.topics import cohort_partitions, topic
+from schemas.topics import Kind, cohort_partitions, topic
 from streams.identity import client_id, instance_id
 from streams.publish import Publisher, Record
 from streams.stores import drop_damaged
@@ -116,16 +116,16 @@ class WorkerApp:
 
 
 class BeliefTable:
-    """Belief rows by cohort: RocksDB below, `S.beliefs` as its changelog, recovery by Faust.
+    """Belief rows by cohort: RocksDB below, a topic as its changelog, recovery by Faust.
 
     A row is written to the changelog first, and locally only when the broker has it: the local
     store is never ahead of what another worker would recover.
     """
 
-    def __init__(self, app: Any, spec: SystemSpec) -> None:
+    def __init__(self, app: Any, spec: SystemSpec, changelog: Kind) -> None:
         partitions = cohort_partitions(spec)
         raw = {"key_type": bytes, "value_type": bytes}
-        self.topic = topic(spec, "beliefs")
+        self.topic = topic(spec, changelog)
         self.table = app.Table(
             "beliefs",
             partitions=partitions,
@@ -170,6 +170,7 @@ def make_app(
     group: str,
     worker: str,
     data_dir: Path,
+    changelog: Kind = "beliefs",
 ) -> WorkerApp:
     """The Faust app of one worker of consumer group `group`, with its data in `data_dir`."""
     data_dir.mkdir(parents=True, exist_ok=True)
@@ -178,7 +179,7 @@ def make_app(
     frames = app.topic(
         topic(spec, "frames"), key_type=bytes, value_type=bytes, partitions=cohort_partitions(spec)
     )
-    return WorkerApp(app, frames, BeliefTable(app, spec))
+    return WorkerApp(app, frames, BeliefTable(app, spec, changelog))
 
 
 def bare_app(

@@ -75,6 +75,10 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         ),
         Panel("Until the broker has it", "s", quantiles("rehearse_perceive_seconds")),
     ),
+    "Twin": (
+        Panel("Answered by the first worker", "ops", (rate("rehearse_worker_frames_held"),)),
+        Panel("Beliefs that are not alike", "ops", (rate("rehearse_sink_beliefs_unlike"),)),
+    ),
     "Aligner": (
         Panel("Frames published", "ops", (rate("rehearse_align_frames"),)),
         Panel("What came in", "ops", (rate("rehearse_align_readings", "result"),)),

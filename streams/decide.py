@@ -59,6 +59,7 @@ async def decide(stream: Any, desk: Desk) -> None:
             if is_repeated(row, frame):
                 desk.repeated(event)
                 continue
+            row = await desk.turn(frame, row)
             bundle, budget = desk.bundle(frame), desk.budget(frame)
             try:
                 answer = respond(desk.spec, bundle, row, frame, budget)

@@ -8,18 +8,19 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import structlog
 
-from planner.budget import Budget, Cost, WallBudget
+from planner.budget import Budget, Cost, FreeBudget, WallBudget
 from planner.session import Bundle
 from schemas.frames import Frame, decode_frame
 from schemas.messages import DeadLetter, encode
 from schemas.system import SystemSpec
-from schemas.topics import partition_of, topic, topics_of
+from schemas.topics import WorkerRole, partition_of, topic, topics_of
 from schemas.trajectories import KEY_FRAME_EVERY, Decisions, encode_trajectory
 from streams.action_records import ActionRecords
 from streams.belief import Row, RowError, decode_row, encode_row
 from streams.bundles import Shelf
 from streams.publish import DeliveryError, Publisher, Record
 from streams.tally import Tally
+from streams.twin import Twin, without_plans
 
 _log = structlog.get_logger(__name__)
 Clock = Literal["event", "wall"]
@@ -29,6 +30,7 @@ CONFIRM_S = 120.0  # after which the broker is given up; a restart of it takes f
 RESERVE_US = 1_500  # for gate, encoding and sending, after planning
 OUT_S = 0.005  # for actions to get to the broker before planning goes on
 TAKEN_S = 0.004  # and from there to who waits for them
+HEARD_US = 20_000  # for the first worker's answer to be sent, and to be heard by its twin
 MAX_IN_FLIGHT = 64  # frames decided but not yet acknowledged
 # Kafka takes records of 1 MB, and a key frame holds the row and about as much again.
 ROW_BYTES = 450_000
@@ -45,7 +47,7 @@ class Options:
     worker: str
     attempt: int = 0
     clock: Clock = "event"
-    shadow: bool = False
+    role: WorkerRole = "first"
     max_deadline_us: int | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -68,16 +70,24 @@ class Turns:
     """
 
     def __init__(self, deadline_us: int) -> None:
-        self._deadline_us = deadline_us
+        self.deadline_us = deadline_us
         self._tick: int | None = None
         self._begun_ns = 0
         self._done = 0
 
-    def take(self, tick: int, now_ns: int, cohorts: int) -> int:
-        """Microseconds that the next frame, of `tick`, may plan for; `cohorts` come each tick."""
+    def begin(self, tick: int, now_ns: int, cohorts: int) -> int:
+        """When the first frame of `tick` came, ns; `cohorts` come each tick."""
         if tick != self._tick or self._done >= cohorts:
             self._tick, self._begun_ns, self._done = tick, now_ns, 0
-        left = self._deadline_us - (now_ns - self._begun_ns) // 1_000
+        return self._begun_ns
+
+    def take(self, tick: int, now_ns: int, cohorts: int, more_us: int = 0) -> int:
+        """Microseconds that the next frame, of `tick`, may plan for.
+
+        `cohorts` come each tick;  more_us: to be spent beyond the deadline.
+        """
+        self.begin(tick, now_ns, cohorts)
+        left = self.deadline_us + more_us - (now_ns - self._begun_ns) // 1_000
         share = left // max(1, cohorts - self._done)
         self._done += 1
         return max(0, share)
@@ -88,10 +98,17 @@ class Turns:
 
 
 class Acted(NamedTuple):
-    """A frame's actions, on their way: when the broker has them, and how long they took."""
+    """A frame's actions, on their way: when the broker has them, and how long they took.
+
+    held: none was sent;  late: they came too late to be planned for;  alone: no twin's, or of one
+    that does not expect the first worker.
+    """
 
     confirmed: "asyncio.Future[int]"
     seconds: float
+    held: bool = False
+    late: bool = False
+    alone: bool = True
 
 
 class Desk:
@@ -109,9 +126,11 @@ class Desk:
         publisher: Publisher,
         shelf: Shelf,
         options: "Options",
+        twin: Twin | None = None,
     ) -> None:
         self.spec, self.options, self.tally = spec, options, Tally(spec.system)
         self._table, self._publisher, self._shelf = table, publisher, shelf
+        self._twin, self._alone = twin, True
         self._turns = Turns(min(spec.deadline_us, options.max_deadline_us or spec.deadline_us))
         self._cost = Cost()
         self._rows: dict[int, Row] = {}
@@ -126,7 +145,7 @@ class Desk:
     def rehearse(self, frame: Frame, row: Row, decisions: Decisions) -> None:
         """Does all that sending a frame's decisions takes, but for sending them."""
         self._records.make(frame, decisions, 0)
-        self._trajectory(frame, decisions, encode_row(row), 0.0)
+        self._trajectory(frame, decisions, encode_row(row), {"step_ms": 0.0})
 
     # in
 
@@ -177,6 +196,32 @@ class Desk:
             self.tally.unreadable += 1
             return None
 
+    async def turn(self, frame: Frame, row: Row | None) -> Row | None:
+        """A twin waits until the first worker has answered, or its answer is overdue.
+
+        Gives the row to go on from. As long as the first one answers, a twin makes no plans, and
+        has none to go on with; so a replay needs to know nothing of what it did before.
+        """
+        if self._twin is None:
+            return row
+        self._alone = self._twin.stand_in.alone(frame)
+        if self._alone:
+            return row
+        begun = self._turns.begin(frame.tick, time.monotonic_ns(), self._cohorts)
+        due_us = self._turns.deadline_us + self._heard_us
+        await self._twin.wait(frame, begun + 1_000 * due_us)
+        return without_plans(row, self.spec)
+
+    @property
+    def _heard_us(self) -> int:
+        """How long after its deadline an answer may be heard; a tick is not waited through."""
+        return min(HEARD_US, self.spec.period_us // 4)
+
+    @property
+    def _cohorts(self) -> int:
+        """How many frames come each tick, as far as is known."""
+        return max(1, len(self._rows))
+
     def bundle(self, frame: Frame) -> Bundle | None:
         """The released bundle as of the frame's tick; waits for one that is not loaded yet."""
         return self._shelf.get(frame.header.control.bundle)
@@ -186,13 +231,21 @@ class Desk:
         return WallBudget(self.spec.deadline_us, time.monotonic_ns(), self._cost)
 
     def budget(self, frame: Frame) -> Budget | None:
-        """The time to plan `frame`; None where it is too old to be planned on."""
+        """The time to plan `frame`; None where it is too old to be planned on.
+
+        A twin has none where the first worker has answered, else half a deadline of its own.
+        """
         if self.options.clock == "wall":
             age = time.time_ns() // 1_000 - frame.header.time_us
             if age > self.spec.lateness_us + self.spec.period_us:
                 return None
+        more_us = 0
+        if self._twin is not None and not self._alone:
+            if not self._twin.stand_in.owed(frame):
+                return FreeBudget(0)
+            more_us = self._heard_us + self._turns.deadline_us // 2
         now = time.monotonic_ns()
-        share = self._turns.take(frame.tick, now, max(1, len(self._rows)))
+        share = self._turns.take(frame.tick, now, self._cohorts, more_us)
         return WallBudget(share, now, self._cost, min(RESERVE_US, share // 4))
 
     def repeated(self, event: Any) -> None:
@@ -233,21 +286,34 @@ class Desk:
                 f"{row.nbytes} bytes, more than {ROW_BYTES}: raise `cohorts` in the spec"
             )
         await self._slots.acquire()
+        if self._twin is not None:
+            await asyncio.sleep(0)  # for what was heard while it decided
         try:
             decided = time.time_ns() // 1_000
-            make = self._records.make
-            actions = [] if self.options.shadow else make(frame, decisions, decided)
+            only = self._answers(frame)
+            held = only is not None and not only
+            actions = [] if held else self._records.make(frame, decisions, decided, only)
             confirmed = self._publisher.send(actions)
         except BaseException:
             self._slots.release()
             raise
         seconds = (time.monotonic_ns() - began_ns) / 1e9
-        self.tally.decided(decisions, seconds)
-        return Acted(confirmed, seconds)
+        self.tally.decided(decisions, seconds, held and self._twin is not None)
+        late = bool(decisions.spent.get("late", False))
+        return Acted(confirmed, seconds, held, late, self._alone)
+
+    def _answers(self, frame: Frame) -> frozenset[str] | None:
+        """The entities whose actions are sent; None: of all."""
+        if self._twin is not None:
+            return self._twin.stand_in.answers(frame)
+        return frozenset() if self.options.role == "shadow" else None
 
     async def out(self, acted: Acted) -> None:
-        """Lets the actions get to their actuators: what is computed meanwhile is in their way."""
-        if not self.options.shadow and self.spec.budget.ahead_us:
+        """Lets the actions get to their actuators: what is computed meanwhile is in their way.
+
+        Nobody waits for those of late frames, but for the worker that has to catch up.
+        """
+        if not (acted.held or acted.late) and self.spec.budget.ahead_us:
             await asyncio.wait([acted.confirmed], timeout=OUT_S)
             if self.options.clock == "wall":
                 await asyncio.sleep(TAKEN_S)
@@ -255,9 +321,10 @@ class Desk:
     def ahead(self, frame: Frame) -> Budget | None:
         """The time to plan for the ticks after `frame`, once every cohort has its answer.
 
-        What is planned for the last cohort of a tick would keep the others waiting.
+        What is planned for the last cohort of a tick would keep the others waiting. A twin plans
+        ahead only where it does not expect the first worker to answer.
         """
-        allowed = self.spec.budget.ahead_us or 0
+        allowed = (self.spec.budget.ahead_us or 0) if self._alone else 0
         if self.options.clock == "wall":  # the next frame is not kept waiting either
             next_us = frame.header.time_us + self.spec.period_us
             allowed = min(allowed, next_us - time.time_ns() // 1_000)
@@ -272,7 +339,7 @@ class Desk:
         row = replace(row, offset=event.message.offset)
         packed = encode_row(row)
         try:
-            log = self._trajectory(frame, decisions, packed, acted.seconds)
+            log = self._trajectory(frame, decisions, packed, _notes(acted))
             sent = [acted.confirmed, self._publisher.send([log])]
         except BaseException:
             self._slots.release()
@@ -281,7 +348,8 @@ class Desk:
         before = self._tails.get(frame.cohort)
         task = asyncio.create_task(self._confirm(event, frame, sent, packed, before))
         self._tails[frame.cohort] = task
-        self._records.expect(frame.cohort, frame.tick + 1, frame.entities)
+        if not acted.held:
+            self._records.expect(frame.cohort, frame.tick + 1, frame.entities)
 
     async def _confirm(
         self,
@@ -310,12 +378,11 @@ class Desk:
         self.tally.confirmed((time.monotonic_ns() - began) / 1e9)
 
     def _trajectory(
-        self, frame: Frame, decisions: Decisions, packed: bytes, seconds: float
+        self, frame: Frame, decisions: Decisions, packed: bytes, notes: Mapping[str, Any]
     ) -> Record:
         key_frame = packed if frame.tick % KEY_FRAME_EVERY == 0 else None
-        took = {"step_ms": round(1e3 * seconds, 3)}
         who = {"worker": self.options.worker, "attempt": self.options.attempt}
-        spent = {**decisions.spent, **who, **self.options.provenance, **took}
+        spent = {**decisions.spent, **who, **self.options.provenance, **notes}
         data = encode_trajectory(self.spec, frame, replace(decisions, spent=spent), key_frame)
         partition = partition_of(frame.cohort, self._partitions["trajectories"])
         key = str(frame.cohort).encode()
@@ -329,3 +396,16 @@ class Desk:
         self._tails.clear()
         self._rows.clear()
         self.read.clear()
+
+
+def _notes(acted: Acted) -> dict[str, Any]:
+    """What a trajectory says of how its actions went out.
+
+    held: none did;  fresh: they were made without earlier plans.
+    """
+    notes: dict[str, Any] = {"step_ms": round(1e3 * acted.seconds, 3)}
+    if acted.held:
+        notes["held"] = True
+    if not acted.alone:
+        notes["fresh"] = True
+    return notes

@@ -29,6 +29,9 @@ TABLE: Final[dict[str, Metric]] = {
     "rehearse_worker_frames_repeated": Metric("counter", "Frames skipped: tick or epoch was done"),
     "rehearse_worker_frames_rejected": Metric("counter", "Frames that went to the dead letters"),
     "rehearse_worker_frames_shed": Metric("counter", "Frames passed over: no time for them"),
+    "rehearse_worker_frames_held": Metric(
+        "counter", "Frames of a twin that the first worker answered"
+    ),
     "rehearse_worker_decisions": Metric(
         "counter", "Decisions, by who made them", ("system", "mode")
     ),
@@ -77,6 +80,9 @@ TABLE: Final[dict[str, Metric]] = {
     "rehearse_sink_attempts": Metric("counter", "Further attempts at a frame that was read"),
     "rehearse_sink_rows": Metric("counter", "Rows stored in Parquet"),
     "rehearse_sink_rejected": Metric("counter", "Records that are no trajectory frames"),
+    "rehearse_sink_beliefs_unlike": Metric(
+        "counter", "Attempts whose belief is not that of an earlier attempt at the same tick"
+    ),
     "rehearse_sink_frames_lost": Metric("gauge", "Ticks missing between a cohort's ends"),
     "rehearse_plant_ticks": Metric("counter", "Ticks simulated"),
     "rehearse_plant_readings": Metric("counter", "Readings sent"),

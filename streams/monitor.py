@@ -110,6 +110,8 @@ class Monitor:
         except FrameError:
             self.statistics.outcomes["unreadable"] += 1
             return
+        if found.decisions.spent.get("held") and not found.decisions.spent.get("shadow"):
+            return  # the first worker's counts
         self.statistics.add_decisions(found.frame.tick, found.frame.entities, found.decisions)
 
     def close(self) -> None:

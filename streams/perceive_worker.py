@@ -20,17 +20,8 @@ from streams.desk import Clock
 from streams.perceive import Perceiver, essence
 from streams.publish import Publisher
 from streams.topic_io import make_consumer, partitions
-from streams.worker import (
-    CHECK_S,
-    STOP_S,
-    Watchdog,
-    WorkerError,
-    WorkerStalled,
-    alone_in,
-    committed,
-    crash_of,
-    refuse_a_second,
-)
+from streams.watchdog import Watchdog, WorkerError, WorkerStalled, committed
+from streams.worker import CHECK_S, STOP_S, alone_in, crash_of, refuse_a_second
 
 _log = structlog.get_logger(__name__)
 
@@ -57,7 +48,7 @@ def run_perceive(
     Raises:
         ValueError: the spec has nothing to encode, or an encoder cannot be used.
         KafkaSetupError: topics are not there, or not alike; no broker answers.
-        WorkerError, WorkerStalled: see `streams.worker`.
+        WorkerError, WorkerStalled: see `streams.watchdog`.
     """
     if not spec.perceived:
         raise ValueError(f"{spec.system}: no sensor of the spec has `perceive`: nothing to encode")

@@ -19,11 +19,13 @@ from streams.belief import Row, decode_row
 from streams.bundles import Shelf
 from streams.decide import is_repeated, recorded, step
 from streams.recording import Recording
+from streams.twin import without_plans
 
 How = Literal["pinned", "reinfer"]
 RECENT: Final = 128  # ticks whose rows are kept to step back to
 KEPT: Final = 512  # ticks that are multiples of `KEY_FRAME_EVERY` whose rows are kept as well
 Place = tuple[Path, int]
+_BEHIND: Final = ("twin", "held", "shadow")  # attempts that count less and less
 
 
 class ReplayError(RuntimeError):
@@ -133,7 +135,10 @@ class Deck:
             self.counts["lead"] += 1
             return None
         bundle, budget, ahead = self._means(frame, logged)
-        row, decisions = step(self.spec, bundle, self.rows[cohort], frame, budget, ahead)
+        before = self.rows[cohort]
+        if self.mode == "pinned" and logged is not None and logged.decisions.spent.get("fresh"):
+            before = without_plans(before, self.spec)
+        row, decisions = step(self.spec, bundle, before, frame, budget, ahead)
         self.rows[cohort] = row
         self.counts["decided"] += 1
         return Played(frame, decisions, logged)
@@ -153,13 +158,19 @@ class Deck:
         return False
 
     def logged(self, tick: int, cohort: int) -> Trajectory | None:
-        """What was decided then: the last attempt, as its row is what the next tick began from."""
-        found = None
+        """What was decided then: the last attempt, as its row is what the next tick began from.
+
+        A twin's counts where there is no other, and what was held back where nothing was sent.
+        """
+        found, least = None, len(_BEHIND)
         for path, row in reversed(self._logged.get((tick, cohort), [])):
             read = decode_trajectory(self.spec, self.source.value(path, row))
-            if not read.decisions.spent.get("shadow", False):
+            spent = read.decisions.spent
+            behind = max((i for i, name in enumerate(_BEHIND, 1) if spent.get(name)), default=0)
+            if not behind:
                 return read
-            found = found or read  # a shadow's, where nobody else decided
+            if found is None or behind < least:
+                found, least = read, behind
         return found
 
     def _means(

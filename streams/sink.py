@@ -63,8 +63,10 @@ def run_sink(
     seconds, once the actuators have reported on its actions (or were silent for long).
 
     Summary: `frames` (distinct), `attempts` (further ones of the same tick), `rows`, `counted`
-    (rows whose action was applied), `frames_lost` (ticks missing between a cohort's first and
-    last), `cohorts` (frames of each), `rejected` (unreadable records), `files`, `seconds`.
+    (rows whose action was applied), `beliefs_unlike` (attempts whose belief is not that of an
+    earlier attempt at the same tick: a worker and its twin disagree), `frames_lost` (ticks missing
+    between a cohort's first and last), `cohorts` (frames of each), `rejected` (unreadable
+    records), `files`, `seconds`.
 
     Raises:
         KafkaSetupError: the topics are not there, or no broker answers.
@@ -250,6 +252,7 @@ class Sink:
         new = self._ticks.setdefault(frame.cohort, Intervals()).add(frame.tick)
         kind = "frames" if new else "attempts"
         self.counts[kind] += 1
+        self.counts["beliefs_unlike"] += self._reports.unlike(frame)
         self.cohorts[frame.cohort] += new
         self._unstored[partition, offset] = (kind, frame.cohort)
         self._waiting.append((time.monotonic(), frame))
@@ -375,7 +378,7 @@ class Sink:
 
     def metrics(self) -> Values:
         """What Prometheus is shown; called from another thread."""
-        names = ("frames", "attempts", "rows", "rejected")
+        names = ("frames", "attempts", "rows", "rejected", "beliefs_unlike")
         lost = sum(ticks.missing for ticks in list(self._ticks.values()))
         return {
             **{f"rehearse_sink_{name}": self.counts[name] for name in names},
@@ -391,6 +394,7 @@ class Sink:
             "rows": self.counts["rows"],
             "counted": self.counts["counted"],
             "rejected": self.counts["rejected"],
+            "beliefs_unlike": self.counts["beliefs_unlike"],
             "cohorts": {str(cohort): n for cohort, n in sorted(self.cohorts.items())},
             "files": [str(info.path) for info in self.files],
         }

@@ -42,6 +42,8 @@ class LoggedFrame:
     bundle: str
     worker: str
     attempt: int
+    held: bool  # its actions were not sent: a twin's, or a shadow's
+    belief: str  # digest of the belief after it
 
     @property
     def layout(self) -> str:
@@ -74,6 +76,8 @@ def read_frame(partition: int, offset: int, stamp_ms: int, data: bytes) -> Logge
             bundle=str(made["bundle"]),
             worker=str(spent.get("worker", "")),
             attempt=int(spent.get("attempt", 0)),
+            held=bool(spent.get("held", False)),
+            belief=str(spent.get("belief", "")),
         )
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise FrameError(f"not a trajectory frame: {error!r}") from error
@@ -85,6 +89,7 @@ class Reports:
 
     _known: dict[int, dict[str, Applied]] = field(default_factory=dict)
     _counted: dict[tuple[int, int], set[str]] = field(default_factory=dict)
+    _beliefs: dict[tuple[int, int, str], str] = field(default_factory=dict)
 
     def add(self, applied: Applied) -> None:
         """Takes a report in; that an action was applied outweighs what is said of it later."""
@@ -100,6 +105,11 @@ class Reports:
         pairs = zip(entities, modes, strict=True)
         return all(mode == Mode.REFUSED or entity in known for entity, mode in pairs)
 
+    def unlike(self, frame: LoggedFrame) -> bool:
+        """Whether another attempt at this frame, by the same bundle, had another belief."""
+        place = (frame.cohort, frame.tick, frame.bundle)
+        return self._beliefs.setdefault(place, frame.belief) != frame.belief
+
     def remember(self, cohort: int, tick: int, entities: Sequence[str]) -> None:
         """These entities' actions of the tick were applied, and an attempt has that mark."""
         self._counted.setdefault((cohort, tick), set()).update(entities)
@@ -107,7 +117,8 @@ class Reports:
     def mark(self, spec: SystemSpec, frame: LoggedFrame) -> tuple[npt.NDArray[np.uint8], Bools]:
         """[E] status of the action of this tick, and [E] whether this attempt is what was applied.
 
-        Reports name no attempt: the first one in the log that asked for the values applied counts.
+        Reports name no attempt: the first one in the log that asked for the values applied counts,
+        of those that sent what they asked for.
         """
         known = self._known.get(frame.tick, {})
         counted = self._counted.setdefault((frame.cohort, frame.tick), set())
@@ -120,7 +131,7 @@ class Reports:
             if report is None:
                 continue
             status[i] = report.status
-            if report.status == _APPLIED and entity not in counted:
+            if report.status == _APPLIED and not frame.held and entity not in counted:
                 mine[i] = row == [report.values.get(name) for name in names]
                 if mine[i]:
                     counted.add(entity)
@@ -131,6 +142,7 @@ class Reports:
         self._known = {t: found for t, found in self._known.items() if t >= before_tick}
         limit = before_tick - KEPT_TICKS
         self._counted = {key: found for key, found in self._counted.items() if key[1] >= limit}
+        self._beliefs = {key: found for key, found in self._beliefs.items() if key[1] >= limit}
 
 
 def _column(batch: pa.RecordBatch, name: str) -> list[Any]:

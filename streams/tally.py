@@ -23,6 +23,7 @@ class Tally:
         self.passed_over = 0  # frames for which there was no time
         self.failures = 0  # frames that could not be used, or on which the model failed
         self.unreadable = 0  # stored rows that could not be used
+        self.held = 0  # frames of a twin that the first worker answered
         self.modes: Counter[int] = Counter()
         self.reasons: Counter[int] = Counter()
         self.bundles: set[str] = set()
@@ -33,8 +34,13 @@ class Tally:
         self._step = histogram("rehearse_worker_step_seconds").labels(system)
         self._confirm = histogram("rehearse_worker_confirm_seconds").labels(system)
 
-    def decided(self, decisions: Decisions, seconds: float) -> None:
-        """A frame's actions were sent, so long after the frame was taken up."""
+    def decided(self, decisions: Decisions, seconds: float, held: bool = False) -> None:
+        """A frame's actions were sent, or held back, so long after the frame was taken up."""
+        self._flying.inc()
+        if held:
+            self.held += 1
+            counter("rehearse_worker_frames_held").labels(self._system).inc()
+            return
         modes = Counter(decisions.mode.tolist())
         reasons: Counter[int] = Counter()
         for bits, times in Counter(decisions.reasons.tolist()).items():
@@ -45,7 +51,6 @@ class Tally:
         self.bundles.add(decisions.bundle)
         self.steps.append(seconds)
         self._step.observe(seconds)
-        self._flying.inc()
         for mode, times in modes.items():
             counter("rehearse_worker_decisions").labels(self._system, mode_name(mode)).inc(times)
         for bit, times in reasons.items():
@@ -86,6 +91,7 @@ class Tally:
             "frames_repeated": self.repeated,
             "frames_rejected": self.rejected,
             "frames_shed": self.passed_over,
+            "frames_held": self.held,
             "gaps": self.gaps,
             "rows_unreadable": self.unreadable,
             "decisions": sum(self.modes.values()),

@@ -6,8 +6,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +19,23 @@ from aiokafka.errors import KafkaConnectionError
 
 from planner.session import Provider
 from schemas.system import SystemSpec
-from schemas.topics import topic, worker_group
+from schemas.topics import WorkerRole, changelog_of, topic, worker_group
 from streams.app import SESSION_S, WorkerApp, make_app
-from streams.backlog import Backlog
 from streams.belief import Row
 from streams.bundles import ReleaseWatch, Shelf
 from streams.decide import decide, step
-from streams.desk import Clock, Desk, Options, Place
+from streams.desk import Clock, Desk, Options
 from streams.identity import client_id, other_holder
 from streams.publish import Publisher
-from streams.supervise import TryAgain
+from streams.relief import Relief
+from streams.twin import Ears, Twin
+from streams.twin_start import begin_with_beliefs
 from streams.warm import collector_at_rest, warm_frames
+from streams.watchdog import PATIENCE_S, Guard, WorkerError, WorkerStalled
 
 _log = structlog.get_logger(__name__)
-WATCHDOG_S = 15.0
 CHECK_S = 0.05
 STOP_S = 10.0
-
-
-class WorkerError(RuntimeError):
-    """The worker had to stop: what happened, and what helps."""
-
-
-class WorkerStalled(WorkerError, TryAgain):
-    """The worker cannot go on, but a new start would: it goes on from its beliefs."""
 
 
 def run_worker(
@@ -56,11 +49,12 @@ def run_worker(
     worker_id: str = "worker-0",
     data_dir: Path = Path(".rehearse/worker-0"),
     group: str | None = None,
-    shadow: bool = False,
+    role: WorkerRole = "first",
     clock: Clock = "event",
     max_deadline_us: int | None = None,
     provider: Provider = "auto",
     threads: int = 1,
+    patience_s: float = PATIENCE_S,
 ) -> dict[str, Any]:
     """Decides the frames of `spec` until `stop` is set; gives a summary as plain JSON values.
 
@@ -68,11 +62,13 @@ def run_worker(
         bundles: bundle folders, or folders of them; the first that fits acts until a release.
         known: further such folders, in which a released bundle is looked for.
         worker_id: names this worker for good: it keeps its partitions over a short restart.
-        data_dir: its own folder; what is lost there is recovered from `S.beliefs`.
-        group: consumer group; that of a shadow is its own, so that it sees every frame.
-        shadow: decides and logs trajectories, and publishes no action.
+        data_dir: its own folder; what is lost there is recovered from the changelog.
+        group: consumer group; that of a twin or a shadow is its own, so that it sees every frame.
+        role: a `twin` keeps a belief of its own, and answers where no first worker does within its
+            deadline; a `shadow` decides and logs trajectories, and publishes no action.
         clock: under `wall`, frames that come too late are not planned on.
         max_deadline_us: plans for less than the spec's deadline.
+        patience_s: how long frames may arrive while nothing is committed.
 
     Raises:
         WorkerStalled: Kafka did not confirm, Faust crashed, or commits stopped.
@@ -80,21 +76,23 @@ def run_worker(
     """
     # Threads wait for the interpreter's lock for this long: 5 ms would be a third of a round trip.
     sys.setswitchinterval(0.0005)
-    group = group or worker_group(spec, shadow)
+    group = group or worker_group(spec, role)
     with alone_in(data_dir):
         refuse_a_second(bootstrap, extra, group, worker_id, data_dir)
+        if role == "twin":
+            begin_with_beliefs(spec, bootstrap, extra, group)
         options = Options(
             worker=worker_id,
             attempt=_next_attempt(data_dir),
             clock=clock,
-            shadow=shadow,
+            role=role,
             max_deadline_us=max_deadline_us,
-            provenance=_provenance(provider, threads, shadow),
+            provenance=_provenance(provider, threads, role),
         )
         shelf = Shelf(spec, bundles, provider, threads, known=known)
         watch = ReleaseWatch(spec, bootstrap, extra, shelf.preload)
         try:
-            parts = (spec, bootstrap, extra, stop, shelf, options, data_dir, group)
+            parts = (spec, bootstrap, extra, stop, shelf, options, data_dir, group, patience_s)
             return asyncio.run(_serve(*parts))
         finally:
             watch.close()
@@ -138,28 +136,53 @@ async def _serve(
     options: Options,
     data_dir: Path,
     group: str,
+    patience_s: float,
 ) -> dict[str, Any]:
     began = time.monotonic()
-    worker = make_app(spec, bootstrap, extra, group=group, worker=options.worker, data_dir=data_dir)
+    name, changelog = options.worker, changelog_of(options.role)
+    worker = make_app(
+        spec, bootstrap, extra, group=group, worker=name, data_dir=data_dir, changelog=changelog
+    )
     publisher = Publisher(bootstrap, extra)
-    desk = Desk(spec, worker.beliefs, publisher, shelf, options)
-    _wire(worker, desk)
+    twin = Twin(spec.system, name) if options.role == "twin" else None
+    desk = Desk(spec, worker.beliefs, publisher, shelf, options, twin)
+    own = _wire(worker, desk)
     _warm_up(desk)
-    publisher.connect(topic(spec, kind) for kind in ("actions", "trajectories", "beliefs"))
-    try:
-        await worker.app.start()
-    except KafkaConnectionError as error:
-        raise WorkerError(
-            f"no broker answers at {bootstrap}: check the address, and the settings given with -X"
-        ) from error
-    ready_s = time.monotonic() - began
-    _log.info("worker ready", worker=options.worker, seconds=round(ready_s, 2))
-    try:
-        with collector_at_rest():  # a full pass would stop the loop for a tenth of a second
-            await _until(worker, desk, stop)
-    finally:
-        await _end(worker, desk, publisher)
+    publisher.connect(topic(spec, kind) for kind in ("actions", "trajectories", changelog))
+    guard = Guard(spec, bootstrap, extra, group, lambda: _owned(worker.app, own), patience_s)
+    with _hearing(spec, bootstrap, extra, twin) as ears, closing(guard):
+        try:
+            await worker.app.start()
+        except KafkaConnectionError as error:
+            raise WorkerError(
+                f"no broker answers at {bootstrap}: check the address, and the settings given "
+                "with -X"
+            ) from error
+        ready_s = time.monotonic() - began
+        _log.info("worker ready", worker=options.worker, seconds=round(ready_s, 2))
+        try:
+            with collector_at_rest():  # a full pass would stop the loop for a tenth of a second
+                await _until(worker, desk, stop, ears, guard)
+        finally:
+            await asyncio.to_thread(guard.close)  # to end takes as long as it takes
+            await _end(worker, desk, publisher)
     return {**desk.tally.summary(), "worker": options.worker, "ready_s": round(ready_s, 3)}
+
+
+@contextmanager
+def _hearing(
+    spec: SystemSpec, bootstrap: str, extra: Mapping[str, str], twin: Twin | None
+) -> Iterator[Ears | None]:
+    """While the block runs, a twin hears what other workers answer."""
+    if twin is None:
+        yield None
+        return
+    loop = asyncio.get_running_loop()
+    ears = Ears(spec, bootstrap, extra, lambda said: loop.call_soon_threadsafe(twin.hear, said))
+    try:
+        yield ears
+    finally:
+        ears.close()
 
 
 def _warm_up(desk: Desk) -> None:
@@ -171,20 +194,37 @@ def _warm_up(desk: Desk) -> None:
         desk.rehearse(frame, row, decisions)
 
 
-def _wire(worker: WorkerApp, desk: Desk) -> None:
+def _wire(worker: WorkerApp, desk: Desk) -> set[int]:
+    """Ties app and desk together; gives the partitions whose frames are the worker's, as of now."""
+    own: set[int] = set()
+
     async def agent(stream: Any) -> None:
         await decide(stream, desk)
 
+    async def assigned(app: Any, assigned: Any, **_: Any) -> None:
+        frames = topic(desk.spec, "frames")
+        own.update(place.partition for place in assigned if place.topic == frames)
+
     async def revoked(app: Any, revoked: Any, **_: Any) -> None:
+        own.clear()
         await desk.drain()  # its rows belong to another worker from now on
 
     worker.app.agent(worker.frames, name="decide")(agent)
+    worker.app.on_partitions_assigned.connect(assigned)
     worker.app.on_partitions_revoked.connect(revoked)
+    return own
 
 
-async def _until(worker: WorkerApp, desk: Desk, stop: threading.Event) -> None:
+def _owned(app: Any, own: set[int]) -> set[int]:
+    """The partitions whose frames are to be decided now: none while partitions change hands."""
+    return set() if app.rebalancing else own.copy()
+
+
+async def _until(
+    worker: WorkerApp, desk: Desk, stop: threading.Event, ears: Ears | None, guard: Guard
+) -> None:
     """Returns when asked to stop. Raises `WorkerError` when the worker cannot go on."""
-    dog, relief = Watchdog(), Relief(worker.app, desk)
+    relief = Relief(worker.app, desk)
     while not stop.is_set():
         await asyncio.sleep(CHECK_S)
         if desk.failure is not None:
@@ -192,9 +232,14 @@ async def _until(worker: WorkerApp, desk: Desk, stop: threading.Event) -> None:
                 f"{desk.failure}: the frames in flight are not acknowledged and will be read "
                 "again; check the broker, then start the worker again"
             ) from desk.failure
+        if ears is not None and ears.failure is not None:
+            raise WorkerStalled(f"the twin hears nothing: {ears.failure}") from ears.failure
         if worker.app.crashed:
             raise crash_of(worker.app) from worker.app._crash_reason
-        dog.look(desk.tally.frames, committed(worker.app))
+        if guard.failure is not None:
+            guard.noticed.set()
+            worker.app.conf.stream_wait_empty = False  # what it waits for does not come
+            raise guard.failure
         await relief.look()
 
 
@@ -208,70 +253,6 @@ def crash_of(app: Any) -> WorkerError:
             "changelog holds is recovered from it"
         )
     return WorkerStalled(f"Faust stopped: {reason!r}; start the worker again")
-
-
-class Relief:
-    """Passes over frames that cannot be caught up with; under the wall clock alone.
-
-    Only time in which frames are decided counts: while tables are recovered, none is.
-    """
-
-    def __init__(self, app: Any, desk: Desk) -> None:
-        self._app, self._desk, self._backlog = app, desk, Backlog()
-        self._frames, self._looked = 0, time.monotonic()
-
-    async def look(self) -> None:
-        """To be called several times a second."""
-        desk, now = self._desk, time.monotonic()
-        idle = desk.tally.frames == self._frames or self._app.rebalancing
-        if desk.options.clock != "wall" or idle:
-            return
-        passed, self._looked, self._frames = now - self._looked, now, desk.tally.frames
-        if over := self._backlog.look(passed, desk.read, self._ends):
-            _log.warning("too many frames; the older ones are passed over", before=over)
-            await desk.pass_over(over)
-
-    def _ends(self) -> dict[Place, int]:
-        """Up to where the partitions that were read here have frames."""
-        consumer = self._app.consumer
-        mine = [tp for tp in consumer.assignment() if tuple(tp) in self._desk.read]
-        return {(tp.topic, tp.partition): consumer.highwater(tp) or 0 for tp in mine}
-
-
-class Watchdog:
-    """Committed offsets must advance while frames are acknowledged.
-
-    After a rebalance Faust may hold a gap in its acknowledgements, and then never commits again.
-    Only time in which frames are acknowledged counts: while the broker is away, nothing can be.
-    """
-
-    def __init__(
-        self, patience_s: float = WATCHDOG_S, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._patience_s, self._clock = patience_s, clock
-        self._frames = self._committed = self._before = 0
-        self._looked = clock()
-        self.stalled_s = 0.0
-
-    def look(self, frames: int, committed: int) -> None:
-        """Raises `WorkerStalled` when frames went by for long, and nothing was committed."""
-        now = self._clock()
-        passed, self._looked = min(now - self._looked, 1.0), now
-        if committed != self._committed:
-            self._committed, self._before, self.stalled_s = committed, frames, 0.0
-        elif frames != self._frames:
-            self.stalled_s += passed
-        self._frames = frames
-        if self.stalled_s > self._patience_s:
-            raise WorkerStalled(
-                f"{frames - self._before} frames were acknowledged in {self._patience_s:g} s, but "
-                "no offset was committed; start the worker again, it goes on from its beliefs"
-            )
-
-
-def committed(app: Any) -> int:
-    """The sum of the offsets that an app has committed: it moves while the app does its work."""
-    return sum(offset or 0 for offset in app.consumer._committed_offset.values())
 
 
 async def _end(worker: WorkerApp, desk: Desk, publisher: Publisher) -> None:
@@ -300,9 +281,10 @@ def _next_attempt(data_dir: Path) -> int:
     return attempt
 
 
-def _provenance(provider: str, threads: int, shadow: bool) -> dict[str, Any]:
+def _provenance(provider: str, threads: int, role: WorkerRole) -> dict[str, Any]:
     return {
-        "shadow": shadow,
+        "shadow": role == "shadow",
+        "twin": role == "twin",
         "provider": provider,
         "threads": threads,
         "versions": {

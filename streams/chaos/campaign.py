@@ -24,6 +24,7 @@ def run_campaign(
     *,
     count: int | None = None,
     kinds: Sequence[Kind] = (),
+    twin: bool = False,
     again: bool = False,
     keep: bool = False,
     say: Callable[[str], None] = lambda _: None,
@@ -36,6 +37,7 @@ def run_campaign(
         seconds: of stream in each run.
         count: faults in each run; drawn by default.
         kinds: of faults; all by default.
+        twin: a second worker runs beside the first.
         again: runs all, whatever was run before.
         keep: leaves the topics of all runs, not only of those with a violation.
         say: is told what happens.
@@ -46,13 +48,14 @@ def run_campaign(
     """
     home.mkdir(parents=True, exist_ok=True)
     file = home / RESULTS
-    asked = {"seconds": seconds, "count": count, "kinds": sorted(kinds)}
+    asked: dict[str, Any] = {"seconds": seconds, "count": count, "kinds": sorted(kinds)}
+    asked |= {"twin": True} if twin else {}
     done = {} if again else {o["seed"]: o for o in read_results(file) if o["asked"] == asked}
     for number, seed in enumerate(seeds, 1):
         if seed in done:
             say(f"seed {seed} was run before: {done[seed]['outcome']}")
             continue
-        schedule = make_schedule(seed, seconds, count, kinds)
+        schedule = make_schedule(seed, seconds, count, kinds, twin)
         say(f"run {number} of {len(seeds)}: seed {seed}, {schedule.clock} clock")
         outcome = {**run_once(schedule, home, bundle, say, keep), "asked": asked}
         append_result(file, outcome)

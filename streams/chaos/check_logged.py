@@ -60,9 +60,17 @@ def check_rows(facts: Facts, findings: Findings) -> dict[str, int]:
 
 
 def _check_counted(facts: Facts, findings: Findings) -> dict[str, int]:
+    held = {
+        (entry.partition, entry.offset)
+        for entry, t in facts.trajectories
+        if t.decisions.spent.get("held")  # a twin's, which sent nothing
+    }
     by_tick: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
     for row in facts.log.rows:
-        by_tick[row["entity"], row["tick"]].append(row)
+        if (row["partition"], row["offset"]) not in held:
+            by_tick[row["entity"], row["tick"]].append(row)
+        elif row["counted"]:
+            findings.add("counted", f"{row['entity']}, {row['tick']}: what was held back counts")
     applied, unlogged = applied_values(facts), 0
     for key, rows in by_tick.items():
         counted = [row for row in rows if row["counted"]]

@@ -41,7 +41,7 @@ def run_once(
     name, began = f"chaos-{schedule.seed}-{stamp}", time.monotonic()
     findings = Findings()
     disks = tuple(f.target for f in schedule.faults if f.kind == "full_disk")
-    parts = (schedule.clock, schedule.seconds, schedule.seed, bundle, disks)
+    parts = (schedule.clock, schedule.seconds, schedule.seed, bundle, disks, schedule.twin)
     with Stage(broker, home / "runs" / name, name, *parts) as stage:
         injector = Injector(stage, schedule, say)
         _play(stage, injector, findings, say)
@@ -54,6 +54,7 @@ def run_once(
         "seed": schedule.seed,
         "seconds": schedule.seconds,
         "clock": schedule.clock,
+        "twin": schedule.twin,
         "outcome": verdict.outcome,
         "faults": [fault.as_dict() for fault in schedule.faults],
         "notes": injector.notes,
@@ -95,8 +96,8 @@ def _play(stage: Stage, injector: Injector, findings: Findings, say: Say) -> Non
 
 
 def _ready(stage: Stage) -> bool:
-    """Whether worker and aligner say so in their logs."""
-    logs = [stage.process(name).log for name in ("worker", "align")]
+    """Whether workers and aligner say so in their logs."""
+    logs = [stage.process(name).log for name in (*stage.workers, "align")]
     return all(log.exists() and " ready" in log.read_text(errors="replace") for log in logs)
 
 
@@ -120,7 +121,7 @@ def _all_decided(stage: Stage) -> bool:
 
 def _stop(stage: Stage, findings: Findings) -> None:
     """Ends the loop in the order of its data, so that all that was begun is stored."""
-    for name in ("align", "worker", "sink"):
+    for name in ("align", *stage.workers, "sink"):
         process = stage.process(name)
         if process.poll() is not None:
             findings.add("recovery", f"{name} is not there; its exit status is {process.poll()}")

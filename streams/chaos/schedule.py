@@ -86,10 +86,15 @@ class Schedule:
     seconds: float
     clock: Clock
     faults: tuple[Fault, ...]
+    twin: bool = False
 
 
 def make_schedule(
-    seed: int, seconds: float = 60.0, count: int | None = None, kinds: Sequence[Kind] = ()
+    seed: int,
+    seconds: float = 60.0,
+    count: int | None = None,
+    kinds: Sequence[Kind] = (),
+    twin: bool = False,
 ) -> Schedule:
     """The faults of run `seed`: three to six a minute (or `count`), the last `CALM_S` without any.
 
@@ -97,6 +102,7 @@ def make_schedule(
         seed: equal seeds give equal schedules.
         seconds: of stream; at least `START_S + CALM_S` and two more for each fault.
         kinds: to choose from; all by default.
+        twin: a second worker runs, which is killed and stopped as well.
 
     Raises:
         ValueError: the run is too short for so many faults, or for these kinds.
@@ -109,33 +115,34 @@ def make_schedule(
         least = START_S + CALM_S + 2.0 * GAP_S * number
         raise ValueError(f"{number} faults take at least {least:g} s of stream, not {seconds:g}")
     faults: list[Fault] = []
+    parts = (*_PARTS, "twin") if twin else _PARTS
     for _ in range(_DRAWS):
-        fault = _draw(rng, room, kinds or tuple(_WEIGHTS))
+        fault = _draw(rng, room, kinds or tuple(_WEIGHTS), parts)
         if _fits(fault, faults, clock, seconds):
             faults.append(fault)
         if len(faults) == number:
             break
     else:
         raise ValueError(f"{number} faults of these kinds do not fit into {seconds:g} s")
-    return Schedule(seed, seconds, clock, tuple(sorted(faults, key=lambda f: f.at_s)))
+    return Schedule(seed, seconds, clock, tuple(sorted(faults, key=lambda f: f.at_s)), twin)
 
 
-def _draw(rng: random.Random, room: float, kinds: Sequence[Kind]) -> Fault:
+def _draw(rng: random.Random, room: float, kinds: Sequence[Kind], parts: Sequence[str]) -> Fault:
     kind = rng.choices(kinds, [_WEIGHTS[kind] for kind in kinds])[0]
     at_s = START_S + rng.uniform(0.0, room)
-    target, lasts, how, jump = _details(rng, kind)
+    target, lasts, how, jump = _details(rng, kind, parts)
     return Fault(kind, target, round(at_s, 2), round(lasts, 2), how, rng.randrange(2**31), jump)
 
 
-def _details(rng: random.Random, kind: Kind) -> tuple[str, float, str, int]:
+def _details(rng: random.Random, kind: Kind, parts: Sequence[str]) -> tuple[str, float, str, int]:
     """Target, seconds, way and jump of a fault."""
     short = rng.uniform(*SHORT_S)
     match kind:
         case "kill":
-            return rng.choice(_PARTS), 0.0, "", 0
+            return rng.choice(parts), 0.0, "", 0
         case "pause":
-            target = rng.choice(_PARTS)
-            lost = target == "worker" and rng.random() < 0.4
+            target = rng.choice(parts)
+            lost = target in ("worker", "twin") and rng.random() < 0.4
             return target, rng.uniform(*LOST_S) if lost else short, "", 0
         case "rebalance":
             return "worker", rng.uniform(6.0, 12.0), rng.choice(("term", "kill")), 0

@@ -39,13 +39,14 @@ CHANGES: Final[dict[str, Any]] = {
 RATE: Final = {"up": 0.5, "down": 0.5}
 
 
-def write_spec(folder: Path, name: str) -> Path:
+def write_spec(folder: Path, name: str, **changes: Any) -> Path:
     """The run's own spec: topics under its own name, and times as the devices say them.
 
     A device whose clock is put right is in other ticks than its readings say, and the checker goes
-    by what they say.
+    by what they say. `changes` are of its top fields.
     """
-    content = yaml.safe_load(spec_path("nav2d").read_text()) | CHANGES | {"system": name}
+    content = yaml.safe_load(spec_path("nav2d").read_text()) | CHANGES | changes
+    content["system"] = name
     content["actions"]["acceleration"]["rate"] = RATE
     for sensor in content["sensors"].values():
         sensor["time"]["discipline"] = False
@@ -72,6 +73,7 @@ class Stage:
         seed: int,
         bundle: Path,
         small_disks: tuple[str, ...] = (),
+        twin: bool = False,
     ) -> None:
         self.broker, self.folder, self.clock = broker, folder, clock
         self.spec_file = write_spec(folder, name)
@@ -82,7 +84,7 @@ class Stage:
         self.lock = threading.RLock()
         self.out, self.data = folder / "trajectories", folder / "worker-0"
         self.disks: dict[str, Path] = {}
-        self._wanted = small_disks
+        self._wanted, self.twin = small_disks, twin
         self.guests: list[Process] = []
 
     @property
@@ -125,20 +127,27 @@ class Stage:
         """Command-line options that lead a process to the broker."""
         return ["--bootstrap-servers", self.broker.bootstrap]
 
-    def worker_arguments(self, name: str, data: Path) -> list[str]:
+    def worker_arguments(self, name: str, data: Path, *more: str) -> list[str]:
         """The command line of a worker."""
         own = ["--id", name, "--data-dir", str(data), "--bundle", str(self.bundle)]
         where = [*self.connection(), "--device", "cpu"]
-        return ["worker", str(self.spec_file), "--clock", self.clock, *own, *where]
+        return ["worker", str(self.spec_file), "--clock", self.clock, *own, *where, *more]
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """Names of the processes that decide."""
+        return ("worker", "twin") if self.twin else ("worker",)
 
     def start_loop(self) -> None:
-        """Sink, worker, aligner."""
+        """Sink, worker and where wanted its twin, aligner."""
         start, spec = self.supervisor.start, str(self.spec_file)
         catalog = f"sqlite:///{self.folder}/catalog.sqlite"
         start(
             "sink", "sink", spec, "--out", str(self.out), "--catalog", catalog, *self.connection()
         )
         start("worker", *self.worker_arguments("worker-0", self.data))
+        if self.twin:
+            start("twin", *self.worker_arguments("twin-0", self.folder / "twin-0", "--twin"))
         start("align", "align", spec, "--clock", self.clock, *self.connection())
 
     def start_plant(self) -> Process:

@@ -12,6 +12,7 @@ from streams.commands.options import (
     cluster_of,
     console,
     errors,
+    interruptible,
     show,
 )
 
@@ -166,6 +167,35 @@ def decide(
         place, settings = cluster_of(bootstrap, extra)
         result = bench_decide(place, settings, decisions=decisions, workers=workers, runs=repeat)
     show(result, as_json)
+
+
+@app.command()
+def failover(
+    repeat: Annotated[
+        int, typer.Option(min=1, help="Rounds; medians are shown, and each figure.")
+    ] = 2,
+    bootstrap: Bootstrap = None,
+    as_json: Json = False,
+) -> None:
+    """How long robots wait when a worker is killed or joins: with a twin, restarted, taken over.
+
+    Exit status 1: a limit was missed, or a kill beside a twin cost a tick. Takes about a minute and
+    a half; it has processes of its own killed, no others.
+
+    Example: rehearse bench failover --json
+    """
+    from streams.bench_failover import bench_failover, held
+
+    with interruptible(), errors():
+        place, settings = cluster_of(bootstrap, None)
+        if settings:
+            raise ValueError(
+                "it starts and kills workers without passwords: use a plain broker "
+                "(rehearse broker stop, then rehearse broker start --plain)"
+            )
+        result = bench_failover(place, repeat, lambda text: console.print(f"[dim]{text}[/]"))
+    show(result, as_json)
+    raise typer.Exit(0 if held(result) else 1)
 
 
 @app.command()

@@ -17,6 +17,9 @@ def chaos(
     count: Annotated[
         int | None, typer.Option("--faults", help="In each run; default: 3 to 6 a minute.", min=1)
     ] = None,
+    twin: Annotated[
+        bool, typer.Option("--twin", help="With a second worker, which is struck as well.")
+    ] = False,
     again: Annotated[
         bool, typer.Option("--again", help="Run also what was run before, under the same home.")
     ] = False,
@@ -37,6 +40,8 @@ def chaos(
     Example: rehearse chaos --seed 7 --minutes 1
 
     Example: rehearse chaos --seed 1 --runs 20 --json
+
+    With a worker and its twin: rehearse chaos --seed 7 --twin
     """
     from infra import broker
     from streams.chaos.campaign import run_campaign, table_of
@@ -50,6 +55,7 @@ def chaos(
                 range(seed, seed + runs),
                 60.0 * minutes,
                 count=count,
+                twin=twin,
                 again=again,
                 keep=keep,
                 say=lambda text: console.print(text, highlight=False, markup=False),

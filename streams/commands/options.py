@@ -23,6 +23,7 @@ from planner.manifest import MANIFEST, read_manifest
 from schemas.plain_json import json_line
 from schemas.roles import Role
 from schemas.system import SystemSpec, load_spec
+from schemas.topics import WorkerRole
 from streams.supervise import STATUS_AGAIN, TryAgain
 
 ANSWER_S = 10.0  # for which a cluster may be silent before a command gives up
@@ -77,6 +78,12 @@ Ticks = Annotated[int | None, typer.Option(min=1, help="Stop after so many ticks
 Shadow = Annotated[
     bool, typer.Option("--shadow", help="Decide and log; publish no action: how to start.")
 ]
+Twin = Annotated[
+    bool,
+    typer.Option(
+        "--twin", help="A second worker, that answers where the first does not in time: see README."
+    ),
+]
 ClockName = Annotated[
     Literal["wall", "event"],
     typer.Option("--clock", help="Real time, or the time that the readings' watermarks say."),
@@ -107,6 +114,13 @@ def ways_of(pairs: list[str]) -> dict[str, str]:
             raise typer.BadParameter(f"{pair!r}: write it as FROM=TO", param_hint="--repartition")
         found[source] = target
     return found
+
+
+def worker_role(shadow: bool, twin: bool) -> WorkerRole:
+    """What a worker is to the system."""
+    if shadow and twin:
+        raise ValueError("--shadow publishes nothing, and a twin does: choose one of them")
+    return "shadow" if shadow else "twin" if twin else "first"
 
 
 def plant_options(pairs: list[str] | None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from streams.commands.options import (
     Shadow,
     Spec,
     Ticks,
+    Twin,
     acting_bundles,
     bundle_roots,
     catalog_url,
@@ -32,6 +33,7 @@ from streams.commands.options import (
     spec_of,
     stopping,
     ways_of,
+    worker_role,
 )
 
 
@@ -125,7 +127,11 @@ def worker(
     spec: Spec,
     clock: ClockName = "wall",
     shadow: Shadow = False,
-    name: Annotated[str, typer.Option("--id", help="Stays the same over restarts.")] = "worker-0",
+    twin: Twin = False,
+    name: Annotated[
+        str | None,
+        typer.Option("--id", help="Stays the same over restarts. Default: worker-0, or twin-0."),
+    ] = None,
     bundles: Bundles = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of its local store.")] = None,
     device: Device = "auto",
@@ -138,13 +144,16 @@ def worker(
     """Decide: frames in; beliefs, gated actions and trajectories out.
 
     Example: rehearse topics create nav2d && rehearse worker nav2d --shadow
+
+    A twin beside the workers that act: rehearse worker nav2d --twin
     """
     from infra.priority import go_first
     from streams.worker import run_worker
 
     go_first()
     with errors(), stopping() as stop, metrics_at(metrics_port, metrics_host):
-        system = spec_of(spec)
+        role, system = worker_role(shadow, twin), spec_of(spec)
+        name = name or ("twin-0" if twin else "worker-0")
         result = run_worker(
             system,
             *cluster_of(bootstrap, extra, "shadow" if shadow else "worker"),
@@ -153,7 +162,7 @@ def worker(
             known=bundle_roots(),
             worker_id=name,
             data_dir=data_dir or home_folder() / "workers" / system.system / name,
-            shadow=shadow,
+            role=role,
             clock=clock,
             provider=device,
         )

@@ -21,6 +21,7 @@ from streams.commands.options import (
     Shadow,
     Spec,
     Ticks,
+    Twin,
     acting_bundles,
     cluster_of,
     console,
@@ -30,6 +31,7 @@ from streams.commands.options import (
     show,
     spec_of,
     stopping,
+    worker_role,
 )
 from streams.make_topics import make_topics
 from streams.supervise import Process
@@ -93,6 +95,7 @@ def demo(
 def run(
     spec: Spec,
     shadow: Shadow = False,
+    twin: Twin = False,
     plant: Annotated[
         bool, typer.Option("--plant", help="Also run the simulator that the spec names.")
     ] = False,
@@ -117,13 +120,14 @@ def run(
     Example: rehearse run nav2d --plant
 
     With plants and a cluster of one's own: add --shadow and --bootstrap-servers HOST:PORT. Where an
-    aligner may fail: --standby. Where one is not enough: --aligners 2.
+    aligner may fail: --standby. Where one is not enough: --aligners 2. Where a
+    worker may: --twin.
     """
     from streams.monitor import Monitor, live_table
     from streams.supervise import Supervisor
 
     with errors(), stopping() as stop:
-        system = spec_of(spec)
+        system, _ = spec_of(spec), worker_role(shadow, twin)
         if (lockstep or options) and not plant:
             raise ValueError("--lockstep and --option are for the simulator: add --plant")
         if device == "cuda":
@@ -143,6 +147,8 @@ def run(
             supervisor.start("sink", "sink", spec, *connection)
             mode = ["--shadow"] if shadow else []
             supervisor.start("worker", "worker", spec, *clock, *mode, *chosen, *connection)
+            if twin:
+                supervisor.start("twin", "worker", spec, "--twin", *clock, *chosen, *connection)
             for name, way in _aligners(aligners, standby):
                 supervisor.start(name, "align", spec, *way, *clock, *connection)
             if system.perceived:

@@ -261,6 +261,13 @@ def test_what_is_for_the_simulator_needs_the_simulator(word: tuple[str, ...]) ->
     assert "add --plant" in result.output
 
 
+@pytest.mark.parametrize("command", ["run", "worker"])
+def test_a_worker_is_a_shadow_or_a_twin(command: str) -> None:
+    result = run(command, "nav2d", "--shadow", "--twin", "--bootstrap-servers", "127.0.0.1:9")
+    assert result.exit_code == 2
+    assert "choose one of them" in result.output
+
+
 def test_a_bench_on_a_device_that_is_not_there_runs_on_the_cpu() -> None:
     if cuda_usable():
         pytest.skip("there is a CUDA device here")
@@ -282,6 +289,7 @@ def test_a_bench_on_a_device_that_is_not_there_runs_on_the_cpu() -> None:
         ("latency", "--seconds", "0"),
         ("machine", "--seconds", "0"),
         ("perceive", "--messages", "0"),
+        ("failover", "--repeat", "0"),
     ],
 )
 def test_a_bench_of_nothing_is_refused_before_a_broker_is_asked(words: tuple[str, ...]) -> None:

@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from planner.budget import FreeBudget
+from planner.budget import FreeBudget, WallBudget
 from schemas.codes import Mode, Reason
 from schemas.frames import Frame, encode_frame
+from schemas.messages import Action
 from schemas.system import load_spec
+from schemas.trajectories import decode_trajectory
 from streams.bundles import Shelf
 from streams.decide import decide, step
 from streams.desk import MAX_IN_FLIGHT, CohortError, Desk, Options, Turns
 from streams.publish import DeliveryError, Record
 from streams.supervise import TryAgain
 from streams.tally import Tally, percentiles
-from streams.worker import Watchdog, WorkerError
+from streams.twin import Twin
+from streams.watchdog import Watchdog, WorkerError
 from tests.planner.worlds import make_frame
 
 SPEC = load_spec("nav2d")
@@ -34,10 +37,12 @@ class Outside:
     log: list[str] = field(default_factory=list)
     sent: list["asyncio.Future[int]"] = field(default_factory=list)
     written: list["asyncio.Future[int]"] = field(default_factory=list)
+    records: list[list[Record]] = field(default_factory=list)
 
     def send(self, records: list[Record]) -> "asyncio.Future[int]":
         kinds = sorted({record.topic.split(".")[1] for record in records})
         self.log.append(f"send {','.join(kinds)}")
+        self.records.append(records)
         future = asyncio.get_running_loop().create_future()
         self.sent.append(future)
         return future
@@ -136,9 +141,35 @@ async def test_what_is_not_confirmed_is_not_acknowledged(where: str) -> None:
 
 async def test_a_shadow_sends_no_action() -> None:
     outside = Outside()
-    desk = make_desk(outside, shadow=True)
+    desk = make_desk(outside, role="shadow")
     await publish(desk, outside, 0)
     assert outside.log == ["send ", "send trajectories"]
+
+
+@pytest.mark.parametrize(("heard", "sent"), [(0, 2), (1, 1), (2, 0)])
+async def test_a_twin_answers_for_whom_nobody_else_has(heard: int, sent: int) -> None:
+    """It waits for the deadline, plans in half of it more, and says what it held back."""
+    outside, twin = Outside(), Twin(SPEC.system, "w")
+    desk = Desk(SPEC, outside, outside, Shelf(SPEC, [], "cpu"), Options("w", role="twin"), twin)  # type: ignore[arg-type]
+    frame = make_frame(SPEC, np.zeros((2, 6)), tick=0)
+    event, began = outside.event(frame, offset=0), time.monotonic_ns()
+    for name in frame.entities[:heard]:
+        twin.hear([Action("i", SPEC.system, name, 0, 0, {}, 0, mode=0, reasons=0, worker="one")])
+    assert await desk.turn(frame, None) is None
+    assert (time.monotonic_ns() - began >= 1_000 * SPEC.deadline_us) or not sent
+    budget = desk.budget(frame)
+    assert isinstance(budget, WallBudget if sent else FreeBudget)
+    row, decisions = step(SPEC, None, None, frame, budget)
+    acted = await desk.act(frame, row, decisions, began)
+    assert (acted.held, acted.alone) == (not sent, False)
+    assert desk.ahead(frame) is None
+    await desk.publish(event, frame, row, decisions, acted)
+    assert outside.log == ["send actions" if sent else "send ", "send trajectories"]
+    assert len(outside.records[0]) == sent
+    spent = decode_trajectory(SPEC, outside.records[1][0].value or b"").decisions.spent
+    assert (spent.get("held", False), spent["fresh"]) == (not sent, True)
+    assert (desk.tally.held, desk.tally.summary()["decisions"]) == ((1, 0) if not sent else (0, 2))
+    assert twin.stand_in.alone(make_frame(SPEC, np.zeros((2, 6)), tick=1)) == (sent == 2)
 
 
 async def test_a_cohort_that_does_not_fit_into_a_record_is_refused_before_anything_is_sent(
@@ -214,6 +245,19 @@ async def test_planning_ahead_is_for_when_all_are_answered_and_ends_with_the_tic
     assert turns.all_taken(2)
 
 
+@pytest.mark.parametrize(("late", "waits"), [(False, True), (True, False)])
+async def test_nobody_waits_for_the_actions_of_a_late_frame(late: bool, waits: bool) -> None:
+    outside = Outside()
+    desk = Desk(SPEC, outside, outside, Shelf(SPEC, [], "cpu"), Options("w", clock="wall"))  # type: ignore[arg-type]
+    frame = make_frame(SPEC, np.zeros((2, 6)), tick=0)
+    row, decisions = step(SPEC, None, None, frame, None if late else FreeBudget(0))
+    acted = await desk.act(frame, row, decisions, 0)
+    out = asyncio.create_task(desk.out(acted))
+    await asyncio.sleep(0)
+    assert out.done() == (not waits), "the broker has confirmed nothing yet"
+    await out
+
+
 def _without_ahead() -> Any:
     return SPEC.model_copy(update={"budget": SPEC.budget.model_copy(update={"ahead_us": None})})
 
@@ -257,7 +301,7 @@ def stalled(looks: Sequence[tuple[float, int, int]]) -> float:
 def test_the_watchdog_barks_when_frames_go_by_and_nothing_is_committed() -> None:
     flow = [(0.1 * i, i, 7) for i in range(400)]
     assert stalled(flow[:100]) == pytest.approx(9.9)
-    with pytest.raises(WorkerError, match="frames were acknowledged") as caught:
+    with pytest.raises(WorkerError, match="frames arrived") as caught:
         stalled(flow)
     assert isinstance(caught.value, TryAgain), "a new start mends it"
 

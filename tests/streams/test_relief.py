@@ -12,7 +12,7 @@ from schemas.messages import DeadLetter, decode
 from streams.decide import decide
 from streams.desk import Clock, Desk
 from streams.publish import Record
-from streams.worker import Relief
+from streams.relief import Relief
 from tests.planner.worlds import make_frame
 from tests.streams.test_desk import SPEC, Outside, Stream, make_desk
 

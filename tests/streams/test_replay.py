@@ -13,10 +13,13 @@ import pytest
 from planner.budget import FreeBudget
 from planner.session import Bundle
 from schemas.codes import Mode
+from schemas.frames import Frame
 from schemas.system import parse_spec
+from schemas.trajectories import Decisions
 from streams.belief import Row
 from streams.recording import Recording, RecordingError
 from streams.replay import ReplayError, replay
+from streams.twin import without_plans
 from tests.planner.worlds import edited
 from tests.streams.runs import RUN_SPEC, SMALL, decide_all, run_bundle, run_frames, write_recording
 from tests.support import shipped_text
@@ -159,6 +162,26 @@ def test_the_last_attempt_is_what_the_next_tick_began_from(bundle: Bundle, tmp_p
     folder = write_recording(tmp_path, [*first, *second, *shadow], frames=frames)
     result = replay(folder, bundles=[bundle.path])
     assert (result["frames"], result["differences"]) == (40, 0)
+
+
+def test_a_twin_that_took_over_is_repeated_from_the_first_workers_rows(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    """It had no plans when it did, whatever it held back before."""
+    frames = run_frames(0, range(40))
+    first = decide_all(bundle, frames[:25])
+    held: list[tuple[Frame, Decisions, Row]] = []
+    row: Row | None = None
+    for frame in frames[:25]:
+        bare = without_plans(row, RUN_SPEC)
+        (kept,) = decide_all(bundle, [frame], bare, twin=True, held=True, fresh=True)
+        held, row = [*held, kept], kept[2]
+    fresh = decide_all(bundle, frames[25:26], without_plans(row, RUN_SPEC), twin=True, fresh=True)
+    alone = decide_all(bundle, frames[26:], fresh[0][2], twin=True)
+    folder = write_recording(tmp_path, [*first, *held, *fresh, *alone], frames=frames)
+    result = replay(folder, bundles=[bundle.path])
+    assert (result["frames"], result["differences"]) == (40, 0)
+    assert result["modes"].get("plan", 0) > 0
 
 
 def test_frames_twice_undecided_and_late_ones(bundle: Bundle, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from schemas import arrow_io
@@ -68,6 +70,24 @@ def test_the_first_attempt_with_the_applied_values_counts() -> None:
     for name in names:
         later.add(applied(name, 7))
     assert table_of(SPEC, [third], later).column("counted").to_pylist() == [False] * n
+
+
+def test_what_was_held_back_does_not_count_and_its_belief_is_compared() -> None:
+    """A twin asked for what was applied, and its row came first; the other worker sent it."""
+    names, reports = cohort_names(SPEC, 0), Reports()
+    sent = read_frame(0, 1, 0, trajectory(SPEC, 0, 7))
+    kept = replace(sent, held=True, worker="twin-0", offset=0)
+    for name in names:
+        reports.add(applied(name, 7))
+    n = len(names)
+    table = table_of(SPEC, [kept, sent], reports)
+    assert table.column("counted").to_pylist() == [False] * n + [True] * n
+    assert [reports.unlike(one) for one in (sent, kept, replace(kept, belief="other"))] == [
+        False,
+        False,
+        True,
+    ]
+    assert not reports.unlike(replace(kept, belief="another bundle's", bundle="another"))
 
 
 def test_what_was_not_applied_does_not_count() -> None:

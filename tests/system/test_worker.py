@@ -34,6 +34,7 @@ from schemas.topics import cohort_of, cohort_partitions, partition_of, topic
 from schemas.trajectories import KEY_FRAME_EVERY, Trajectory, decode_trajectory
 from streams.belief import Row, decode_row
 from streams.decide import recorded, step
+from streams.supervise import STATUS_AGAIN
 from streams.topic_io import make_producer
 from tests.planner.worlds import double_integrator, write_bundle
 from tests.support import shipped_text, unique
@@ -64,6 +65,7 @@ class World:
     bundles: list[Path]
     worker: str = "one"
     sluggish: bool = False
+    stuck: bool = False
     more: dict[str, Any] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
@@ -80,6 +82,7 @@ class World:
             "worker": self.worker,
             "summary": str(self.folder / f"summary-{self.worker}.json"),
             "sluggish": self.sluggish,
+            "stuck": self.stuck,
             "more": self.more,
         }
         file = self.folder / f"config-{self.worker}.json"
@@ -373,7 +376,7 @@ def test_a_second_worker_of_one_id_is_refused_whatever_its_folder(world: World) 
 
 
 def test_a_shadow_logs_and_publishes_nothing(world: World) -> None:
-    world.more = {"shadow": True}
+    world.more = {"role": "shadow"}
     made = frames(world.spec, 5)
     world.start()
     world.send(made)
@@ -446,3 +449,26 @@ def test_a_refused_changelog_record_stops_the_worker_and_loses_nothing(world: Wo
     assert {c: r.digest for c, r in world.beliefs().items()} == {
         cohort: rows[cohort, FIRST + 7].digest for cohort in range(world.spec.cohorts)
     }
+
+
+def test_a_worker_that_hangs_is_ended_by_its_watchdog_and_goes_on_when_started_again(
+    world: World,
+) -> None:
+    """Its loop is blocked, so that nothing in it could say so; frames go on arriving."""
+    made = frames(world.spec, 60)
+    world.stuck, world.more = True, {"patience_s": 0.5}
+    world.start()
+    assert world.process is not None
+    sent, end = 0, time.monotonic() + 60
+    while world.process.poll() is None:
+        assert time.monotonic() < end, "it still hangs"
+        world.send(made[sent : sent + 2])
+        sent = min(sent + 2, len(made) - 20)  # at last the same again: repeated frames
+        time.sleep(0.1)
+    assert world.process.wait() == STATUS_AGAIN
+    assert world.beliefs() == {}
+    world.stuck, world.more = False, {}
+    world.start()
+    world.send(made[sent:])
+    world.wait_for(len(made))
+    assert world.stop()["gaps"] == 0

@@ -13,7 +13,8 @@ from faust.transport.consumer import Consumer
 from schemas.system import load_spec
 from streams import decide as decide_module
 from streams import worker
-from streams.worker import WorkerError, run_worker
+from streams.watchdog import WorkerError
+from streams.worker import run_worker
 
 
 def make_sluggish() -> None:
@@ -35,12 +36,24 @@ def make_sluggish() -> None:
     setattr(worker, "decide", late)  # noqa: B010
 
 
+def make_stuck() -> None:
+    """The first frame never ends, and takes the event loop with it."""
+
+    async def hang(stream: Any, desk: Any) -> None:
+        async for _ in stream.noack().events():
+            threading.Event().wait()
+
+    setattr(worker, "decide", hang)  # noqa: B010
+
+
 def main(config: dict[str, Any]) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     if config.get("sluggish"):
         make_sluggish()
+    if config.get("stuck"):
+        make_stuck()
     try:
         summary = run_worker(
             load_spec(config["spec"]),

@@ -304,6 +304,28 @@ def test_rows_of_parquet_are_held_to_the_topics(lab: Lab) -> None:
     assert lab.verdict(replace(lab.sound, rows=[*rows, *foreign])).counts == {"stored": 1}
 
 
+def test_what_a_twin_held_back_is_stored_and_does_not_count(lab: Lab) -> None:
+    """It says the same as what was applied; where its row counts as well, that is found."""
+    last = max(e.offset for e in lab.sound.of("trajectories") if e.partition == 0)
+
+    def beside(entries: list[Entry]) -> list[Entry]:
+        found = decode_trajectory(lab.spec, entries[0].value or b"")
+        spent = {**found.decisions.spent, "worker": "twin-0", "held": True}
+        value = encode_trajectory(lab.spec, found.frame, replace(found.decisions, spent=spent))
+        return [*entries, replace(entries[0], offset=last + 1, value=value)]
+
+    first = lab.sound.of("trajectories")[0]
+    rows = [
+        {**row, "offset": last + 1, "counted": False}
+        for row in lab.sound.rows
+        if (row["partition"], row["offset"]) == (first.partition, first.offset)
+    ]
+    held = edited(replace(lab.sound, rows=[*lab.sound.rows, *rows]), "trajectories", beside)
+    assert (first.partition, lab.verdict(held).counts) == (0, {})
+    wrong = [*lab.sound.rows, *({**row, "counted": True} for row in rows)]
+    assert lab.verdict(replace(held, rows=wrong)).counts == {"counted": len(rows)}
+
+
 def test_late_readings_without_a_letter_are_those_that_the_frames_count(lab: Lab) -> None:
     """An aligner that dies between a frame and its letters has counted what it refused."""
     name = lab.spec.sensors["odometry"].topic

@@ -88,3 +88,10 @@ def test_poison_with_the_mark_of_a_watermark_promises_nothing() -> None:
     ]
     assert {header[0] for dose in marked for header in dose.headers} == {WATERMARK_HEADER}
     assert not any(b"watermark" in (dose.value or b"") for dose in marked)
+
+
+def test_a_twin_is_struck_as_well_and_changes_nothing_where_there_is_none() -> None:
+    struck = {f.target for seed in range(20) for f in make_schedule(seed, twin=True).faults}
+    assert {"worker", "twin", "align", "sink"} <= struck
+    alone = [make_schedule(seed) for seed in range(20)]
+    assert not any(s.twin or "twin" in {f.target for f in s.faults} for s in alone)
