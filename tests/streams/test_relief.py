@@ -65,7 +65,7 @@ async def test_only_what_cannot_be_caught_up_with_goes_by(
 ) -> None:
     """Of a backlog of 200 frames, 20 a second are decided while others come."""
     now, high = 0.0, 200.0
-    monkeypatch.setattr("streams.worker.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("streams.relief.time", SimpleNamespace(monotonic=lambda: now))
     desk = make_desk(Broker(), clock=clock)
     consumer = SimpleNamespace(assignment=lambda: {FRAMES}, highwater=lambda _: int(high))
     app = SimpleNamespace(consumer=consumer, rebalancing=False)
