@@ -54,12 +54,13 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         Panel("Encode, believe, plan, gate", "s", quantiles("rehearse_worker_step_seconds")),
         Panel("Until the broker has it all", "s", quantiles("rehearse_worker_confirm_seconds")),
         Panel(
-            "Frames in flight, repeated /s, rejected /s",
+            "Frames in flight, repeated /s, rejected /s, passed over /s",
             "short",
             (
                 value("rehearse_worker_in_flight")._replace(legend="in flight"),
                 rate("rehearse_worker_frames_repeated")._replace(legend="repeated"),
                 rate("rehearse_worker_frames_rejected")._replace(legend="rejected"),
+                rate("rehearse_worker_frames_shed")._replace(legend="passed over"),
             ),
         ),
     ),
@@ -81,6 +82,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
     ),
     "Aligner": (
         Panel("Frames published", "ops", (rate("rehearse_align_frames"),)),
+        Panel("Who makes them", "short", (value("rehearse_align_speaks", "instance"),)),
         Panel("What came in", "ops", (rate("rehearse_align_readings", "result"),)),
         Panel(
             "Device clocks corrected, set",
