@@ -82,7 +82,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
     ),
     "Aligner": (
         Panel("Frames published", "ops", (rate("rehearse_align_frames"),)),
-        Panel("Who makes them", "short", (value("rehearse_align_speaks", "instance"),)),
+        Panel("Whether anybody makes them", "short", (value("rehearse_align_speaks"),)),
         Panel("What came in", "ops", (rate("rehearse_align_readings", "result"),)),
         Panel(
             "Device clocks corrected, set",
