@@ -30,7 +30,8 @@ from streams.align import Aligner
 from streams.belief import Row
 from streams.bench_systems import Case, make_system, standing
 from streams.decide import step
-from streams.demo import DemoOptions, Scene, Stage
+from streams.demo_scene import DemoOptions, Scene
+from streams.demo_stage import Stage
 from streams.publish import Headers
 from streams.supervise import Process, ProcessFailed
 from streams.topic_io import bounds, make_consumer, make_producer

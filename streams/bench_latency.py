@@ -34,7 +34,8 @@ from streams.bench_load import (
     readings_of,
 )
 from streams.bench_systems import CASES, Case, make_system
-from streams.demo import DemoOptions, Scene, Stage
+from streams.demo_scene import DemoOptions, Scene
+from streams.demo_stage import Stage
 
 LATE_MS: Final = 1.0
 """A run whose generator was later than this at p99 says nothing about the loop."""

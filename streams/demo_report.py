@@ -15,7 +15,8 @@ from streams.baselines import SLO
 from streams.report import COLOURS, Card, Page
 
 if TYPE_CHECKING:
-    from streams.demo import Scene, Take
+    from streams.demo_scene import Scene
+    from streams.demo_stage import Take
 
 NAMES = {
     "ours": "Rehearse",

@@ -23,17 +23,10 @@ from schemas.spec_parts import ExploreSpec
 from schemas.system import SystemSpec, load_spec, parse_spec
 from streams.backtest import backtest, policies
 from streams.control import say
-from streams.demo import (
-    DemoOptions,
-    Scene,
-    Show,
-    Stage,
-    Take,
-    set_scene,
-    summary,
-    write_trace,
-)
+from streams.demo import summary
 from streams.demo_report import read_trajectories
+from streams.demo_scene import DemoOptions, Scene, set_scene, write_trace
+from streams.demo_stage import Show, Stage, Take
 from streams.retrain_report import AFTER, ALONE, BEFORE, write_retrain_report
 from streams.supervise import ProcessFailed, environment
 

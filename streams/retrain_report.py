@@ -11,7 +11,8 @@ from streams.demo_report import finished
 from streams.report import COLOURS, Card, Page
 
 if TYPE_CHECKING:
-    from streams.demo import Scene, Take
+    from streams.demo_scene import Scene
+    from streams.demo_stage import Take
 
 BEFORE: Final = "before: exploring"
 AFTER: Final = "after: new bundle"

@@ -66,7 +66,8 @@ def demo(
 
     Example: rehearse demo --system nav2d
     """
-    from streams.demo import DemoOptions, run_demo
+    from streams.demo import run_demo
+    from streams.demo_scene import DemoOptions
     from streams.demo_text import print_summary
     from streams.retrain import run_retrain
 

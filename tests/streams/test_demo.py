@@ -14,16 +14,16 @@ from infra.traces import TraceError, generate_trace, read_trace
 from schemas.system import load_spec
 from streams.backtest_setup import BacktestSetup, prepare
 from streams.baselines import split
-from streams.demo import (
+from streams.demo_report import seconds_text, stolen_note
+from streams.demo_scene import (
     DATA_FILE,
     NAV2D_TICKS,
     DemoOptions,
-    QuietTime,
     choose_trace,
     set_scene,
     write_trace,
 )
-from streams.demo_report import seconds_text, stolen_note
+from streams.demo_stage import QuietTime
 
 
 def table(days: int = 3) -> pl.DataFrame:

@@ -19,10 +19,11 @@ from schemas.system import load_spec
 from schemas.trajectories import decode_trajectory
 from streams.bundles import Shelf
 from streams.decide import decide, step
-from streams.desk import MAX_IN_FLIGHT, CohortError, Desk, Options, Turns
+from streams.desk import MAX_IN_FLIGHT, CohortError, Desk, Options
 from streams.publish import DeliveryError, Record
 from streams.supervise import TryAgain
 from streams.tally import Tally, percentiles
+from streams.turns import Turns
 from streams.twin import Twin
 from streams.watchdog import Watchdog, WorkerError
 from tests.planner.worlds import make_frame

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from infra.traces import Trace, days
-from streams.demo import DemoOptions
+from streams.demo_scene import DemoOptions
 from streams.retrain import _check, _training_note, steady_days
 
 DAY_US = 86_400_000_000

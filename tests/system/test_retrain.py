@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from planner.manifest import read_manifest
-from streams.demo import DemoOptions
+from streams.demo_scene import DemoOptions
 from streams.retrain import Course, run_retrain
 from streams.retrain_report import AFTER, ALONE, BEFORE
 
