@@ -91,7 +91,11 @@ def test_a_missing_topic_is_not_made_by_accident(running: Broker) -> None:
     assert failed[0] is not None
 
 
-@pytest.mark.parametrize("content", ["", "not a number", str(os.getpid()), "999999999"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "not a number", str(os.getpid()), "999999999"],
+    ids=["nothing", "no number", "a living process", "a dead one"],
+)
 def test_a_lost_or_foreign_pid_file_does_not_hide_the_broker(
     running: Broker, home: Path, content: str
 ) -> None:
