@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,7 +49,13 @@ def consume(source: Broker, topic: str, count: int) -> list[bytes | None]:
     consumer = Consumer({**client_config(source.bootstrap), **settings})
     try:
         consumer.subscribe([topic])
-        return [message.value() for message in consumer.consume(count, timeout=20)]
+        found: list[bytes | None] = []
+        end = time.monotonic() + 60
+        while len(found) < count and time.monotonic() < end:
+            # A broker that has just started may not know its topics for a moment, and says so.
+            for message in consumer.consume(count - len(found), timeout=1):
+                found += [message.value()] if message.error() is None else []
+        return found
     finally:
         consumer.close()
 

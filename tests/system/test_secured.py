@@ -21,7 +21,7 @@ from infra.kafka import KafkaSetupError, delete_topics, ensure_topics, wait_read
 from infra.rights import grant
 from infra.secure import settings_file
 from schemas.roles import RIGHTS, ROLES, Grant, Role
-from schemas.system import SystemSpec
+from schemas.system import SystemSpec, parse_spec
 from schemas.topics import TABLE, topics_of, worker_group
 from streams.make_topics import make_topics, remove_topics
 from streams.supervise import Supervisor, environment
@@ -32,6 +32,7 @@ from tests.system.processes import Loop, until, until_decided
 pytestmark = [pytest.mark.broker, pytest.mark.system]
 ROBOTS, TICKS = 4, 12
 REFUSED = KafkaError.TOPIC_AUTHORIZATION_FAILED
+SIGHT = Path(__file__).parents[2] / "streams/examples/sight.yaml"
 NARROW = [role for role in ROLES if role != "admin"]
 
 
@@ -47,7 +48,9 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 @pytest.fixture(scope="module")
 def spec(secured: Broker) -> SystemSpec:
     """A system whose topics are there, with the rights of each role."""
-    made = small_spec(system=unique())
+    text = SIGHT.read_text().replace("system: sight", f"system: {unique()}")
+    made = parse_spec(text, str(SIGHT))
+    assert {t.kind for t in topics_of(made)} == set(TABLE)
     make_topics(made, secured.bootstrap, secured.settings())
     return made
 
@@ -107,6 +110,11 @@ def refused_reads(config: dict[str, str], topics: dict[str, str]) -> set[str]:
 def kinds_of(spec: SystemSpec) -> dict[str, str]:
     """One topic of each kind."""
     return {t.name: t.kind for t in reversed(topics_of(spec))}
+
+
+def every(spec: SystemSpec) -> set[str]:
+    """All kinds of topics that a system has."""
+    return set(kinds_of(spec).values())
 
 
 # who is let in
@@ -186,8 +194,8 @@ def test_a_role_writes_and_reads_only_what_the_table_gives_it(
     secured: Broker, spec: SystemSpec, role: Role
 ) -> None:
     config, kinds = secured.config(role), kinds_of(spec)
-    assert refused_writes(config, kinds) == TABLE.keys() - set(RIGHTS[role].writes)
-    assert refused_reads(config, kinds) == TABLE.keys() - set(RIGHTS[role].reads)
+    assert refused_writes(config, kinds) == every(spec) - set(RIGHTS[role].writes)
+    assert refused_reads(config, kinds) == every(spec) - set(RIGHTS[role].reads)
 
 
 def test_another_systems_topics_are_out_of_reach(secured: Broker) -> None:
@@ -197,8 +205,8 @@ def test_another_systems_topics_are_out_of_reach(secured: Broker) -> None:
     make_topics(ours, secured.bootstrap, secured.settings())
     config = secured.config()
     ensure_topics(config, [(t.name, t.partitions, {}) for t in topics_of(theirs)])
-    assert refused_writes(secured.config("worker"), kinds_of(theirs)) == set(TABLE)
-    assert refused_writes(secured.config("plant"), kinds_of(theirs)) == set(TABLE)
+    assert refused_writes(secured.config("worker"), kinds_of(theirs)) == every(theirs)
+    assert refused_writes(secured.config("plant"), kinds_of(theirs)) == every(theirs)
 
 
 def test_rights_go_with_the_topics(secured: Broker) -> None:
@@ -206,8 +214,8 @@ def test_rights_go_with_the_topics(secured: Broker) -> None:
     make_topics(gone, secured.bootstrap, secured.settings())
     remove_topics(gone, secured.bootstrap, secured.settings())
     ensure_topics(secured.config(), [(t.name, t.partitions, {}) for t in topics_of(gone)])
-    assert refused_writes(secured.config("worker"), kinds_of(gone)) == set(TABLE)
-    assert refused_reads(secured.config("align"), kinds_of(gone)) == set(TABLE)
+    assert refused_writes(secured.config("worker"), kinds_of(gone)) == every(gone)
+    assert refused_reads(secured.config("align"), kinds_of(gone)) == every(gone)
 
 
 @pytest.mark.parametrize("role", ["plant", "replay"])
@@ -245,7 +253,7 @@ def test_a_replay_writes_systems_of_its_own_and_no_live_ones(
     assert refused_writes(secured.config("replay"), kinds_of(again)) == set()
     with pytest.raises(KafkaSetupError, match=r"Authorization failed.*'replay-'"):
         make_topics(small_spec(system=unique()), secured.bootstrap, settings)
-    assert refused_writes(secured.config("replay"), kinds_of(spec)) == set(TABLE)
+    assert refused_writes(secured.config("replay"), kinds_of(spec)) == every(spec)
 
 
 # the loop
