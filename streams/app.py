@@ -1,6 +1,5 @@
-"""Everything that is Faust: the app, its consumer with short waits, its belief table."""
+"""Everything that is Faust but its transport: the app and its belief table."""
 
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,87 +7,22 @@ from typing import Any
 
 import faust
 import rocksdict
-from faust.auth import SASLCredentials, SSLCredentials
 from faust.tables.manager import TableManager
-from faust.transport.drivers import aiokafka as driver
 from yarl import URL
 
 from schemas.system import SystemSpec
 from schemas.topics import cohort_partitions, topic
-from streams.identity import client_id, instance_id
+from streams.identity import SESSION_S, client_id, instance_id
 from streams.publish import Publisher, Record
 from streams.stores import drop_damaged
+from streams.transport import Assignor, Transport
 
-# A partition that still holds unread records when a fetch is sent is left out of that fetch, so its
-# next record waits until the fetch returns: Faust's 1,500 ms would be the worst-case delay.
-FETCH_WAIT_MS = 20
-FULL_S = 0.005
-RECOVERY_WAIT_S = 0.05
-SESSION_S, HEARTBEAT_S, COMMIT_S = 8.0, 2.0, 0.5
+HEARTBEAT_S, COMMIT_S = 2.0, 0.5
+# A rebalance waits for as long for a member that hangs; this is longer than one waits for records
+# that it sent to be confirmed.
+POLL_INTERVAL_S = 150.0
 # Rows are few and small, and the newest of each is kept decoded in memory.
 ROCKSDB = {"block_cache_size": 8 << 20, "write_buffer_size": 8 << 20, "max_write_buffer_number": 2}
-
-_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
-# Of a client's certificate: Python's ssl reads it from PEM files alone.
-_UNREAD = ("ssl.certificate.pem", "ssl.key.pem", "ssl.keystore.location")
-
-
-class _ConsumerThread(driver.AIOKafkaConsumerThread):
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # read when the consumer starts
-        return consumer
-
-    async def on_start(self) -> None:
-        await super().on_start()
-        # A record that nobody takes keeps aiokafka from fetching any other for so long; the first
-        # belief row is one, as the changelog is read back by the consumer that reads the frames.
-        self._ensure_consumer()._fetcher._prefetch_backoff = FULL_S
-
-    async def seek_to_committed(self) -> Any:
-        return await self.call_thread(self._rewind)
-
-    async def _rewind(self) -> Any:
-        # After a rebalance Faust empties its buffers and reads again from the committed offset.
-        # Without one, aiokafka stays where it is, and what was in the buffers would be lost.
-        consumer = self._ensure_consumer()
-        committed = await consumer.seek_to_committed()
-        changelogs = self.app.tables.changelog_topics
-        unread = [tp for tp, at in committed.items() if not at and tp.topic not in changelogs]
-        if unread:
-            for tp, first in (await consumer.beginning_offsets(unread)).items():
-                consumer.seek(tp, first)
-        return committed
-
-
-class _Consumer(driver.Consumer):
-    def _new_consumer_thread(self) -> _ConsumerThread:
-        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
-
-    async def _wait_next_records(self, timeout: float) -> Any:
-        # Faust sleeps a second when all partitions wait for the stream's buffer to empty, which
-        # takes far less.
-        if self.flow_active and not self._get_active_partitions():
-            await self.sleep(FULL_S)
-            return {}, set()
-        return await super()._wait_next_records(timeout)
-
-    async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
-        # At the end of a recovery Faust lets frames in, seeks, and then empties the buffers: what
-        # came in between would be lost. So frames wait until all of it is done. The set is copied,
-        # because Faust changes it while another thread reads it.
-        wanted = set(active_partitions or ())
-        if self.app.rebalancing:
-            wanted = {tp for tp in wanted if self._is_changelog_tp(tp)}
-            timeout = RECOVERY_WAIT_S  # of which the frames wait for the last
-        if not wanted:
-            await self.sleep(FULL_S)
-            return {}
-        return await super()._getmany(wanted, timeout)
-
-
-class _Transport(driver.Transport):
-    Consumer = _Consumer
 
 
 class _TableManager(TableManager):
@@ -99,11 +33,18 @@ class _TableManager(TableManager):
 
 
 class _App(faust.App):
-    def _new_transport(self) -> _Transport:
-        return _Transport(self.conf.broker_consumer, self)
+    kafka: tuple[str, Mapping[str, str]]
 
-    def _new_producer_transport(self) -> _Transport:
-        return _Transport(self.conf.broker_producer, self)
+    def _new_transport(self) -> Transport:
+        return Transport(self.conf.broker_consumer, self)
+
+    def _new_producer_transport(self) -> Transport:
+        return Transport(self.conf.broker_producer, self)
+
+    def on_rebalance_end(self) -> None:
+        super().on_rebalance_end()
+        consumer: Any = self.consumer
+        consumer.release()
 
 
 @dataclass(frozen=True)
@@ -177,13 +118,13 @@ def make_app(
     app = _App(
         group,
         broker=[URL(f"kafka://{address}") for address in bootstrap.split(",")],
-        broker_credentials=credentials(extra),
         broker_client_id=client_id(worker, data_dir),
         consumer_group_instance_id=instance_id(group, worker),
         consumer_auto_offset_reset="earliest",
         broker_session_timeout=SESSION_S,
         broker_heartbeat_interval=HEARTBEAT_S,
         broker_commit_interval=COMMIT_S,
+        broker_max_poll_interval=POLL_INTERVAL_S,
         datadir=str(data_dir),
         store="rocksdb://",
         key_serializer="raw",
@@ -198,52 +139,11 @@ def make_app(
         web_enabled=False,
         web_tables_enabled=False,
         TableManager=_TableManager,
+        PartitionAssignor=Assignor,
         logging_config=None,
     )
+    app.kafka = (bootstrap, extra)
     frames = app.topic(
         topic(spec, "frames"), key_type=bytes, value_type=bytes, partitions=cohort_partitions(spec)
     )
     return WorkerApp(app, frames, BeliefTable(app, spec))
-
-
-def credentials(extra: Mapping[str, str]) -> Any:
-    """Faust's credentials for librdkafka's settings of TLS and SASL; None where there are none.
-
-    Raises `ValueError` for settings that librdkafka takes and aiokafka has no counterpart for.
-    """
-    protocol = extra.get("security.protocol", "plaintext").upper()
-    context = _tls(extra) if protocol.endswith("SSL") else None
-    if protocol.startswith("SASL"):
-        mechanism = extra.get("sasl.mechanisms") or extra.get("sasl.mechanism") or "unset"
-        if mechanism not in _MECHANISMS:
-            raise ValueError(
-                f"sasl.mechanism is {mechanism}; the worker's client can do "
-                f"{', '.join(_MECHANISMS)}"
-            )
-        return SASLCredentials(
-            username=extra.get("sasl.username"),
-            password=extra.get("sasl.password"),
-            mechanism=mechanism,
-            ssl_context=context,
-        )
-    return SSLCredentials(context) if context else None
-
-
-def _tls(extra: Mapping[str, str]) -> ssl.SSLContext:
-    if unread := [name for name in _UNREAD if name in extra]:
-        raise ValueError(
-            f"{', '.join(unread)}: the worker's client cannot read this; give PEM files with "
-            "ssl.certificate.location and ssl.key.location"
-        )
-    context = ssl.create_default_context(
-        cafile=extra.get("ssl.ca.location"), cadata=extra.get("ssl.ca.pem")
-    )
-    if certificate := extra.get("ssl.certificate.location"):
-        context.load_cert_chain(
-            certificate, extra.get("ssl.key.location"), extra.get("ssl.key.password")
-        )
-    if extra.get("ssl.endpoint.identification.algorithm") == "none":
-        context.check_hostname = False
-    if extra.get("enable.ssl.certificate.verification") == "false":
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context

@@ -1,13 +1,14 @@
 """Who a worker is to the broker: its id, and which folder it keeps; no two share an id."""
 
+import asyncio
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from infra.kafka import KafkaSetupError, client_config
@@ -15,6 +16,8 @@ from infra.kafka import KafkaSetupError, client_config
 _TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.5
 _SETTLING_S: Final = 0.1
+SESSION_S: Final = 8.0
+FORGOTTEN_S: Final = SESSION_S + 4  # a little more: what was killed is no member any more
 # A broker that has just started says so for a moment, without a text.
 _SETTLING: Final = (
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -59,7 +62,7 @@ def other_holder(
     Raises:
         KafkaSetupError: no broker answers.
     """
-    admin = AdminClient({"log_level": "0", **client_config(bootstrap, extra)})
+    admin = _admin(bootstrap, extra)
     end, said = time.monotonic() + patience_s, False
     while (place := _holder(admin, group, instance_id(group, worker), own)) is not None:
         if time.monotonic() > end:
@@ -69,6 +72,64 @@ def other_holder(
             _log.info("waiting for the end of another worker of this id", worker=worker)
         time.sleep(_POLL_S)
     return None
+
+
+class Displaced(RuntimeError):
+    """Another worker has this one's place in the group; the message says what helps."""
+
+
+class Rivals:
+    """Tells, of a static member that is fenced, whether another living one has its place.
+
+    By the broker's name of the member, which is drawn anew at each joining: what else it says of a
+    member whose place was taken (client id, host) stays that of the first one.
+    """
+
+    def __init__(
+        self, bootstrap: str, extra: Mapping[str, str], *, group: str, instance: str
+    ) -> None:
+        self._admin = _admin(bootstrap, extra)
+        self._group, self._instance = group, instance
+        session_s = float(extra.get("session.timeout.ms", 1e3 * SESSION_S)) / 1e3
+        self._patience_s = session_s + FORGOTTEN_S - SESSION_S
+
+    async def none(
+        self, own: Callable[[], Awaitable[Container[str]]], ended: Callable[[], bool]
+    ) -> None:
+        """Returns when nobody but `own` names has the place, or when `ended` says so.
+
+        Raises `Displaced` when in a group at rest somebody keeps it for longer than the dead can:
+        an own joining whose answer was lost leaves a member behind as well.
+        """
+        keeps, since = "", time.monotonic()
+        while not ended():
+            try:
+                found = await asyncio.to_thread(self._look)
+            except KafkaSetupError:
+                found = "", False  # and who had the place may be gone when a broker answers
+            if found is None or found[0] in await own():
+                return
+            holder, at_rest = found
+            if not at_rest or holder != keeps:
+                keeps, since = holder, time.monotonic()
+            elif time.monotonic() - since > self._patience_s:
+                worker = self._instance.removeprefix(f"{self._group}-")
+                raise Displaced(
+                    f"another worker runs under the id {worker} and has its partitions: stop it, "
+                    "or give this worker an id of its own with --id"
+                )
+            await asyncio.sleep(_POLL_S)
+
+    def _look(self) -> tuple[str, bool] | None:
+        described = _describe(self._admin, self._group)
+        for member in described.members if described else ():
+            if member.group_instance_id == self._instance:
+                return member.member_id, described.state == ConsumerGroupState.STABLE
+        return None
+
+
+def _admin(bootstrap: str, extra: Mapping[str, str]) -> AdminClient:
+    return AdminClient({"log_level": "0", **client_config(bootstrap, extra)})
 
 
 def _holder(admin: AdminClient, group: str, instance: str, own: str) -> str | None:

@@ -49,12 +49,19 @@ _UNSETTLED: Final = (
 )
 
 
+def consumer_config(
+    bootstrap: str, extra: Mapping[str, str] | None = None, **settings: str
+) -> dict[str, str]:
+    """librdkafka's settings of a consumer; in `settings`, names have `_` for `.`."""
+    own = {key.replace("_", "."): value for key, value in settings.items()}
+    return {**CONSUMER, **own, **client_config(bootstrap, extra)}
+
+
 def make_consumer(
     bootstrap: str, extra: Mapping[str, str] | None = None, **settings: str
 ) -> Consumer:
     """A consumer for partitions assigned by hand; `settings` are librdkafka's with `_` for `.`."""
-    own = {key.replace("_", "."): value for key, value in settings.items()}
-    return Consumer({**CONSUMER, **own, **client_config(bootstrap, extra)})
+    return Consumer({**consumer_config(bootstrap, extra, **settings)})
 
 
 def make_producer(
@@ -79,6 +86,17 @@ def partitions(consumer: Consumer, name: str) -> list[int]:
             f"{name}: {found.error.str()}. Create it with: rehearse topics create SPEC"
         )
     return sorted(found.partitions)
+
+
+def reach(consumer: Consumer, bootstrap: str) -> None:
+    """Returns when a broker has answered. Raises `KafkaSetupError` when none does."""
+    try:
+        consumer.list_topics(timeout=TIMEOUT_S)
+    except KafkaException as error:
+        raise KafkaSetupError(
+            f"no broker answers at {bootstrap}: {error.args[0].str()}. Check the address, and the "
+            "settings given with -X."
+        ) from error
 
 
 def bounds(consumer: Consumer, name: str) -> dict[int, tuple[int, int]]:

@@ -15,17 +15,16 @@ import faust
 import numpy as np
 import onnxruntime
 import structlog
-from aiokafka.errors import KafkaConnectionError
 
 from planner.session import Provider
 from schemas.system import SystemSpec
 from schemas.topics import topic, worker_group
-from streams.app import SESSION_S, WorkerApp, make_app
+from streams.app import WorkerApp, make_app
 from streams.belief import Row
 from streams.bundles import ReleaseWatch, Shelf
 from streams.decide import decide, step
 from streams.desk import Clock, Desk, Options
-from streams.identity import client_id, other_holder
+from streams.identity import FORGOTTEN_S, Displaced, client_id, other_holder
 from streams.publish import Publisher
 from streams.supervise import TryAgain
 from streams.warm import collector_at_rest, warm_frames
@@ -75,7 +74,8 @@ def run_worker(
 
     Raises:
         WorkerStalled: Kafka did not confirm, Faust crashed, or commits stopped.
-        WorkerError: no broker answers, the folder or the id is taken; says what helps.
+        WorkerError: the folder or the id is taken; says what helps.
+        KafkaSetupError: no broker answers.
     """
     # Threads wait for the interpreter's lock for this long: 5 ms would be a third of a round trip.
     sys.setswitchinterval(0.0005)
@@ -118,8 +118,7 @@ def _refuse_a_second(
     bootstrap: str, extra: Mapping[str, str], group: str, worker: str, data_dir: Path
 ) -> None:
     own = client_id(worker, data_dir)
-    # A little longer than the session: what was killed in another folder is forgotten by then.
-    place = other_holder(bootstrap, extra, group, worker, own, SESSION_S + 4)
+    place = other_holder(bootstrap, extra, group, worker, own, FORGOTTEN_S)
     if place is not None:
         raise WorkerError(
             f"{worker} is already running with another data folder ({place}): stop it, or give "
@@ -144,12 +143,7 @@ async def _serve(
     _wire(worker, desk)
     _warm_up(desk)
     publisher.connect(topic(spec, kind) for kind in ("actions", "trajectories", "beliefs"))
-    try:
-        await worker.app.start()
-    except KafkaConnectionError as error:
-        raise WorkerError(
-            f"no broker answers at {bootstrap}: check the address, and the settings given with -X"
-        ) from error
+    await worker.app.start()
     ready_s = time.monotonic() - began
     _log.info("worker ready", worker=options.worker, seconds=round(ready_s, 2))
     try:
@@ -203,6 +197,8 @@ def _crash(app: Any) -> WorkerError:
             "made with another broker, or the topic was deleted. Remove that folder; what the "
             "changelog holds is recovered from it"
         )
+    if isinstance(reason, Displaced):
+        return WorkerError(str(reason))
     return WorkerStalled(f"Faust stopped: {reason!r}; start the worker again")
 
 

@@ -1,32 +1,31 @@
-"""What answers: the embedded broker, a cluster with both clients, its settings, its topics."""
+"""What answers: the embedded broker, a cluster and its age, its settings, its topics."""
 
-import asyncio
+import logging
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError as AioError
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     ConfigResource,
     ResourceType,
 )
-from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
 from infra import broker as embedded
 from infra.jars import KAFKA_VERSION
 from infra.kafka import KafkaSetupError, client_config, wait_ready
 from schemas.topics import topics_of
-from streams.app import SESSION_S, credentials
 from streams.checks.finding import Finding, Level, Place
+from streams.identity import SESSION_S
 from streams.topic_check import check_topics
 
 PATIENCE_S = 8.0
 MESSAGE_BYTES = 1_000_000  # Faust's largest request; frames are cut to fit
 # Which requests a broker takes says how old it is: (key, lowest version), of Kafka's protocol.
 _FETCH, _JOIN, _DESCRIBE_CLUSTER = 1, 11, 60
+_TOLD = re.compile(r"ApiKey \S+ \((\d+)\) Versions (\d+)\.\.(\d+)")
 
 
 def embedded_broker(place: Place) -> Iterator[Finding]:
@@ -56,7 +55,7 @@ def _quiet(address: str, place: Place) -> dict[str, str]:
 
 
 def cluster(place: Place) -> Iterator[Finding]:
-    """The cluster in use: both clients reach it, how old it is, and settings that would hurt."""
+    """The cluster in use: whether it answers, how old it is, and settings that would hurt."""
     address = _address(place)
     if address is None:
         return
@@ -66,40 +65,39 @@ def cluster(place: Place) -> Iterator[Finding]:
     except KafkaSetupError as error:
         yield Finding("kafka", "problem", str(error), "mend the address or the -X settings")
         return
-    admin = AdminClient(dict(config))
+    told: list[str] = []
+    admin = AdminClient({**config, "debug": "feature"}, logger=_collector(told))
     begun = time.monotonic()
     listing = admin.list_topics(timeout=PATIENCE_S)
     milliseconds = 1_000 * (time.monotonic() - begun)
     brokers = len(listing.brokers)
     what = f"{address}: {brokers} broker{'s' * (brokers != 1)}, answers in {milliseconds:.0f} ms"
     yield Finding("kafka", "ok", what)
-    yield asyncio.run(_second_client(address, place.extra))
+    admin.poll(0)  # which hands over what librdkafka logs
+    yield _age(_versions(told))
     yield from _settings(admin, next(iter(listing.brokers)))
 
 
-async def _second_client(address: str, extra: Mapping[str, str]) -> Finding:
-    """The worker reads through aiokafka, which does not know every setting of librdkafka."""
-    try:
-        auth = credentials_to_aiokafka_auth(credentials(extra))
-        client = AIOKafkaClient(bootstrap_servers=address.split(","), **auth)
-        try:
-            await asyncio.wait_for(client.bootstrap(), PATIENCE_S)
-            node = next(iter(client.cluster.brokers())).nodeId
-            connection = await client._get_conn(node)
-            return _age(dict(connection._versions))
-        finally:
-            await client.close()
-    except (AioError, OSError, TimeoutError, ValueError) as error:
-        what = f"librdkafka reaches the cluster, the worker's client (aiokafka) does not: {error!r}"
-        remedy = (
-            "give TLS and SASL by the -X settings that streams/app.py reads: security.protocol, "
-        )
-        remedy += "ssl.ca.location, ssl.certificate.location, sasl.mechanisms, sasl.username, …"
-        return Finding("kafka", "problem", what, remedy)
+def _collector(lines: list[str]) -> logging.Logger:
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    logger = logging.Logger("librdkafka", logging.DEBUG)
+    logger.addHandler(Collector())
+    return logger
+
+
+def _versions(lines: Iterable[str]) -> dict[int, tuple[int, int]]:
+    """Request → its lowest and highest version, which librdkafka tells in its log alone."""
+    told = (_TOLD.search(line) for line in lines)
+    return {int(m[1]): (int(m[2]), int(m[3])) for m in told if m}
 
 
 def _age(versions: Mapping[int, tuple[int, int]]) -> Finding:
     tested = f"tested: {KAFKA_VERSION}"
+    if not versions:
+        return Finding("kafka", "ok", f"the broker's version is not told ({tested})")
     if versions[_FETCH][0] >= 4:  # KIP-896 took the oldest requests away
         return Finding("kafka", "ok", f"Kafka 4.0 or later ({tested})")
     if _DESCRIBE_CLUSTER in versions:

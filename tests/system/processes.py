@@ -67,7 +67,7 @@ def until_decided(spec: SystemSpec, kafka: Mapping[str, str], ticks: int) -> int
     return frames
 
 
-def until(condition: Callable[[], bool], what: str, seconds: float = 90.0) -> None:
+def until(condition: Callable[[], bool], what: str, seconds: float = 150.0) -> None:
     """Waits for something that must come; how long it takes is not judged."""
     limit = time.monotonic() + seconds
     while not condition():

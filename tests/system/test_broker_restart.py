@@ -32,7 +32,7 @@ def own_broker(tmp_path: Path) -> Iterator[Broker]:
     embedded.stop(home)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_a_broker_that_restarts_loses_doubles_and_ends_nothing(
     own_broker: Broker, tmp_path: Path
 ) -> None:
@@ -60,7 +60,7 @@ def test_a_broker_that_restarts_loses_doubles_and_ends_nothing(
             first = [process.pid for process in loop.processes()]
             summary = run_plant(
                 loop.spec, make_plant(loop.spec, robots=ROBOTS), bootstrap, kafka,
-                threading.Event(), ticks=TICKS, patience_s=90, first_patience_s=90,
+                threading.Event(), ticks=TICKS, patience_s=150, first_patience_s=150,
                 on_tick=on_tick,
             )  # fmt: skip
             until(lambda: bool(back), "the broker's return")

@@ -96,7 +96,7 @@ class World:
         """Asks it to end; its summary."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(30) == 0
+        assert self.process.wait(120) == 0
         summary: dict[str, Any] = json.loads(
             (self.folder / f"summary-{self.worker}.json").read_text()
         )
@@ -126,7 +126,7 @@ class World:
         rows = [decode_row(data or b"") for data in found.values()]
         return {row.cohort: row for row in rows}
 
-    def wait_for(self, cohort_ticks: int, seconds: float = 60.0) -> None:
+    def wait_for(self, cohort_ticks: int, seconds: float = 120.0) -> None:
         """Until so many different (cohort, tick) stand in the changelog of the beliefs."""
         end = time.monotonic() + seconds
         seen: set[tuple[int, int]] = set()
@@ -343,13 +343,13 @@ def test_a_second_worker_joins_and_takes_over_from_the_first(world: World) -> No
 def test_two_workers_of_one_id_do_not_share_a_folder(world: World) -> None:
     world.start()
     second = replace(world, process=None)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while not (world.data_dir / "attempt").exists():
         assert time.monotonic() < end
         time.sleep(0.05)
     second.start()
     assert second.process is not None
-    assert second.process.wait(60) == 2
+    assert second.process.wait(120) == 2
     world.stop()
 
 
@@ -363,7 +363,7 @@ def test_a_second_worker_of_one_id_is_refused_whatever_its_folder(world: World) 
     (second.folder / "spec.yaml").write_text((world.folder / "spec.yaml").read_text())
     second.start(stderr=subprocess.PIPE)
     assert second.process is not None
-    _, told = second.process.communicate(timeout=60)
+    _, told = second.process.communicate(timeout=120)
     assert second.process.returncode == 2
     assert "one is already running with another data folder (one@" in told.decode()
     assert "--id" in told.decode()
@@ -392,7 +392,7 @@ def test_a_row_of_another_version_is_anchored_anew(world: World) -> None:
     made = frames(world.spec, 4)
     world.start()
     world.send(made)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while len(world.trajectories()) < len(made):
         assert time.monotonic() < end
         time.sleep(0.2)
@@ -410,7 +410,7 @@ def test_frames_that_come_while_the_tables_recover_are_decided(world: World) -> 
     world.send(made)
     world.sluggish = True
     world.start()
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while len(world.trajectories()) < len(made):
         assert time.monotonic() < end
         time.sleep(0.2)
@@ -434,7 +434,7 @@ def test_a_refused_changelog_record_stops_the_worker_and_loses_nothing(world: Wo
     world.start()
     world.send(made[:8])
     assert world.process is not None
-    assert world.process.wait(60) == 2
+    assert world.process.wait(120) == 2
     assert world.beliefs() == {}
     _largest_belief(world, 1_000_000)
     world.send(made[8:])

@@ -1,8 +1,7 @@
-"""A cluster as both clients see it, its age, its settings, and the topics of a spec."""
+"""A cluster as the doctor sees it, its age, its settings, and the topics of a spec."""
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -51,6 +50,7 @@ def test_settings_that_would_hurt() -> None:
         ({1: (0, 15), 11: (0, 9), 60: (0, 0)}, "ok"),
         ({1: (0, 11), 11: (0, 6)}, "warning"),
         ({1: (0, 8), 11: (0, 3)}, "problem"),
+        ({}, "ok"),
     ],
 )
 def test_the_age_of_a_cluster(versions: dict[int, tuple[int, int]], level: str) -> None:
@@ -100,14 +100,10 @@ def test_a_real_broker_and_its_topics(broker: Broker) -> None:
 
 
 @pytest.mark.broker
-def test_the_second_client_is_tried_with_the_same_settings(
+def test_a_protocol_that_the_broker_does_not_speak(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A protocol that the broker does not speak on this port.
     monkeypatch.setattr(cluster, "PATIENCE_S", 3.0)
     place = Place(broker.home, bootstrap=broker.bootstrap, extra={"security.protocol": "ssl"})
     (found,) = cluster.cluster(place)
     assert found.level == "problem"
-    second = asyncio.run(cluster._second_client(broker.bootstrap, place.extra))
-    assert second.level == "problem"
-    assert "aiokafka" in second.what
