@@ -15,7 +15,12 @@ by another thread, librdkafka's own.
 A static member whose place was given to another consumer is fenced, and librdkafka's consumer is of
 no use after that. The rival may be librdkafka itself: after an outage it joins anew, under a new
 member id, and a commit that waited through the outage still carries the old one. So the owner is
-asked whether there is a real rival, and if not, a new consumer takes the old one's place.
+asked whether there is a real rival, and if not, a new consumer takes the old one's place. So it
+does where the group gives out no partitions for two sessions, for whatever reason.
+
+A consumer is closed in a thread of its own: librdkafka waits there for the answer to every commit,
+and for ever where it connects to the coordinator no more, because it was fenced. A static member
+does not tell the group that it leaves, so nobody else waits for that.
 
 Every call to the consumer is made in this thread, also those for the loop (`ask`), which it sees to
 while it waits as well: confluent-kafka lets one thread at a time use a consumer, and who polls
@@ -23,8 +28,11 @@ again and again keeps all others out.
 """
 
 import asyncio
+import math
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
@@ -37,6 +45,8 @@ POLL_S: Final = 0.05  # how long a new version, or a question, may wait while re
 IDLE_S: Final = 0.01  # and while none are
 MANY: Final = 32  # records that are handed over at once
 HELD: Final = 32  # records that may wait in the loop before reading stops
+SESSIONS: Final = 2  # without partitions, after which a new consumer asks for them
+CLOSE_S: Final = 1.0  # for a consumer to close at the end; with a broker it takes milliseconds
 _log = structlog.get_logger("worker")
 # What no later attempt would do better.
 _FINAL: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
@@ -92,6 +102,7 @@ class Reader:
 
     def __init__(self, config: Mapping[str, Any], owner: Owner) -> None:
         self._config = {**config, "on_commit": self._on_commit}
+        self._patience_s = SESSIONS * float(config.get("session.timeout.ms", 45_000)) / 1e3
         self._consumer = Consumer(self._config)
         self._topics: list[str] = []
         self._owner, self._loop = owner, asyncio.get_running_loop()
@@ -99,6 +110,7 @@ class Reader:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._commit: tuple[Mapping[Place, int], asyncio.Future[None]] | None = None
         self._in_rebalance = self._fenced = False
+        self._vain = math.inf  # when it was waited for partitions for too long
         self._assigned: set[Place] | None = None  # None: no member, or one that lost its place
         self._handed = self._taken = 0  # each is written by one thread alone
         self._closing, self._ended = threading.Event(), asyncio.Event()
@@ -154,7 +166,7 @@ class Reader:
         return await answer
 
     async def close(self) -> None:
-        """Leaves the group and ends, without asking for anything any more."""
+        """Ends, without asking for anything any more; the group waits for a static member."""
         self._closing.set()
         self._jobs.put(None)
         await self._ended.wait()
@@ -169,7 +181,7 @@ class Reader:
             self._tell(self._owner.failed, error)
         finally:
             self._closing.set()
-            self._consumer.close()
+            self._drop().join(CLOSE_S)
             self._tell(self._end)
 
     def _end(self) -> None:
@@ -183,7 +195,7 @@ class Reader:
             _fail(answer, ReadingFailed("the reading has ended"))
 
     def _turn(self) -> None:
-        if self._fenced:
+        if self._fenced or time.monotonic() > self._vain:
             self._join_anew()
         while not self._jobs.empty():
             self._work(0)
@@ -209,18 +221,30 @@ class Reader:
             on_revoke=self._on_revoke,
             on_lost=self._on_lost,
         )
+        self._vain = time.monotonic() + self._patience_s
 
     def _join_anew(self) -> None:
-        member = self._consumer.memberid() or ""
         self._give_up()
-        self._in_loop(self._owner.fenced(member))
+        if self._fenced:
+            self._in_loop(self._owner.fenced(self._consumer.memberid() or ""))
+        else:
+            _log.warning("no partitions came, asking anew", seconds=self._patience_s)
         if self._closing.is_set():
             return
-        self._consumer.close()
+        self._drop()
         self._consumer = Consumer(self._config)
         self._applied = Reading(0, {})
         self._fenced = False
         self._subscribe()
+
+    def _drop(self) -> threading.Thread:
+        """Has the consumer closed; what it calls back meanwhile comes in that thread."""
+        thread = threading.Thread(target=_close, args=[self._consumer], name="close", daemon=True)
+        thread.start()
+        return thread
+
+    def _is_current(self) -> bool:
+        return threading.current_thread() is self._thread
 
     def _hand_over(self, version: int, found: list[Message]) -> None:
         messages = [message for message in found if self._usable(message)]
@@ -242,16 +266,21 @@ class Reader:
     def _on_assign(self, _: Consumer, places: list[TopicPartition]) -> None:
         self._assign({})  # else librdkafka would begin to read
         self._assigned = _places(places)
+        self._vain = math.inf
         self._in_loop(self._owner.assigned(self._assigned))
 
     def _on_revoke(self, consumer: Consumer, _: list[TopicPartition]) -> None:
-        if self._assigned is not None:
-            self._in_loop(self._owner.revoked(self._assigned))
-            self._assigned = None
+        if self._is_current():
+            if self._assigned is not None:
+                self._in_loop(self._owner.revoked(self._assigned))
+                self._assigned = None
+            self._vain = time.monotonic() + self._patience_s
         consumer.unassign()
 
     def _on_lost(self, consumer: Consumer, _: list[TopicPartition]) -> None:
-        self._give_up()
+        if self._is_current():
+            self._give_up()
+            self._vain = time.monotonic() + self._patience_s
         consumer.unassign()
 
     def _give_up(self) -> None:
@@ -298,7 +327,7 @@ class Reader:
             self._tell(_settle, answer, None)
 
     def _on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
-        if self._commit is None:
+        if self._commit is None or not self._is_current():
             return
         offsets, answer = self._commit
         if places and {(p.topic, p.partition): p.offset for p in places} != offsets:
@@ -335,6 +364,11 @@ class Reader:
             self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:  # the loop is closed; nobody listens any more
             self._closing.set()
+
+
+def _close(consumer: Consumer) -> None:
+    with suppress(KafkaException, RuntimeError):  # of a fenced one, or one that is closed
+        consumer.close()
 
 
 def _listed(places: Mapping[Place, int]) -> list[TopicPartition]:
