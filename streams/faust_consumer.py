@@ -21,7 +21,7 @@ from mode.utils.futures import notify
 
 from streams.identity import Rivals
 from streams.pending import Pending
-from streams.reader import Interrupted, NotOurs, Place, Reader, ReadingFailed, reason
+from streams.reader import Interrupted, NotOurs, Place, Reader, ReadingFailed
 from streams.topic_io import consumer_config, reach
 
 T = TypeVar("T")
@@ -334,7 +334,7 @@ class Consumer(base.Consumer):
             except KafkaException as error:
                 if self.should_stop:
                     raise
-                _log.warning("asking again", said=reason(error))
+                _log.warning("asking again", said=_reason(error))
                 await asyncio.sleep(AGAIN_S)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
@@ -350,7 +350,7 @@ class Consumer(base.Consumer):
             except KafkaException as error:
                 if self.should_stop or error.args[0].code() in _NOT_OURS:
                     break
-                _log.warning("committing again", said=reason(error))
+                _log.warning("committing again", said=_reason(error))
                 await asyncio.sleep(AGAIN_S)
         return False
 
@@ -379,3 +379,8 @@ def _check_together(places: set[Place]) -> None:
         numbers.setdefault(topic, set()).add(partition)
     if len({frozenset(found) for found in numbers.values()}) > 1:
         raise ReadingFailed(f"the group gave out partitions that do not belong together: {numbers}")
+
+
+def _reason(error: KafkaException) -> str:
+    """What librdkafka says about an error."""
+    return str(error.args[0].str())

@@ -393,8 +393,3 @@ def _raise_first(partitions: list[TopicPartition]) -> None:
     for partition in partitions:
         if partition.error is not None:
             raise KafkaException(partition.error)
-
-
-def reason(error: KafkaException) -> str:
-    """What librdkafka says about an error."""
-    return str(error.args[0].str())

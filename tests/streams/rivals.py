@@ -1,4 +1,4 @@
-"""A second consumer with the static id of a member."""
+"""Other members of a group, plain consumers: some with the static id of a member."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from confluent_kafka import Consumer
 from streams.topic_io import make_consumer
 
 
-def join_in_place_of(
+def join(
     kafka: Mapping[str, str], member: Mapping[str, str], topic: str, **settings: str
 ) -> Consumer:
-    """A consumer that has the partitions of `member`, which is fenced from now on."""
+    """A consumer that has its partitions; a member with the same static id is fenced by it."""
     client = make_consumer(kafka["bootstrap.servers"], kafka, **member, **settings)
     assigned: list[object] = []
     client.subscribe([topic], on_assign=lambda _, places: assigned.append(places))
@@ -26,4 +26,4 @@ def join_in_place_of(
 
 def take_the_place(kafka: Mapping[str, str], member: Mapping[str, str], topic: str) -> None:
     """Has a member fenced by one that is gone at once; a static member does not leave its group."""
-    join_in_place_of(kafka, member, topic).close()
+    join(kafka, member, topic).close()

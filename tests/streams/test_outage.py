@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,16 @@ import pytest
 
 from infra import broker as embedded
 from infra.broker import Broker
-from infra.kafka import client_config
+from infra.kafka import client_config, ensure_topics
 from schemas.system import SystemSpec
 from schemas.topics import cohort_partitions, topic
 from streams.app import WorkerApp
 from streams.identity import SESSION_S
+from streams.reader import ReadingFailed
 from streams.worker import WorkerError, _crash
-from tests.streams.rivals import join_in_place_of, take_the_place
+from tests.streams.rivals import join, take_the_place
 from tests.streams.specs import small_spec
+from tests.streams.test_reader import MEMBER, PARTITIONS, Log, reading
 from tests.streams.test_transport import Taken, committed, member, send, until
 from tests.support import unique
 from tests.system.loop import make_topics
@@ -92,6 +96,31 @@ def test_members_go_on_after_an_outage_however_long(own_broker: Broker, tmp_path
     asyncio.run(run())
 
 
+@pytest.mark.timeout(240)
+def test_a_reader_ends_though_a_commit_waits_for_a_broker(own_broker: Broker) -> None:
+    """librdkafka waits for its answer when it is closed, and for no broker's return in vain."""
+    kafka, name = client_config(own_broker.bootstrap), unique("numbers")
+    ensure_topics(kafka, [(name, PARTITIONS, {})])
+    member = {**MEMBER, "group_id": "g", "group_instance_id": "one"}
+
+    async def run() -> None:
+        log = Log()
+        async with reading(log, kafka, **member) as reader:
+            await reader.join([name])
+            await until(lambda: bool(log.assignments))
+            os.kill(own_broker.pid, signal.SIGSTOP)  # the request is with it when it dies
+            commit = asyncio.create_task(reader.commit({(name, 0): 1}))
+            await asyncio.sleep(0.5)
+            os.kill(own_broker.pid, signal.SIGKILL)
+            await asyncio.sleep(0.5)
+            async with asyncio.timeout(60):
+                await reader.close()
+            with pytest.raises(ReadingFailed):
+                await commit
+
+    asyncio.run(run())
+
+
 def _membership(worker: WorkerApp) -> dict[str, str]:
     told = worker.app.transport.settings()
     return {name: told[name] for name in ("group_id", "group_instance_id", *_SAME_FOR_ALL)}
@@ -136,7 +165,7 @@ def test_a_worker_whose_id_another_one_took_ends_and_says_so(
         async with member(spec, kafka, tmp_path / "one", take) as worker:
             await until(lambda: bool(worker.app.consumer.assignment()))
             frames = topic(spec, "frames")
-            rival = await asyncio.to_thread(join_in_place_of, kafka, _membership(worker), frames)
+            rival = await asyncio.to_thread(join, kafka, _membership(worker), frames)
             try:
                 await until(lambda: worker.app.crashed)
                 found.append(_crash(worker.app))

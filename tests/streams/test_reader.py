@@ -15,7 +15,7 @@ from infra.kafka import ensure_topics
 from streams.identity import Displaced
 from streams.reader import HELD, MANY, Interrupted, NotOurs, Place, Reader, ReadingFailed
 from streams.topic_io import consumer_config, make_consumer, make_producer
-from tests.streams.rivals import take_the_place
+from tests.streams.rivals import join, take_the_place
 from tests.support import unique
 
 pytestmark = pytest.mark.broker
@@ -294,6 +294,38 @@ def test_a_member_whose_place_another_one_has_ends(kafka: dict[str, str], number
                 await reader.commit({(numbers, 0): 1})
 
     asyncio.run(run())
+
+
+def test_a_member_that_waits_in_vain_asks_anew(kafka: dict[str, str], numbers: str) -> None:
+    """Another member holds the rebalance up, longer than two sessions; it does not poll."""
+    quick = {"session_timeout_ms": "1500", "heartbeat_interval_ms": "300"}
+    member = {**MEMBER, **quick, "group_id": unique("group")}
+    consumers: list[Consumer] = []
+
+    async def run() -> None:
+        log = Log()
+        async with reading(log, kafka, **member, group_instance_id="one") as reader:
+
+            async def another() -> bool:
+                consumers.append(await reader.ask(lambda consumer: consumer))
+                return consumers[-1] is not consumers[0]
+
+            await reader.join([numbers])
+            async with asyncio.timeout(60):
+                while not await another():
+                    await asyncio.sleep(0.1)
+            assert log.assignments == []
+            await asyncio.to_thread(idler.close)
+            await until(lambda: bool(log.assignments), "the partitions")
+            log.read(dict.fromkeys(log.assignments[-1], 0))
+            await until(lambda: len(log.told) == PARTITIONS * RECORDS, "all records")
+        assert log.error is None
+
+    idler = join(kafka, member, numbers)
+    try:
+        asyncio.run(run())
+    finally:
+        idler.close()
 
 
 def test_what_is_asked_comes_back_with_its_error(kafka: dict[str, str], numbers: str) -> None:
