@@ -50,6 +50,7 @@ def test_a_broker_that_restarts_loses_doubles_and_ends_nothing(
 
     def on_tick(done: int, score: dict[str, float]) -> None:
         if done == AWAY_AT:
+            until(lambda: any((tmp_path / "out").rglob("*.parquet")), "the sink's first file")
             away.set()  # and the plant goes on meanwhile
 
     thread = threading.Thread(target=restart, name="broker restart")
