@@ -246,53 +246,6 @@ def test_a_table_is_recovered_before_the_first_frame(
     assert seen[partitions:] == [[b"897", b"the newest", b"899"]] * partitions
 
 
-@pytest.mark.broker
-def test_of_two_members_each_frame_has_one(
-    spec: SystemSpec, kafka: dict[str, str], tmp_path: Path
-) -> None:
-    """One joins while frames come, and leaves again: none is lost, and none is taken twice."""
-    taken: dict[str, Taken] = {"one": [], "two": []}
-    partitions = cohort_partitions(spec)
-
-    def taker(name: str) -> Callable[[Any], Any]:
-        async def take(event: Any) -> None:
-            taken[name].append((event.message.partition, event.message.offset, event))
-            await asyncio.sleep(0.002)
-            event.ack()
-
-        return take
-
-    async def run() -> None:
-        done = asyncio.Event()
-
-        async def keep_sending() -> int:
-            number = 0
-            while not done.is_set():
-                await asyncio.to_thread(send, spec, kafka, 5, number)
-                number += 5
-            return number
-
-        async with member(spec, kafka, tmp_path / "one", taker("one")):
-            sending = asyncio.create_task(keep_sending())
-            await until(lambda: len(taken["one"]) > 20)
-            async with member(spec, kafka, tmp_path / "two", taker("two")):
-                await until(lambda: len(taken["two"]) > 20)
-            before = len(taken["one"])
-            done.set()
-            total = await sending
-            # A static member does not leave: its partitions come back with the end of its session.
-            await until(lambda: len(taken["one"]) + len(taken["two"]) >= total * partitions)
-            assert len(taken["one"]) > before
-        for partition in range(partitions):
-            offsets = [o for name in taken for p, o, _ in taken[name] if p == partition]
-            assert sorted(offsets) == list(range(total))
-            for name in taken:
-                own = [o for p, o, _ in taken[name] if p == partition]
-                assert own == sorted(own)
-
-    asyncio.run(run())
-
-
 def test_where_no_broker_answers_that_is_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
