@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ from infra.broker import Broker, BrokerError
 from infra.home import home_folder
 from infra.kafka import client_config, ensure_topics
 from tests.support import unique
+from tests.system.processes import until
 
 pytestmark = pytest.mark.broker
 
@@ -48,14 +48,11 @@ def consume(source: Broker, topic: str, count: int) -> list[bytes | None]:
     settings = {"group.id": unique(), "auto.offset.reset": "earliest"}
     consumer = Consumer({**client_config(source.bootstrap), **settings})
     try:
+        # A broker that has just started may not know its topics for a moment, and a consumer that
+        # was told so looks again after minutes.
+        until(lambda: consumer.list_topics(topic, 10).topics[topic].error is None, "the topic")
         consumer.subscribe([topic])
-        found: list[bytes | None] = []
-        end = time.monotonic() + 60
-        while len(found) < count and time.monotonic() < end:
-            # A broker that has just started may not know its topics for a moment, and says so.
-            for message in consumer.consume(count - len(found), timeout=1):
-                found += [message.value()] if message.error() is None else []
-        return found
+        return [message.value() for message in consumer.consume(count, timeout=20)]
     finally:
         consumer.close()
 
