@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -49,9 +50,9 @@ class Perceived(Part):
         return self._folder / self.encoder
 
     @property
+    @abstractmethod
     def shape(self) -> tuple[int, ...]:
         """Of what is encoded of one message."""
-        raise NotImplementedError
 
     @property
     def head_type(self) -> np.dtype[np.void]:
