@@ -79,11 +79,11 @@ def bench_decide(
     """
     if not 1 <= workers <= _COHORTS:
         raise ValueError(f"{workers} workers for {_COHORTS} cohorts: 1 to {_COHORTS}")
-    case = Case(entities * _COHORTS, 1, 10, _COHORTS, actor=True)
+    case = Case(entities * _COHORTS, 1, 10, _COHORTS)
     config = client_config(bootstrap, extra)
     with TemporaryDirectory(prefix="rehearse-bench-") as temporary:
         folder = Path(temporary)
-        spec, file, bundles = make_system(case, f"bench{uuid4().hex[:10]}", folder)
+        spec, file, bundle = make_system(case, f"bench{uuid4().hex[:10]}", folder)
         scene = Scene(spec, file, folder, None, {}, None, {})
         ticks = max(2, -(-decisions // case.entities))
         rounds = list(_frames(spec, case.entities, ticks, runs))
@@ -91,12 +91,12 @@ def bench_decide(
         try:
             ensure_topics(config, [(out, _COHORTS, {})])
             with Stage(scene, DemoOptions(), bootstrap, extra or {}) as stage:
-                started = [_start(stage, number, bundles) for number in range(workers)]
+                started = [_start(stage, number, bundle) for number in range(workers)]
                 _wait_for(stage, workers)
                 loops, steps, raws = [], [], []
                 for work in rounds:
                     loops.append(_round(stage, started, work))
-                    made = list(_decide(spec, bundles[0], work))
+                    made = list(_decide(spec, bundle, work))
                     steps.append(work.decisions / sum(seconds for seconds, _ in made))
                     raws.append(_raw(stage, work, [n for _, n in made], out))
                 stage.supervisor.stop()
@@ -152,10 +152,17 @@ def _frames(spec: SystemSpec, entities: int, ticks: int, runs: int) -> Iterator[
         yield Work(frames, decided)
 
 
-def _start(stage: Stage, number: int, bundles: Sequence[Path]) -> Process:
+def _start(stage: Stage, number: int, bundle: Path) -> Process:
     name, folder = f"worker-{number}", stage.scene.folder
-    chosen = [part for path in bundles for part in ("--bundle", str(path))]
-    where = ("--id", name, "--data-dir", str(folder / name), *chosen, *stage.connection())
+    where = (
+        "--id",
+        name,
+        "--data-dir",
+        str(folder / name),
+        "--bundle",
+        str(bundle),
+        *stage.connection(),
+    )
     spec = str(stage.scene.spec_file)
     return stage.supervisor.start(name, "worker", spec, "--clock", "event", *where)
 

@@ -1,12 +1,13 @@
 """Latency from the scheduled send time to the actuator, beside the least that two hops take.
 
-Runs of the loop and of an echo alternate, under the same load from the same generator. A run is
-short enough to keep every sample, so percentiles are exact, which a histogram's are not.
+Runs of the loop and of an echo alternate, under the same load from the same generator, until enough
+of each count: a run whose generator was itself late does not. A run is short enough to keep every
+sample, so percentiles are exact, which a histogram's are not.
 """
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -43,6 +44,7 @@ _WARM_S: Final = 1.0  # of each run, not counted: who else may join is not known
 _LEAD_US: Final = 300_000  # for the generator to begin,
 _EACH_US: Final = 10  # and to make each of its messages
 _PATIENCE_US: Final = 3_000_000  # after the last tick
+_ROUNDS: Final = 8  # as many as are wanted of each side, at most
 _LEVELS: Final = (50.0, 90.0, 99.0, 99.9)
 
 
@@ -60,6 +62,11 @@ class _Run(NamedTuple):
     missing: int
     modes: Mapping[str, int]
 
+    @property
+    def counts(self) -> bool:
+        """Whether what it says is about the loop or the echo, not about its generator."""
+        return self.late_ms <= LATE_MS and len(self.samples) > 0
+
 
 def bench_latency(
     bootstrap: str,
@@ -68,7 +75,8 @@ def bench_latency(
     cases: Sequence[str] = ("200x5x10",),
     patterns: Sequence[Pattern] = ("burst",),
     runs: int = 5,
-    seconds: float = 5.0,
+    seconds: float = 2.0,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Times each case under each pattern; topics of its own, deleted afterwards.
 
@@ -77,8 +85,10 @@ def bench_latency(
         patterns: `burst`, which is what is quoted: from the tick's time on 100 readings each ms,
             all of that tick; counted from when the last of them was to be sent. `spread`: over the
             period before; counted from the tick's time.
-        runs: of the loop and of the echo each, in turn.
+        runs: of the loop and of the echo each that are to count; eight times as many are made at
+            most.
         seconds: counted of each run.
+        say: is told how far it is.
 
     Returns, by case and pattern, what `summary` says.
     """
@@ -86,7 +96,9 @@ def bench_latency(
         raise ValueError(f"{unknown[0]!r}: there are the cases {', '.join(CASES)}")
     found: dict[str, Any] = {}
     for name in cases:
-        both = _bench(bootstrap, extra or {}, CASES[name], patterns, runs, seconds)
+        say(f"{name}: starting the loop")
+        told = _prefixed(say, name)
+        both = _bench(bootstrap, extra or {}, CASES[name], patterns, runs, seconds, told)
         for pattern, (loops, echoes) in both.items():
             found[f"{name} {pattern}"] = summary(CASES[name], pattern, loops, echoes)
     return found
@@ -99,13 +111,14 @@ def _bench(
     patterns: Sequence[Pattern],
     runs: int,
     seconds: float,
+    say: Callable[[str], None],
 ) -> "dict[Pattern, tuple[list[_Run], list[_Run]]]":
     """By pattern the runs of the loop, and those of the echo."""
     name = f"bench{uuid4().hex[:10]}"
     config = client_config(bootstrap, extra)
     with TemporaryDirectory(prefix="rehearse-bench-") as temporary:
         folder = Path(temporary)
-        spec, file, bundles = make_system(case, name, folder)
+        spec, file, bundle = make_system(case, name, folder)
         echoed = {sensor: f"{name}.echo.{sensor}" for sensor in spec.sensors}
         out = f"{name}.echoed"
         own = [*echoed.values(), out]
@@ -113,26 +126,44 @@ def _bench(
         try:
             ensure_topics(config, [(topic, entity_partitions(spec), {}) for topic in own])
             with Stage(scene, DemoOptions(), bootstrap, extra) as stage:
-                _start_loop(stage, bundles)
+                _start_loop(stage, bundle)
                 pair = _Pair(stage, case, seconds, echoed, out)
                 with pair.generator, pair.echo:
-                    both = {
-                        p: [(pair.loop(p), pair.floor(p)) for _ in range(runs)] for p in patterns
-                    }
+                    return {p: _in_turn(pair, p, runs, say) for p in patterns}
         finally:
             delete_topics(config, own)
-    return {p: ([a for a, _ in made], [b for _, b in made]) for p, made in both.items()}
 
 
-def _start_loop(stage: Stage, bundles: Sequence[Path]) -> None:
+def _in_turn(
+    pair: "_Pair", pattern: Pattern, runs: int, say: Callable[[str], None] = lambda _: None
+) -> tuple[list[_Run], list[_Run]]:
+    """Runs of the loop and of the echo, until `runs` of each count."""
+    loops: list[_Run] = []
+    echoes: list[_Run] = []
+    while min(_counting(loops), _counting(echoes)) < runs and len(loops) < _ROUNDS * runs:
+        loops.append(pair.loop(pattern))
+        echoes.append(pair.floor(pattern))
+        counts = f"{_counting(loops)} and {_counting(echoes)} count of the {runs} that are wanted"
+        say(f"{pattern}: {len(loops)} runs of loop and echo each, {counts}")
+    return loops, echoes
+
+
+def _prefixed(say: Callable[[str], None], name: str) -> Callable[[str], None]:
+    return lambda text: say(f"{name} {text}")
+
+
+def _counting(runs: Sequence[_Run]) -> int:
+    return sum(run.counts for run in runs)
+
+
+def _start_loop(stage: Stage, bundle: Path) -> None:
     """Aligner, worker and sink as a demo has them, with a catalog of their own."""
     spec, folder, connection = str(stage.scene.spec_file), stage.scene.folder, stage.connection()
     start = stage.supervisor.start
     catalog = f"sqlite:///{folder}/catalog.sqlite"
     start("sink", "sink", spec, "--out", str(folder / "log"), "--catalog", catalog, *connection)
-    chosen = [part for path in bundles for part in ("--bundle", str(path))]
     data = ("--data-dir", str(folder / "worker-0"))
-    start("worker", "worker", spec, "--clock", "wall", *data, *chosen, *connection)
+    start("worker", "worker", spec, "--clock", "wall", *data, "--bundle", str(bundle), *connection)
     start("align", "align", spec, "--clock", "wall", *connection)
     stage.wait_for_worker()
 
@@ -223,19 +254,15 @@ class _Pair:
 def summary(
     case: Case, pattern: Pattern, loops: Sequence[_Run], echoes: Sequence[_Run]
 ) -> dict[str, Any]:
-    """Medians over the pairs of runs that count, and all of the runs.
+    """Medians over the runs that count, and all of the runs.
 
     `loop_ms`: percentiles over actions, from when the tick's readings were all to be sent;
     `echo_ms`: over readings, each from when it was to be sent; `ratio` of the medians;
-    `counted` of `runs` pairs, the others had a generator that was itself late; `decided_by`:
-    decisions by mode; `missing` actions.
+    `runs` of each side, of which `counted` and `echo_counted` had a generator that was in time;
+    `decided_by`: decisions by mode; `missing` actions.
     """
-    pairs = [
-        (a, b)
-        for a, b in zip(loops, echoes, strict=True)
-        if max(a.late_ms, b.late_ms) <= LATE_MS and len(a.samples) and len(b.samples)
-    ]
-    loop, echo = _medians([a for a, _ in pairs]), _medians([b for _, b in pairs])
+    counted, echo_counted = [[r for r in runs if r.counts] for runs in (loops, echoes)]
+    loop, echo = _medians(counted), _medians(echo_counted)
     return {
         "entities": case.entities,
         "sensors": case.sensors,
@@ -246,7 +273,8 @@ def summary(
         "missing": sum(run.missing for run in loops),
         "echo_missing": sum(run.missing for run in echoes),
         "runs": len(loops),
-        "counted": len(pairs),
+        "counted": len(counted),
+        "echo_counted": len(echo_counted),
         "loop_ms": loop,
         "echo_ms": echo,
         "ratio": {name: round(loop[name] / echo[name], 2) for name in loop if name in echo},

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from confluent_kafka import Consumer, TopicPartition
 
-from infra.priority import go_first
+from infra.priority import go_first, real_time
 from schemas.system import SystemSpec
 from schemas.topics import cohort_of, entity_partitions
 from streams.bench_systems import Case, standing
@@ -129,6 +129,7 @@ def _generate(
     producer = make_producer(bootstrap, extra)
     for topic in topics:
         producer.list_topics(topic, timeout=10)
+    real_time()  # devices do not wait for the processors of those who listen to them
     pipe.send("ready")
     while True:
         try:

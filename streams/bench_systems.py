@@ -32,22 +32,14 @@ _SENSOR: Final = """
     every: {period}
     max_age: 10 s
     channels:{channels}"""
-_SCALAR: Final = '\n      {name}: {{unit: "1", range: [-20, 20]}}'
-_PAIR: Final = "\n      {name}: {{unit: {unit}, shape: [2], range: [-20, 20]}}"
-_SETTING: Final = """
-actions:
-  setting: {unit: "1", low: 0, high: 1}
-fallback: {kind: value}
-"""
+_CHANNEL: Final = "\n      {name}: {{unit: {unit}, {shape}range: [-20, 20]}}"
 _NAV2D: Final = """
 actions:
-  acceleration: {unit: m/s², kind: continuous, shape: [2], low: -1, high: 1, fallback: 0}
-reward: >-
-  -sqrt((position[0] - goal[0]) * (position[0] - goal[0])
-  + (position[1] - goal[1]) * (position[1] - goal[1]))
+  acceleration: {{unit: m/s², kind: continuous, shape: [2], low: -1, high: 1, fallback: 0}}
+reward: -sqrt(({x} - {goal_x}) * ({x} - {goal_x}) + ({y} - {goal_y}) * ({y} - {goal_y}))
 constraints:
-  arena: {holds: "max(abs(position[0]), abs(position[1])) <= 15", kind: soft}
-fallback: {kind: brake, velocity: velocity, gain: 2.0}
+  arena: {{holds: "max(abs({x}), abs({y})) <= 15", kind: soft}}
+fallback: {{kind: brake, velocity: velocity, gain: 2.0}}
 """
 # No time to plan in: the actor answers, where there is one, else the fallback.
 _BUDGET: Final = """
@@ -55,7 +47,16 @@ budget:
   deadline: 1 us
   tiers: {one: {candidates: 5, horizon: 1, iterations: 1}}
 """
-_PARTS: Final = (("position", "m"), ("velocity", "m/s"), ("goal", "m"))
+_PAIR: Final = "shape: [2], "
+_WHOLE: Final = (("position", "m", _PAIR), ("velocity", "m/s", _PAIR), ("goal", "m", _PAIR))
+# The same six numbers in the same order, so that the same graphs fit.
+_SPLIT: Final = (
+    ("position_x", "m", ""),
+    ("position_y", "m", ""),
+    ("velocity", "m/s", _PAIR),
+    ("goal_x", "m", ""),
+    ("goal_y", "m", ""),
+)
 
 
 class Case(NamedTuple):
@@ -65,7 +66,6 @@ class Case(NamedTuple):
     sensors: int
     hz: int
     cohorts: int
-    actor: bool
 
     @property
     def period_us(self) -> int:
@@ -79,25 +79,23 @@ class Case(NamedTuple):
 
 
 CASES: Final[dict[str, Case]] = {
-    "200x5x10": Case(200, 5, 10, 1, actor=False),
-    "200x3x10": Case(200, 3, 10, 1, actor=True),
-    "2000x1x2": Case(2_000, 1, 2, 4, actor=True),
-    "10000x1x1": Case(10_000, 1, 1, 16, actor=True),
+    "200x5x10": Case(200, 5, 10, 1),
+    "200x3x10": Case(200, 3, 10, 1),
+    "2000x1x2": Case(2_000, 1, 2, 4),
+    "10000x1x1": Case(10_000, 1, 1, 16),
 }
-"""By name: entities × sensors × rate. Without an actor the fallback decides, without a model."""
+"""By name: entities × sensors × rate."""
 
 
-def make_system(case: Case, name: str, folder: Path) -> tuple[SystemSpec, Path, tuple[Path, ...]]:
+def make_system(case: Case, name: str, folder: Path) -> tuple[SystemSpec, Path, Path]:
     """The spec of a case as system `name`, its file in `folder`, and the bundle that acts."""
     text = spec_text(case, name)
     file = folder / "spec.yaml"
     file.write_text(text)
     spec = parse_spec(text, str(file))
-    if not case.actor:
-        return spec, file, ()
     bundle = folder / "bundle"
     sealed_for(spec, SHIPPED / "nav2d", bundle)
-    return spec, file, (bundle,)
+    return spec, file, bundle
 
 
 def spec_text(case: Case, name: str) -> str:
@@ -114,17 +112,22 @@ def spec_text(case: Case, name: str) -> str:
             for sensor, channels in _sensors(case).items()
         ),
     )
-    return head + (_NAV2D if case.actor else _SETTING) + _BUDGET
+    numbers = [f"{name}[{i}]" for name in ("position", "goal") for i in (0, 1)]
+    if case.sensors == len(_SPLIT):
+        numbers = [number.replace("[0]", "_x").replace("[1]", "_y") for number in numbers]
+    x, y, goal_x, goal_y = numbers
+    return head + _NAV2D.format(x=x, y=y, goal_x=goal_x, goal_y=goal_y) + _BUDGET
 
 
 def _sensors(case: Case) -> dict[str, str]:
-    """Sensor → its channels; those of nav2d are dealt out to one sensor or to three."""
-    if not case.actor:
-        return {f"s{i}": _SCALAR.format(name=f"v{i}") for i in range(case.sensors)}
-    parts = [_PAIR.format(name=name, unit=unit) for name, unit in _PARTS]
+    """Sensor → its channels: nav2d's state in one sensor, in three or in five."""
+    dealt = _SPLIT if case.sensors == len(_SPLIT) else _WHOLE
+    parts = {n: _CHANNEL.format(name=n, unit=unit, shape=shape) for n, unit, shape in dealt}
     if case.sensors == 1:
-        return {"state": "".join(parts)}
-    return {name: part for (name, _), part in zip(_PARTS, parts, strict=True)}
+        return {"state": "".join(parts.values())}
+    if case.sensors != len(parts):
+        raise ValueError(f"{case.sensors} sensors: nav2d's state is dealt out to 1, 3 or 5")
+    return parts
 
 
 def standing(spec: SystemSpec, entities: int) -> dict[str, npt.NDArray[np.float64]]:
@@ -147,4 +150,4 @@ def sealed_for(spec: SystemSpec, source: Path, folder: Path) -> None:
     for field in ("format", "files", "digest"):
         del content[field]
     hashes = {"interface_hash": spec.interface_hash, "objective_hash": spec.objective_hash}
-    seal(folder, {**content, **hashes, "system": spec.system})
+    seal(folder, {**content, **hashes, "columns": list(spec.columns), "system": spec.system})

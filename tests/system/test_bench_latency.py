@@ -21,7 +21,7 @@ def _left(broker: Broker) -> list[str]:
 def test_every_reading_has_its_echo_and_every_tick_its_actions(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(CASES, "tiny", Case(6, 3, 5, 1, actor=True))
+    monkeypatch.setitem(CASES, "tiny", Case(6, 3, 5, 1))
     both = bench_latency(
         broker.bootstrap, cases=["tiny"], patterns=["burst", "spread"], runs=1, seconds=0.6
     )
