@@ -2,12 +2,14 @@
 
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import faust
 import rocksdict
+from aiokafka.errors import IllegalStateError
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
@@ -84,7 +86,24 @@ class _Consumer(driver.Consumer):
         if not wanted:
             await self.sleep(FULL_S)
             return {}
-        return await super()._getmany(wanted, timeout)
+        count = self.app.rebalancing_count
+        found = await super()._getmany(wanted, timeout)
+        if self.app.rebalancing_count != count:
+            # It was asked before partitions changed hands, and answered while they did, or after.
+            found = self._put_back(found)
+        return found
+
+    def _put_back(self, found: Any) -> Any:
+        """Has the frames of an answer read again; gives the rest of it."""
+        kept = {}
+        for tp, records in found.items():
+            if self._is_changelog_tp(tp):
+                kept[tp] = records
+            elif records:
+                # Of a partition that went to another worker nothing is to be read again.
+                with suppress(IllegalStateError):
+                    self._thread.seek(tp, records[0].offset)
+        return kept
 
 
 class _Transport(driver.Transport):
