@@ -1,4 +1,4 @@
-"""The proxy before an echo: whole when open, slow, silent, forgetful, away, and mended each time."""
+"""The proxy before an echo: open, slow, silent, forgetful, away, and mended each time."""
 
 from __future__ import annotations
 
