@@ -48,13 +48,19 @@ def test_the_document_has_a_short_line_for_each_run() -> None:
     assert "4 runs of `rehearse chaos`, 11 faults: 3 held, 1 violated, 0 idle" in text
     assert "was 4.0 s" in text
     assert text.splitlines()[-4:] == [
-        "| 1 | wall, twin | clock jump, poison frames | violated: once 2 input 1 | 4.0 "
-        "| abcdef0123* | 2026-11-27 |",
-        "| 2 | wall | kill sink ×2, broker refuses half-open | held | 0.9 | abcdef0123 "
-        "| 2026-11-27 |",
+        (
+            "| 1 | wall, twin | clock jump, poison frames | violated: once 2 input 1 | 4.0 "
+            "| abcdef0123* | 2026-11-27 |"
+        ),
+        (
+            "| 2 | wall | kill sink ×2, broker refuses half-open | held | 0.9 | abcdef0123 "
+            "| 2026-11-27 |"
+        ),
         "| 2 | wall | kill sink ×2, broker refuses half-open | held | 0.9 | ? | ? |",
-        "| 5 | wall | kill sink ×2, broker refuses half-open | held | 0.9 | [0123456789] "
-        "| 2026-11-27 |",
+        (
+            "| 5 | wall | kill sink ×2, broker refuses half-open | held | 0.9 | [0123456789] "
+            "| 2026-11-27 |"
+        ),
     ]
 
 
