@@ -168,6 +168,13 @@ def test_an_actuator_that_gets_an_older_action_late_does_not_answer_it(lab: Lab)
 # what was passed over
 
 
+def test_who_applies_nothing_any_more_waits_to_the_end(lab: Lab) -> None:
+    verdict = lab.of_build(Build(arrives_us=lambda tick: 900_000 if tick >= 14 else 1_000))
+    assert verdict.violations == 0
+    assert verdict.figures["applied"] == 14 * ROBOTS
+    assert min(verdict.gaps_ms.values()) >= 100 * (TICKS - 14) + 800
+
+
 def test_readings_that_were_passed_over_and_told_are_no_loss(lab: Lab) -> None:
     verdict = lab.of_build(Build(sheds=(12, 13)))
     assert verdict.counts == {}
