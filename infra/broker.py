@@ -43,12 +43,14 @@ class Broker:
     """A running embedded broker: `bootstrap` is `127.0.0.1:PORT`, `home` the folder of its data.
 
     `secured`: it lets nobody in without a password, and nobody do what its role may not.
+    `proxy`: the port where a proxy may listen, and the one to which it is to lead.
     """
 
     bootstrap: str
     home: Path
     pid: int
     secured: bool = False
+    proxy: tuple[int, int] | None = None
 
     @property
     def log(self) -> Path:
@@ -65,11 +67,16 @@ class Broker:
 
 
 def start(
-    home: Path | None = None, progress: Progress | None = None, secured: bool | None = None
+    home: Path | None = None,
+    progress: Progress | None = None,
+    secured: bool | None = None,
+    proxied: bool | None = None,
 ) -> Broker:
     """Start the broker of `home`, or find it running; two callers at once get the same one.
 
     `secured`: with passwords and rights, or without; by default as it was the last time.
+    `proxied`: with a listener for a proxy, which is nobody's but the caller's; by default as it
+    was the last time. Without passwords alone, and one that runs without is started again.
     Ports of an earlier run are taken again where they are free, so that clients find it.
     Raises BrokerError with the tail of the broker's log, or, as infra.jars.JarsError, with what
     keeps the jars from coming.
@@ -79,17 +86,23 @@ def start(
         running = status(home)
         if running and secured not in (None, running.secured):
             raise BrokerError(_other_kind(running))
-        if running and _answers(running):
+        wanting = bool(proxied and running and running.proxy is None)
+        if running and not wanting and _answers(running):
             return running
         if running:
-            say(f"the broker (process {running.pid}) does not answer; starting it again")
+            why = "has no listener for a proxy" if wanting else "does not answer"
+            say(f"the broker (process {running.pid}) {why}; starting it again")
             _end(running)
         libraries = jars.classpath(progress=say)
         say(f"starting Apache Kafka {jars.KAFKA_VERSION}")
         begun = time.monotonic()
         if secured is None:
             secured = kraft.is_secured(_properties(home))
-        broker = _launch(home, libraries, secured)
+        if proxied is None:
+            proxied = kraft.proxy_ports(_properties(home)) is not None
+        if secured and proxied:
+            raise BrokerError("a broker with passwords has no listener for a proxy")
+        broker = _launch(home, libraries, secured, proxied)
         say(f"Kafka answers at {broker.bootstrap} after {time.monotonic() - begun:.1f} s")
         return broker
 
@@ -113,7 +126,9 @@ def status(home: Path | None = None) -> Broker | None:
     port, pid = kraft.configured_port(_properties(home)), _find(home)
     if port is None or pid is None:
         return None
-    return Broker(f"{kraft.HOST}:{port}", home, pid, kraft.is_secured(_properties(home)))
+    settings = _properties(home)
+    where, secured = f"{kraft.HOST}:{port}", kraft.is_secured(settings)
+    return Broker(where, home, pid, secured, kraft.proxy_ports(settings))
 
 
 def secret_folder(home: Path) -> Path:
@@ -200,19 +215,20 @@ def _answers(broker: Broker) -> bool:
     return True
 
 
-def _launch(home: Path, libraries: Sequence[Path], secured: bool) -> Broker:
+def _launch(home: Path, libraries: Sequence[Path], secured: bool, proxied: bool) -> Broker:
     """Write the settings, make the data folder if new, run Java, wait until it answers."""
     folder, settings = _folder(home), _properties(home)
     for last in (False, False, True):
-        port = kraft.free_port(kraft.configured_port(settings), seed=str(home))
+        port = kraft.free_port(kraft.configured_port(settings), str(home), proxied)
         if secured:
             folder = secure.prepare(secret_folder(home))
             own = secure.broker_settings(folder, port)
             kraft.write_settings(settings, port, own=own)
             kraft.make_data_folder(folder, libraries, port, own, secure.first_user(folder))
         else:
-            kraft.write_settings(settings, port)
-            kraft.make_data_folder(folder, libraries, port)
+            own = kraft.proxied(port) if proxied else {}
+            kraft.write_settings(settings, port, own=own)
+            kraft.make_data_folder(folder, libraries, port, own)
         command = kraft.server_command(libraries, settings)
         broker = _spawn(home, command, port, folder, secured)
         try:
@@ -246,7 +262,8 @@ def _spawn(home: Path, command: Sequence[str], port: int, place: Path, secured: 
         )
     _children[child.pid] = child
     (folder / "pid").write_text(f"{child.pid}\n")
-    return Broker(f"{kraft.HOST}:{port}", home, child.pid, secured)
+    where, proxy = f"{kraft.HOST}:{port}", kraft.proxy_ports(_properties(home))
+    return Broker(where, home, child.pid, secured, proxy)
 
 
 def _alive(broker: Broker) -> None:

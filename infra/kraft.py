@@ -104,8 +104,32 @@ def is_secured(settings: Path) -> bool:
     return False
 
 
-def free_port(previous: int | None, seed: str) -> int:
+def proxy_ports(settings: Path) -> tuple[int, int] | None:
+    """Where a proxy is to listen and where to lead, of a node made for one; None of any other."""
+    port = configured_port(settings)
+    if port is None or ",PROXIED://" not in settings.read_text():
+        return None
+    return port + 3, port + 2
+
+
+def proxied(port: int) -> dict[str, str]:
+    """Settings of a node that listens for a proxy as well, on the port after its controller's.
+
+    Who comes through the proxy is told its address, the port after that, and so keeps to it.
+    """
+    own = f"PLAINTEXT://{HOST}:{port}"
+    known = f"{_SETTINGS['listener.security.protocol.map']},PROXIED:PLAINTEXT"
+    return {
+        "listeners": f"{own},CONTROLLER://{HOST}:{port + 1},PROXIED://{HOST}:{port + 2}",
+        "advertised.listeners": f"{own},PROXIED://{HOST}:{port + 3}",
+        "listener.security.protocol.map": known,
+    }
+
+
+def free_port(previous: int | None, seed: str, proxied: bool = False) -> int:
     """A port that is free with its successor: `previous`, else the first from where `seed` points.
+
+    Of a node for a proxy the next two are wanted as well; the last one may have its proxy already.
 
     Ports lie below those that systems give to outgoing connections: a client that tries again
     and again to reach a stopped broker there may be connected to itself and then hold the port.
@@ -114,10 +138,15 @@ def free_port(previous: int | None, seed: str) -> int:
     span = _LAST_PORT - _FIRST_PORT
     first = zlib.crc32(seed.encode()) % span
     around = (_FIRST_PORT + (first + i) % span for i in range(0, span, 2))
-    for port in (*([previous] if previous else []), *around):
-        if _is_free(port) and _is_free(port + 1):
+    more = 2 if proxied else 0
+    if previous and all(map(_is_free, range(previous, previous + 2 + more // 2))):
+        return previous
+    for port in around:
+        if all(map(_is_free, range(port, port + 2 + more))):
             return port
-    raise BrokerError(f"no two free ports side by side between {_FIRST_PORT} and {_LAST_PORT}")
+    raise BrokerError(
+        f"no {2 + more} free ports side by side between {_FIRST_PORT} and {_LAST_PORT}"
+    )
 
 
 def _is_free(port: int) -> bool:

@@ -70,7 +70,10 @@ class Outcome(Message, frozen=True):
 
 
 class DeadLetter(Message, frozen=True):
-    """What could not be used: its bytes (base64), where it came from, and why."""
+    """What could not be used: its bytes (base64), where it came from, and why.
+
+    `end`: of a letter that stands for several records, the offset after the last one of them.
+    """
 
     topic: str
     partition: int
@@ -80,6 +83,7 @@ class DeadLetter(Message, frozen=True):
     key: str | None = None
     value: str | None = None  # base64
     time: int = 0
+    end: int | None = None
 
     @classmethod
     def of(

@@ -138,7 +138,7 @@ class Feed:
                 continue
             total += end - begin
             text = f"{end - begin} records, up to offset {end - 1}: there was no time to read them"
-            self.letters.append(DeadLetter(*place, begin, "shed", text))
+            self.letters.append(DeadLetter(*place, begin, "shed", text, end=end))
             self._consumed(*place, end)
         self.reasons["shed"] += total
         self.aligner.count("shed", total)

@@ -136,7 +136,7 @@ class Desk:
             begin = self.read.get(place, end)
             if begin < end:
                 text = f"{end - begin} frames, up to offset {end - 1}: no time to decide them"
-                letter = encode(DeadLetter(*place, begin, "shed", text))
+                letter = encode(DeadLetter(*place, begin, "shed", text, end=end))
                 letters.append(Record(topic(self.spec, "deadletter"), 0, letter))
         self._over = dict(ends)
         await self._publisher.send(letters)

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from rich.table import Table
-
 from infra.machine import machine
 from streams.chaos.run import run_once
-from streams.chaos.schedule import Kind, make_schedule
+from streams.chaos.schedule import Kind, Schedule, make_schedule
+from streams.chaos.source import source
 
 RESULTS: Final = "runs.jsonl"
 Outcome = Mapping[str, Any]
@@ -30,6 +29,8 @@ def run_campaign(
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Runs those of `seeds` that are not in `home/runs.jsonl` yet, and sums all of them up.
+
+    An outcome of other faults than the seed has by now is none. Each says what source it is of.
 
     Args:
         home: of the campaign: its broker, its runs' folders, its results.
@@ -52,17 +53,23 @@ def run_campaign(
     asked |= {"twin": True} if twin else {}
     done = {} if again else {o["seed"]: o for o in read_results(file) if o["asked"] == asked}
     for number, seed in enumerate(seeds, 1):
-        if seed in done:
+        schedule = make_schedule(seed, seconds, count, kinds, twin)
+        if seed in done and _is_of(done[seed], schedule):
             say(f"seed {seed} was run before: {done[seed]['outcome']}")
             continue
-        schedule = make_schedule(seed, seconds, count, kinds, twin)
         say(f"run {number} of {len(seeds)}: seed {seed}, {schedule.clock} clock")
+        begun = source()
         outcome = {**run_once(schedule, home, bundle, say, keep), "asked": asked}
+        outcome |= {**begun.as_dict(), "clean": begun.clean and source() == begun}
         append_result(file, outcome)
         done[seed] = outcome
         say(f"seed {seed}: {outcome['outcome']} after {outcome['took_s']} s")
     outcomes = [done[seed] for seed in seeds]
     return {**summary(outcomes), "machine": machine(), "results": str(file), "outcomes": outcomes}
+
+
+def _is_of(outcome: Outcome, schedule: Schedule) -> bool:
+    return bool(outcome["faults"] == [fault.as_dict() for fault in schedule.faults])
 
 
 def append_result(file: Path, outcome: Outcome) -> None:
@@ -99,15 +106,3 @@ def summary(outcomes: Iterable[Outcome]) -> dict[str, Any]:
         "longest_gap_ms": max((o["longest_gap_ms"] for o in outcomes), default=0),
         "faults": dict(sorted(faults.items())),
     }
-
-
-def table_of(outcomes: Iterable[Outcome]) -> Table:
-    """One line for each run."""
-    table = Table("seed", "clock", "faults", "outcome", "violations", "applied", "gap, ms")
-    for outcome in outcomes:
-        faults = ", ".join(f"{f['kind']} {f['target']}".strip() for f in outcome["faults"])
-        broken = ", ".join(f"{name} {n}" for name, n in outcome["by_invariant"].items())
-        applied, gap = str(outcome.get("applied", "")), str(outcome["longest_gap_ms"])
-        clock, verdict = str(outcome["clock"]), str(outcome["outcome"])
-        table.add_row(str(outcome["seed"]), clock, faults, verdict, broken, applied, gap)
-    return table

@@ -92,11 +92,16 @@ def _outside(spec: SystemSpec, action: Action, before: "np.typing.NDArray[np.flo
 
 
 def gaps_ms(facts: Facts) -> dict[str, int]:
-    """Entity → the longest time between two actions that it applied, by Kafka's clock."""
+    """Entity → the longest time between two actions that it applied, by Kafka's clock.
+
+    Also that from its last one to its last report: an entity that only fell back from then on waits
+    to the end.
+    """
     gaps = {}
     for entity, reports in facts.applied.items():
         stamps = [entry.stamp_ms for entry, said in reports if said.status == Status.APPLIED]
-        gaps[entity] = max(_steps(stamps), default=0)
+        ends = [reports[-1][0].stamp_ms] if stamps else []
+        gaps[entity] = max(_steps(stamps + ends), default=0)
     return gaps
 
 

@@ -1,4 +1,7 @@
-"""No input is lost: each reading is in a frame, or a dead letter, or was counted as late."""
+"""No input is lost: each reading is in a frame, or a dead letter, or was counted as late.
+
+Or passed over as there was no time for it, which a letter tells of a whole range.
+"""
 
 import json
 import math
@@ -13,7 +16,7 @@ from schemas.frames import Frame
 from schemas.spec_parts import ChannelSpec, SensorSpec
 from schemas.system import SystemSpec
 from schemas.topics import cohort_of
-from streams.chaos.facts import Facts, Findings, watermark_of
+from streams.chaos.facts import SHED, Facts, Findings, watermark_of
 from streams.chaos.log import Entry
 
 GRACE_US: Final = 2_000_000  # under the wall clock, for the last readings to close their tick
@@ -62,6 +65,11 @@ def check_inputs(facts: Facts, findings: Findings) -> dict[str, int]:
             if not reading.refused
             and (why := _missing(spec, spec.sensors[name], reading, found, frame))
         ]
+    over = [(reading, why) for reading, why in lost if facts.was_shed(reading.entry.place)]
+    lost = [(reading, why) for reading, why in lost if not facts.was_shed(reading.entry.place)]
+    # Who passes over a record counts it: of those in a range no more can be missing.
+    counts["readings_shed"] = min(len(over), _counter(facts, SHED))
+    lost += over[counts["readings_shed"] :]
     counts["counted_late"] = _excused(facts, len(lost))
     for reading, why in lost[counts["counted_late"] :]:
         findings.add("input", f"{reading.entry.place} of {reading.entity}: {why}")
@@ -71,7 +79,7 @@ def check_inputs(facts: Facts, findings: Findings) -> dict[str, int]:
 def _check_unreadable(facts: Facts, findings: Findings) -> None:
     """What came as a frame and is none has a dead letter of the worker."""
     for entry in facts.unreadable:
-        if entry.place not in facts.letters:
+        if entry.place not in facts.letters and not facts.was_shed(entry.place):
             findings.add("input", f"{entry.place}: no frame, and no dead letter")
 
 
@@ -82,7 +90,7 @@ def _readings(facts: Facts, findings: Findings, sensor: SensorSpec) -> list[Read
         reading = reading_of(sensor, entry, refused)
         if reading is not None:
             found.append(reading)
-        elif not refused and watermark_of(entry) is None:
+        elif not refused and watermark_of(entry) is None and not facts.was_shed(entry.place):
             findings.add("input", f"{entry.place}: no reading, and no dead letter")
     return found
 
@@ -160,10 +168,14 @@ def _excused(facts: Facts, lost: int) -> int:
 
     Its counters stand in the frames, and a frame is there before the letters of its readings.
     """
-    newest = max(facts.frames.values(), key=lambda f: f.header.seen_us, default=None)
-    counted = 0 if newest is None else newest.header.counters.get("late", 0)
     late = sum(letter.reason == "late" for found in facts.letters.values() for letter in found)
-    return max(0, min(lost, counted - late))
+    return max(0, min(lost, _counter(facts, "late") - late))
+
+
+def _counter(facts: Facts, name: str) -> int:
+    """How many readings the aligner had counted under a name when it made its newest frame."""
+    newest = max(facts.frames.values(), key=lambda f: f.header.seen_us, default=None)
+    return 0 if newest is None else newest.header.counters.get(name, 0)
 
 
 def check_frames(facts: Facts, findings: Findings) -> dict[str, int]:

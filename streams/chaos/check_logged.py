@@ -16,7 +16,9 @@ Replay = Callable[[list[Frame], str], Mapping[tuple[int, int], str]]
 def check_trajectories(facts: Facts, findings: Findings) -> dict[str, int]:
     """Every frame was decided, on what it says, and each action is that of its worker's row."""
     decided = {(t.frame.cohort, t.frame.tick) for _, t in facts.trajectories}
-    for place in facts.frames.keys() - decided:
+    missing = facts.frames.keys() - decided
+    over = {place for place in missing if facts.was_shed(facts.places[place])}
+    for place in missing - over:
         findings.add("trajectory", f"cohort {place[0]}, tick {place[1]}: never decided")
     dead = 0
     rows = _rows_by_attempt(facts)
@@ -27,7 +29,8 @@ def check_trajectories(facts: Facts, findings: Findings) -> dict[str, int]:
             if logged is not None and action.values not in logged:
                 text = f"{entity}, tick {tick}: {action.values} was sent, {logged} logged"
                 findings.add("trajectory", text)
-    return {"attempts": len(facts.trajectories), "unlogged_actions": dead}
+    counts = {"attempts": len(facts.trajectories), "unlogged_actions": dead}
+    return {**counts, "frames_shed": len(over)}
 
 
 def _rows_by_attempt(facts: Facts) -> dict[tuple[str, int, str, int], list[dict[str, float]]]:
@@ -93,16 +96,27 @@ def _values(facts: Facts, row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def check_beliefs(facts: Facts, findings: Findings, replay: Replay) -> dict[str, int]:
-    """Every attempt had the belief that an undisturbed replay of the same frames has."""
+    """Every attempt had the belief that an undisturbed replay of the same frames has.
+
+    Frames that were passed over are not in it. One of them may have been decided all the same, by a
+    worker that began again before it: then either belief will do.
+    """
     bundles = Counter(t.decisions.bundle for _, t in facts.trajectories)
     if not bundles:
         return {"beliefs": 0}
-    wanted = replay(list(facts.frames.values()), bundles.most_common(1)[0][0])
+    bundle = bundles.most_common(1)[0][0]
+    decided = {(t.frame.cohort, t.frame.tick) for _, t in facts.trajectories}
+    over = {key for key, place in facts.places.items() if facts.was_shed(place)}
+    ways = {frozenset(over), frozenset(over - decided)}
+    wanted = [
+        replay([frame for key, frame in facts.frames.items() if key not in left], bundle)
+        for left in ways
+    ]
     for entry, t in facts.trajectories:
         place = (t.frame.cohort, t.frame.tick)
-        if place not in wanted:
+        if place not in facts.frames:
             findings.add("belief", f"{entry.place}: decided on a frame that does not count")
-        elif t.decisions.spent.get("belief") != wanted[place]:
+        elif t.decisions.spent.get("belief") not in {found.get(place) for found in wanted}:
             text = f"cohort {place[0]}, tick {place[1]}, {_who(t)}: not that of a replay"
             findings.add("belief", text)
     return {"beliefs": len(facts.trajectories)}

@@ -7,11 +7,13 @@ from typing import Any, Final
 from streams.chaos.check_actions import check_applied, check_envelope, gaps_ms
 from streams.chaos.check_inputs import check_frames, check_inputs
 from streams.chaos.check_logged import Replay, check_beliefs, check_rows, check_trajectories
+from streams.chaos.check_shed import check_shed
 from streams.chaos.facts import Findings, Violation, facts_of
 from streams.chaos.log import Log
 
 INVARIANTS: Final[dict[str, str]] = {
-    "input": "a reading is in a frame, or a dead letter, or counted as late",
+    "input": "a reading is in a frame, or a dead letter, or counted as late, or told as shed",
+    "shed": "what is told as shed is records that are there, under the wall clock alone",
     "frames": "a cohort has a frame at every tick",
     "once": "an entity applies one action a tick",
     "first": "what is applied is the first action of its id",
@@ -66,6 +68,7 @@ def check(log: Log, replay: Replay, findings: Findings | None = None) -> Verdict
     """Holds a log to every invariant; `replay` says what beliefs an undisturbed run has."""
     facts, findings = facts_of(log), findings or Findings()
     figures = {
+        **check_shed(facts, findings),  # first: what does not hold there excuses nothing
         **check_inputs(facts, findings),
         **check_frames(facts, findings),
         **check_applied(facts, findings),
@@ -73,8 +76,8 @@ def check(log: Log, replay: Replay, findings: Findings | None = None) -> Verdict
         **check_trajectories(facts, findings),
         **check_rows(facts, findings),
         **check_beliefs(facts, findings, replay),
-        "dead_letters": sum(map(len, facts.letters.values())),
+        "dead_letters": len(facts.shed_letters) + sum(map(len, facts.letters.values())),
     }
-    letters = (letter for found in facts.letters.values() for letter in found)
+    letters = [letter for found in facts.letters.values() for letter in found] + facts.shed_letters
     reasons = dict(sorted(Counter(letter.reason for letter in letters).items()))
     return Verdict(dict(findings.counts), tuple(findings.told), gaps_ms(facts), figures, reasons)

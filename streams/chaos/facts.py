@@ -19,6 +19,7 @@ Place = tuple[str, int, int]
 Key = tuple[str, int]
 """Entity and tick."""
 M = TypeVar("M", Action, Applied, DeadLetter)
+SHED: Final = "shed"  # the reason of a letter that stands for a range of records
 SHOWN: Final = 5  # examples of each kind of violation
 
 
@@ -46,6 +47,9 @@ class Facts:
     actions       entity and tick → all its actions, first sent first
     applied       entity → its reports, first sent first
     letters       source → its dead letters
+    shed          topic and partition → offsets that were passed over, as their letters say
+    shed_letters  the letters that say so
+    places        (cohort, tick) → the record of the frame that counts
     watermark_us  the newest promise of any plant, where there is one
     """
 
@@ -56,7 +60,14 @@ class Facts:
     actions: dict[Key, list[Action]] = field(default_factory=dict)
     applied: dict[str, list[tuple[Entry, Applied]]] = field(default_factory=dict)
     letters: dict[Place, list[DeadLetter]] = field(default_factory=dict)
+    shed: dict[tuple[str, int], list[range]] = field(default_factory=dict)
+    shed_letters: list[DeadLetter] = field(default_factory=list)
+    places: dict[tuple[int, int], Place] = field(default_factory=dict)
     watermark_us: int | None = None
+
+    def was_shed(self, place: Place) -> bool:
+        """Whether a record was passed over, and this was told."""
+        return any(place[2] in offsets for offsets in self.shed.get(place[:2], ()))
 
     def frame_of(self, cohort: int, tick: int) -> Frame | None:
         """The frame of a cohort at a tick; None where there is none."""
@@ -93,7 +104,10 @@ def facts_of(log: Log) -> Facts:
         facts.applied.setdefault(seen.said.entity, []).append((seen.entry, seen.said))
     for seen in _messages(log.of("deadletter"), DeadLetter):
         said = seen.said
-        facts.letters.setdefault((said.topic, said.partition, said.offset), []).append(said)
+        if said.reason == SHED:
+            facts.shed_letters.append(said)
+        else:
+            facts.letters.setdefault((said.topic, said.partition, said.offset), []).append(said)
     marks = [mark for entry in log.of("sensors") if (mark := watermark_of(entry)) is not None]
     facts.watermark_us = max(marks, default=None)
     return facts
@@ -112,6 +126,7 @@ def _read_frames(facts: Facts) -> None:
             frame.tick > before.tick and frame.header.epoch >= before.header.epoch
         ):
             last[frame.cohort] = facts.frames[frame.cohort, frame.tick] = frame
+            facts.places[frame.cohort, frame.tick] = entry.place
 
 
 def _messages(entries: list[Entry], kind: type[M]) -> list[Seen]:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaException, Producer
 
 from streams.chaos.poison import doses
+from streams.chaos.proxy import Proxy
 from streams.chaos.schedule import Fault, Kind, Schedule
 from streams.chaos.stage import Stage
 
@@ -27,6 +28,8 @@ POLL_S: Final = 0.05
 FILLER: Final = "filler"
 FLIPPED: Final = 64  # bytes of each file of a store
 JOINED_S: Final = 7.0  # for a second member to have its partitions
+LATE_S: Final = (0.03, 0.3)  # of each piece on its way, in both directions
+NARROW: Final = (20_000.0, 100_000.0)  # bytes a second of each connection, in both directions
 
 
 class Injector:
@@ -141,6 +144,25 @@ class Injector:
         except ProcessLookupError:
             self.notes.append("the broker was already away when it was to be paused")
 
+    # the way to the broker
+
+    def _slow(self, fault: Fault) -> Undo:
+        proxy, rng = self._proxy(), random.Random(fault.seed)
+        late, narrow = rng.uniform(*LATE_S), rng.uniform(*NARROW)
+        proxy.slow(*((late, 0.0) if fault.how == "late" else (0.0, narrow)))
+        return lambda: proxy.slow(0.0, 0.0)
+
+    def _refuse(self, fault: Fault) -> Undo:
+        proxy = self._proxy()
+        begin = {"cut": proxy.cut, "held": proxy.hold, "half-open": proxy.forget}[fault.how]
+        begin()
+        return proxy.mend
+
+    def _proxy(self) -> Proxy:
+        if self.stage.proxy is None:
+            raise ValueError("faults of the network need a stage with a proxy")
+        return self.stage.proxy
+
     # messages
 
     def _poison(self, fault: Fault) -> None:
@@ -201,6 +223,8 @@ _BEGIN: Final[dict[Kind, Begin]] = {
     "store": Injector._damage,
     "clock_jump": Injector._jump,
     "full_disk": Injector._fill,
+    "broker_slow": Injector._slow,
+    "broker_refuses": Injector._refuse,
 }
 
 

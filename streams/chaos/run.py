@@ -16,7 +16,7 @@ from streams.chaos.checker import check
 from streams.chaos.facts import Findings, facts_of
 from streams.chaos.faults import Injector
 from streams.chaos.log import Log, LogError, read_log, read_partition
-from streams.chaos.schedule import Schedule
+from streams.chaos.schedule import NETWORK, Schedule
 from streams.chaos.stage import Stage, wait_until
 from streams.chaos.undisturbed import undisturbed
 from streams.supervise import ProcessFailed
@@ -36,12 +36,13 @@ def run_once(
 
     Topics stay where something was violated, or `keep` says so; the run's folder always does.
     """
-    broker = embedded.start(home, progress=say)
+    broker = embedded.start(home, progress=say, proxied=True)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     name, began = f"chaos-{schedule.seed}-{stamp}", time.monotonic()
     findings = Findings()
     disks = tuple(f.target for f in schedule.faults if f.kind == "full_disk")
-    parts = (schedule.clock, schedule.seconds, schedule.seed, bundle, disks, schedule.twin)
+    proxied = any(f.kind in NETWORK for f in schedule.faults)
+    parts = (schedule.clock, schedule.seconds, schedule.seed, bundle, disks, schedule.twin, proxied)
     with Stage(broker, home / "runs" / name, name, *parts) as stage:
         injector = Injector(stage, schedule, say)
         _play(stage, injector, findings, say)

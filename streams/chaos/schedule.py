@@ -18,11 +18,14 @@ Kind = Literal[
     "store",
     "clock_jump",
     "full_disk",
+    "broker_slow",
+    "broker_refuses",
 ]
 Clock = Literal["wall", "event"]
 START_S: Final = 5.0  # of a whole loop, before the first fault
 CALM_S: Final = 12.0  # at the end: what is to recover has recovered by then
 GAP_S: Final = 1.0  # between two faults; they may still overlap
+SLOW_S: Final = (3.0, 10.0)
 LOST_S: Final = (9.5, 12.0)  # for longer than the worker's session of 8 s
 SHORT_S: Final = (0.5, 5.0)
 _DRAWS: Final = 10_000
@@ -46,9 +49,14 @@ _WEIGHTS: Final[dict[Kind, int]] = {
     "clock_jump": 2,
     "full_disk": 2,
 }
-_ONCE: Final = frozenset(
-    {"zombie", "rebalance", "twice", "broker_restart", "broker_kill", "full_disk", "clock_jump"}
-)
+# What lies between the loop and its broker. These kinds came later: by a generator of their own
+# they take the place of others, so that every seed keeps what it had beside them.
+NETWORK: Final[tuple[Kind, ...]] = ("broker_slow", "broker_refuses")
+_NETWORK_SHARE: Final = 0.12
+_ONCE: Final = frozenset({
+    "zombie", "rebalance", "twice", "broker_restart", "broker_kill", "full_disk", "clock_jump",
+    *NETWORK,
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ def make_schedule(
     Args:
         seed: equal seeds give equal schedules.
         seconds: of stream; at least `START_S + CALM_S` and two more for each fault.
-        kinds: to choose from; all by default.
+        kinds: to choose from, equally often where they are of the network; all by default.
         twin: a second worker runs, which is killed and stopped as well.
 
     Raises:
@@ -124,11 +132,25 @@ def make_schedule(
             break
     else:
         raise ValueError(f"{number} faults of these kinds do not fit into {seconds:g} s")
-    return Schedule(seed, seconds, clock, tuple(sorted(faults, key=lambda f: f.at_s)), twin)
+    faults.sort(key=lambda fault: fault.at_s)
+    if not kinds:
+        _strike_network(random.Random(f"network {seed}"), faults, clock, seconds)
+    return Schedule(seed, seconds, clock, tuple(faults), twin)
+
+
+def _strike_network(rng: random.Random, faults: list[Fault], clock: Clock, seconds: float) -> None:
+    """Has faults of the network begin in place of some."""
+    for place, old in enumerate(faults):
+        kind = rng.choice(NETWORK) if rng.random() < _NETWORK_SHARE else None
+        if kind is not None:
+            target, lasts, how, _ = _details(rng, kind, ())
+            new = Fault(kind, target, old.at_s, round(lasts, 2), how, rng.randrange(2**31))
+            if _fits(new, faults[:place] + faults[place + 1 :], clock, seconds):
+                faults[place] = new
 
 
 def _draw(rng: random.Random, room: float, kinds: Sequence[Kind], parts: Sequence[str]) -> Fault:
-    kind = rng.choices(kinds, [_WEIGHTS[kind] for kind in kinds])[0]
+    kind = rng.choices(kinds, [_WEIGHTS.get(kind, 2) for kind in kinds])[0]
     at_s = START_S + rng.uniform(0.0, room)
     target, lasts, how, jump = _details(rng, kind, parts)
     return Fault(kind, target, round(at_s, 2), round(lasts, 2), how, rng.randrange(2**31), jump)
@@ -160,6 +182,16 @@ def _details(rng: random.Random, kind: Kind, parts: Sequence[str]) -> tuple[str,
             return "device", 2.0, "", rng.choice(_JUMPS_US)
         case "full_disk":
             return rng.choice(("sink", "worker")), rng.uniform(3.0, 8.0), "", 0
+        case "broker_slow" | "broker_refuses":
+            return "broker", *_of_network(rng, kind, short), 0
+
+
+def _of_network(rng: random.Random, kind: Kind, short: float) -> tuple[float, str]:
+    """Seconds and way of a fault between the loop and its broker."""
+    if kind == "broker_slow":
+        return rng.uniform(*SLOW_S), rng.choice(("late", "narrow"))
+    lasts = rng.uniform(*LOST_S) if rng.random() < 0.3 else short
+    return lasts, rng.choice(("cut", "held", "half-open"))
 
 
 def _fits(fault: Fault, others: Sequence[Fault], clock: Clock, seconds: float) -> bool:
@@ -178,4 +210,6 @@ def _fits(fault: Fault, others: Sequence[Fault], clock: Clock, seconds: float) -
     return fault.kind not in deadly or len(same) < KILLS
 
 
-__all__ = ["CALM_S", "START_S", "Clock", "Fault", "Kind", "Schedule", "make_schedule"]
+__all__ = [
+    "CALM_S", "NETWORK", "START_S", "Clock", "Fault", "Kind", "Schedule", "make_schedule",
+]  # fmt: skip

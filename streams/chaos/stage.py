@@ -17,6 +17,7 @@ from infra.broker import Broker
 from infra.kafka import client_config, delete_topics, ensure_topics
 from schemas.system import SystemSpec, load_spec, spec_path
 from schemas.topics import Kind, topics_of
+from streams.chaos.proxy import Proxy
 from streams.chaos.schedule import Clock
 from streams.supervise import Process, Supervisor
 
@@ -60,7 +61,8 @@ class Stage:
     """Topics and processes of one run; a context manager that leaves no process behind.
 
     `broker` may be restarted by faults; its address stays. `lock` is held while faults have a
-    process dead on purpose, so that the supervisor does not start it meanwhile.
+    process dead on purpose, so that the supervisor does not start it meanwhile. `proxied`: the loop
+    reaches its broker through `proxy`; whoever strikes and looks does not.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Stage:
         bundle: Path,
         small_disks: tuple[str, ...] = (),
         twin: bool = False,
+        proxied: bool = False,
     ) -> None:
         self.broker, self.folder, self.clock = broker, folder, clock
         self.spec_file = write_spec(folder, name)
@@ -85,6 +88,7 @@ class Stage:
         self.out, self.data = folder / "trajectories", folder / "worker-0"
         self.disks: dict[str, Path] = {}
         self._wanted, self.twin = small_disks, twin
+        self.proxy = Proxy(*broker.proxy) if proxied and broker.proxy else None
         self.guests: list[Process] = []
 
     @property
@@ -99,10 +103,14 @@ class Stage:
             place = {"sink": self.out, "worker": self.data}[name]
             if mount_small(place):
                 self.disks[name] = place
+        if self.proxy is not None:
+            self.proxy.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop_all()
+        if self.proxy is not None:
+            self.proxy.close()
         for place in self.disks.values():
             subprocess.run(["umount", str(place)], check=False)
 
@@ -125,7 +133,8 @@ class Stage:
 
     def connection(self) -> list[str]:
         """Command-line options that lead a process to the broker."""
-        return ["--bootstrap-servers", self.broker.bootstrap]
+        proxy = self.proxy
+        return ["--bootstrap-servers", proxy.address if proxy else self.broker.bootstrap]
 
     def worker_arguments(self, name: str, data: Path, *more: str) -> list[str]:
         """The command line of a worker."""

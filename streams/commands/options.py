@@ -5,7 +5,7 @@ import errno
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import structlog
 import typer
@@ -25,6 +25,13 @@ from schemas.roles import Role
 from schemas.system import SystemSpec, load_spec
 from schemas.topics import WorkerRole
 from streams.supervise import STATUS_AGAIN, TryAgain
+
+_AWAY: Final = "Is the broker up? Try again when it is."
+_REFUSALS: Final = {
+    "authorization failed": "Give this user its rights with: rehearse topics create SPEC",
+    "Message size too large": "Raise max.message.bytes of the topic, or `cohorts` in the spec.",
+}
+"""What brokers say when they refuse for good, and what helps."""
 
 ANSWER_S = 10.0  # for which a cluster may be silent before a command gives up
 console = Console(stderr=True)
@@ -191,8 +198,12 @@ def errors() -> Iterator[None]:
 
 
 def _plainly(error: Exception) -> str:
+    text = str(error)
+    refused = next((remedy for said, remedy in _REFUSALS.items() if said in text), "")
     if isinstance(error, KafkaException) and error.args and hasattr(error.args[0], "str"):
-        return f"Kafka: {error.args[0].str()}. Is the broker up? Try again when it is."
+        return f"Kafka: {error.args[0].str()}. {refused or _AWAY}"
+    if refused and "rehearse topics" not in text:  # it may come with a remedy of its own
+        return f"{text}. {refused}"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}the disk is full: free some, or name another folder; then start again"

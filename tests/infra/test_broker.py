@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient
 
 from infra import broker
 from infra.broker import Broker, BrokerError
@@ -78,6 +79,37 @@ def test_two_starts_at_once_give_the_same_broker(home: Path) -> None:
     assert first == second == broker.status(home)
     assert os.getpgid(first.pid) == first.pid  # Ctrl-C in our terminal does not reach it
     assert broker.start(home) == first
+
+
+def test_who_comes_through_a_proxy_is_told_the_proxys_address_after_a_restart_too(
+    tmp_path: Path,
+) -> None:
+    home = tmp_path / "proxied"
+    plain = broker.start(home)
+    try:
+        assert plain.proxy is None
+        found = broker.start(home, proxied=True)
+        assert found.pid != plain.pid
+        assert broker.start(home, proxied=True) == found
+        for running in (found, _restarted(home)):
+            assert running.proxy is not None
+            listens, leads = running.proxy
+            assert told(f"127.0.0.1:{leads}") == f"127.0.0.1:{listens}"
+            assert told(running.bootstrap) == running.bootstrap
+    finally:
+        broker.stop(home)
+
+
+def _restarted(home: Path) -> Broker:
+    broker.stop(home)
+    return broker.start(home)
+
+
+def told(bootstrap: str) -> str:
+    """Where the one broker is, as whoever asks at `bootstrap` is told."""
+    found = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=10).brokers
+    (known,) = found.values()
+    return f"{known.host}:{known.port}"
 
 
 def test_what_is_produced_is_consumed(running: Broker) -> None:

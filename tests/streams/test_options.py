@@ -7,6 +7,8 @@ from confluent_kafka import KafkaError, KafkaException
 from streams.commands.options import errors
 from streams.supervise import TryAgain
 
+FORBIDDEN = "ProduceRequest for t [0] failed: Broker: Topic authorization failed"
+
 
 def end_of(error: Exception) -> int:
     with pytest.raises(typer.Exit) as caught, errors():
@@ -20,6 +22,9 @@ def end_of(error: Exception) -> int:
         (ValueError("spec.yaml:3: field [actions]: unknown"), 2, "field [actions]: unknown"),
         (TryAgain("the broker went away"), 75, "the broker went away"),
         (KafkaException(KafkaError(KafkaError._TRANSPORT)), 2, "Is the broker up?"),
+        (KafkaException(KafkaError(KafkaError._FATAL, FORBIDDEN)), 2, "Give this user its rights"),
+        (TryAgain(f"Kafka did not confirm: {FORBIDDEN}"), 75, "Give this user its rights"),
+        (TryAgain("t: Broker: Message size too large"), 75, "Raise max.message.bytes"),
     ],
 )
 def test_an_error_is_one_line_and_a_status(

@@ -1,4 +1,4 @@
-"""A short campaign: a loop of real processes on a broker of its own, three faults, no violation."""
+"""A short campaign: a loop of real processes on a broker of its own, four faults, no violation."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from streams.chaos.campaign import RESULTS, run_campaign
 from streams.chaos.schedule import Kind
 
 pytestmark = [pytest.mark.broker, pytest.mark.system]
-KINDS: tuple[Kind, ...] = ("kill", "pause")
-SEED, SECONDS, FAULTS = 12, 25.0, 3
+KINDS: tuple[Kind, ...] = ("kill", "pause", "broker_refuses")
+SEED, SECONDS, FAULTS = 109, 30.0, 4
 
 
 @pytest.fixture
@@ -38,7 +38,9 @@ def test_a_short_campaign_finds_nothing_and_goes_on_where_it_was(home: Path) -> 
     assert result["runs"] == 1
     (outcome,) = [json.loads(line) for line in (home / RESULTS).read_text().splitlines()]
     assert outcome["outcome"] == "held"
-    assert {fault["target"] for fault in outcome["faults"]} == {"align", "worker", "sink"}
+    assert {fault["target"] for fault in outcome["faults"]} == {
+        "align", "worker", "sink", "broker",
+    }  # fmt: skip
     assert len(outcome["faults"]) == FAULTS
     assert outcome["applied"] == outcome["counted"] + outcome["unlogged"] > 0
     assert outcome["longest_gap_ms"] > 0

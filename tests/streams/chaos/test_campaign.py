@@ -1,10 +1,9 @@
 """What a campaign keeps and sums up, without running anything."""
 
-import io
 import json
 from pathlib import Path
 
-from rich.console import Console
+import pytest
 
 from streams.chaos.campaign import (
     RESULTS,
@@ -12,8 +11,8 @@ from streams.chaos.campaign import (
     read_results,
     run_campaign,
     summary,
-    table_of,
 )
+from streams.chaos.schedule import make_schedule
 
 HELD = {
     "seed": 1, "clock": "wall", "outcome": "held", "by_invariant": {}, "longest_gap_ms": 900,
@@ -24,6 +23,10 @@ VIOLATED = {
     **HELD, "seed": 2, "outcome": "violated", "by_invariant": {"once": 2, "input": 1},
     "longest_gap_ms": 4_000, "faults": [{"kind": "kill", "target": "align"}] * 2,
 }  # fmt: skip
+
+
+def faults_of(seed: int) -> list[dict[str, object]]:
+    return [fault.as_dict() for fault in make_schedule(seed).faults]
 
 
 def test_runs_are_summed_up() -> None:
@@ -38,7 +41,8 @@ def test_runs_are_summed_up() -> None:
 
 
 def test_a_campaign_goes_on_where_it_was(tmp_path: Path) -> None:
-    lines = [json.dumps(HELD), json.dumps(VIOLATED), '{"seed": 3, "outco']  # it was cut off
+    mine = [{**HELD, "faults": faults_of(1)}, {**VIOLATED, "faults": faults_of(2)}]
+    lines = [*map(json.dumps, mine), '{"seed": 3, "outco']  # it was cut off
     (tmp_path / RESULTS).write_text("\n".join(lines))
     assert [outcome["seed"] for outcome in read_results(tmp_path / RESULTS)] == [1, 2]
     told: list[str] = []
@@ -54,9 +58,16 @@ def test_a_line_that_was_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None
     assert read_results(tmp_path / RESULTS) == [HELD, VIOLATED]
 
 
-def test_the_table_has_a_line_for_each_run() -> None:
-    console = Console(width=140, record=True, file=io.StringIO())
-    console.print(table_of([HELD, VIOLATED]))
-    text = console.export_text()
-    assert "kill sink" in text
-    assert "once 2, input 1" in text
+def test_what_was_run_with_other_faults_is_run_again(tmp_path: Path) -> None:
+    """Of another version, whose seed 1 was another run: here it fails, as there is no bundle."""
+    other = {**HELD, "faults": faults_of(2)}
+    (tmp_path / RESULTS).write_text(json.dumps(other) + "\n")
+    told: list[str] = []
+
+    def say(text: str) -> None:
+        told.append(text)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run_campaign(tmp_path, Path("no bundle"), [1], 60.0, say=say)
+    assert told == ["run 1 of 1: seed 1, wall clock"]

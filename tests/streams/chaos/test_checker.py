@@ -3,52 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import msgspec
-import numpy as np
-import pytest
 
-from planner.session import Bundle
-from schemas.codes import Status
 from schemas.frames import decode_frame, encode_frame
-from schemas.messages import Action, Applied, encode
-from schemas.system import SystemSpec
+from schemas.messages import Action, Applied, DeadLetter, encode
 from schemas.topics import Kind, topic
 from schemas.trajectories import decode_trajectory, encode_trajectory
-from streams.actuator_state import NEVER, ActuatorState, Report
-from streams.align import Aligner
-from streams.chaos.checker import Verdict, check
 from streams.chaos.log import Entry, Log
-from streams.chaos.undisturbed import undisturbed
-from streams.decide import step
-from streams.sink_table import Reports
-from tests.streams.chaos.world import ROBOTS, TICKS, Build, Run, spec_and_bundle
-
-
-@dataclass(frozen=True)
-class Lab:
-    """A system, its bundle, and a sound run of it."""
-
-    spec: SystemSpec
-    bundle: Bundle
-    folder: Path
-    sound: Log
-
-    def verdict(self, log: Log) -> Verdict:
-        return check(log, undisturbed(self.spec, [self.folder / "bundle"]))
-
-    def of_build(self, build: Build) -> Verdict:
-        return self.verdict(Run(self.spec, self.bundle, build).go())
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    folder = tmp_path_factory.mktemp("chaos")
-    spec, bundle = spec_and_bundle(folder)
-    return Lab(spec, bundle, folder, Run(spec, bundle, Build()).go())
+from tests.streams.chaos.world import ROBOTS, TICKS, Build, Lab, Run
 
 
 def test_a_sound_run_keeps_every_promise(lab: Lab) -> None:
@@ -63,118 +28,6 @@ def test_a_sound_run_keeps_every_promise(lab: Lab) -> None:
     assert figures["attempts"] > figures["frames"] == TICKS * lab.spec.cohorts
     assert set(verdict.gaps_ms.values()) == {100}
     assert verdict.reasons == {"malformed": TICKS}
-
-
-# broken builds
-
-
-class AppliesAgain(ActuatorState):
-    """Forgets which tick it has answered."""
-
-    def offer(self, action: Action, now_us: int, arrived_ns: int = 0) -> Report | None:
-        self._last = [NEVER] * len(self._last)
-        return super().offer(action, now_us, arrived_ns)
-
-
-class AppliesLate(ActuatorState):
-    """Does not look at `valid_until`."""
-
-    def offer(self, action: Action, now_us: int, arrived_ns: int = 0) -> Report | None:
-        patient = msgspec.structs.replace(action, valid_until=2**60)
-        return super().offer(patient, now_us, arrived_ns)
-
-
-class DropsReadings(Aligner):
-    """Loses one reading of a sensor in ten, and its tick goes without."""
-
-    def readings(self, sensor: str, entity: Any, time_us: Any, values: Any, *where: Any) -> None:
-        keep = np.ones(len(time_us), bool)
-        keep[::10] = False
-        some = {name: value[keep] for name, value in values.items()}
-        super().readings(sensor, entity[keep], time_us[keep], some, *where)
-
-
-class DropsFrames(Aligner):
-    """Loses the frames of one tick."""
-
-    def close(self, now_us: int | None = None) -> Any:
-        return [frame for frame in super().close(now_us) if frame.tick != 12]
-
-
-class CountsAll(Reports):
-    """Marks every attempt as the one that was applied."""
-
-    def mark(self, spec: Any, frame: Any) -> Any:
-        status, mine = super().mark(spec, frame)
-        return status, np.ones_like(mine)
-
-
-class CountsNone(Reports):
-    """Never heard that anything was applied."""
-
-    def add(self, applied: Applied) -> None:
-        super().add(msgspec.structs.replace(applied, status=int(Status.EXPIRED)))
-
-
-def forgetful(spec: Any, bundle: Any, row: Any, frame: Any, *budgets: Any) -> Any:
-    """Loses its belief at a tick, as where a store was lost."""
-    return step(spec, bundle, None if frame.tick == 15 else row, frame, *budgets)
-
-
-def stuck(spec: Any, bundle: Any, row: Any, frame: Any, *budgets: Any) -> Any:
-    """Goes on from an older belief, as a worker whose partition was taken away meanwhile."""
-    after, decisions = step(spec, bundle, row, frame, *budgets)
-    return (row if frame.tick == 15 else after), decisions
-
-
-def unlimited(spec: Any, bundle: Any, row: Any, frame: Any, *budgets: Any) -> Any:
-    """Its gate knows of no rate."""
-    after, decisions = step(spec, bundle, row, frame, *budgets)
-    far = np.where(frame.tick % 2, spec.action_low, spec.action_high)
-    return after, replace(decisions, action=np.broadcast_to(far, decisions.action.shape))
-
-
-def unbounded(spec: Any, bundle: Any, row: Any, frame: Any, *budgets: Any) -> Any:
-    """Its gate knows of no range."""
-    after, decisions = step(spec, bundle, row, frame, *budgets)
-    return after, replace(decisions, action=decisions.action + 3.0)
-
-
-def slow_at(tick: int, us: int) -> Callable[[int], int]:
-    return lambda at: us if at == tick else 1_000
-
-
-@pytest.mark.parametrize(
-    ("build", "broken"),
-    [
-        (Build(actuator=AppliesAgain), {"once", "first"}),
-        (Build(newest_first=True), {"first"}),
-        (Build(actuator=AppliesLate, arrives_us=slow_at(9, 900_000)), {"stale"}),
-        (Build(aligner=DropsReadings), {"input"}),
-        (Build(aligner=DropsFrames), {"input", "frames"}),
-        (Build(step=forgetful), {"belief"}),
-        (Build(step=stuck), {"belief"}),
-        (Build(step=unlimited), {"envelope"}),
-        (Build(step=unbounded), {"envelope"}),
-        (Build(reports=CountsAll), {"counted"}),
-        (Build(reports=CountsNone), {"counted"}),
-    ],
-    ids=lambda value: None if isinstance(value, Build) else "+".join(sorted(value)),
-)
-def test_a_broken_build_is_caught(lab: Lab, build: Build, broken: set[str]) -> None:
-    assert set(lab.of_build(build).counts) == broken
-
-
-def test_a_run_without_any_applied_action_is_told_from_one_that_held(lab: Lab) -> None:
-    verdict = lab.of_build(Build(arrives_us=lambda tick: 900_000))
-    assert (verdict.violations, verdict.outcome) == (0, "idle")
-
-
-def test_late_actions_are_no_violation_where_they_expire(lab: Lab) -> None:
-    verdict = lab.of_build(Build(arrives_us=slow_at(9, 900_000)))
-    assert verdict.violations == 0
-    assert verdict.figures["expired"] == ROBOTS
-    assert set(verdict.gaps_ms.values()) == {200}
 
 
 # forged logs
@@ -344,3 +197,15 @@ def test_late_readings_without_a_letter_are_those_that_the_frames_count(lab: Lab
     lost = replace(lab.sound, topics=topics)
     assert lab.verdict(lost).counts == {"input": 1}
     assert lab.verdict(edited(lost, "frames", counted)).violations == 0
+
+
+def test_a_frame_that_was_passed_over_and_is_decided_by_the_next_worker(lab: Lab) -> None:
+    """The one before died before it could say that it had read it; both beliefs are right."""
+    again = lab.of_build(Build(passes=(23,)))  # the last one: nothing was decided without it
+    assert again.counts == {}
+    log = Run(lab.spec, lab.bundle, Build()).go()
+    name, frame = topic(lab.spec, "frames"), lab.sound.of("frames")[20]
+    letter = DeadLetter(name, frame.partition, frame.offset, "shed", "", end=frame.offset + 1)
+    entry = Entry(topic(lab.spec, "deadletter"), 0, 9_999, None, encode(letter))
+    told = edited(replace(log, clock="wall"), "deadletter", lambda found: [*found, entry])
+    assert lab.verdict(told).counts == {}

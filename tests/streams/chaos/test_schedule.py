@@ -9,7 +9,7 @@ from schemas.messages import WATERMARK_HEADER
 from schemas.system import load_spec
 from schemas.topics import Kind, topics_of
 from streams.chaos.poison import doses
-from streams.chaos.schedule import CALM_S, KILLS, START_S, make_schedule
+from streams.chaos.schedule import CALM_S, KILLS, NETWORK, START_S, Fault, Schedule, make_schedule
 
 SEEDS = range(300)
 
@@ -37,6 +37,7 @@ def test_every_kind_of_fault_comes_and_recoveries_overlap() -> None:
     assert set(kinds) == {
         "kill", "pause", "rebalance", "zombie", "twice", "broker_restart", "broker_kill",
         "broker_pause", "poison", "store", "clock_jump", "full_disk",
+        "broker_slow", "broker_refuses",
     }  # fmt: skip
     assert {schedule.clock for schedule in schedules} == {"wall", "event"}
     overlapping = [s for s in schedules if any(b.at_s < a.ends_s for a, b in pairwise(s.faults))]
@@ -95,3 +96,41 @@ def test_a_twin_is_struck_as_well_and_changes_nothing_where_there_is_none() -> N
     assert {"worker", "twin", "align", "sink"} <= struck
     alone = [make_schedule(seed) for seed in range(20)]
     assert not any(s.twin or "twin" in {f.target for f in s.faults} for s in alone)
+
+
+def test_faults_of_the_network_take_the_place_of_others_and_leave_the_rest_as_it_was() -> None:
+    """What a seed did before there were any, it still does: in its other faults, and without."""
+    ways = Counter(
+        (fault.kind, fault.how)
+        for seed in SEEDS
+        for fault in make_schedule(seed).faults
+        if fault.kind in NETWORK
+    )
+    assert set(ways) == {
+        ("broker_slow", "late"), ("broker_slow", "narrow"), ("broker_refuses", "cut"),
+        ("broker_refuses", "held"), ("broker_refuses", "half-open"),
+    }  # fmt: skip
+    assert min(ways.values()) > 5
+    struck = [s for seed in SEEDS if _networks(s := make_schedule(seed))]
+    assert 0.3 < len(struck) / len(SEEDS) < 0.7
+    assert all(len({f.kind for f in _networks(s)}) == len(_networks(s)) for s in struck)
+    assert _told(make_schedule(2)) == [
+        "rebalance 12.27 worker", "broker_pause 29.99 broker", "poison 39.56 applied",
+    ]  # fmt: skip
+    assert _told(make_schedule(12)) == [
+        "clock_jump 7.53 device", "broker_slow 11.25 broker", "broker_kill 20.04 broker",
+        "twice 32.67 worker",
+    ]  # fmt: skip
+
+
+def test_the_network_alone_can_be_struck() -> None:
+    (fault,) = make_schedule(3, 30.0, 1, NETWORK).faults
+    assert fault.kind in NETWORK
+
+
+def _networks(schedule: Schedule) -> list[Fault]:
+    return [fault for fault in schedule.faults if fault.kind in NETWORK]
+
+
+def _told(schedule: Schedule) -> list[str]:
+    return [f"{fault.kind} {fault.at_s:g} {fault.target}" for fault in schedule.faults]

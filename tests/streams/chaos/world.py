@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,13 @@ from streams.action_records import ActionRecords
 from streams.actuator_state import ActuatorState
 from streams.align import Aligner
 from streams.belief import Row
+from streams.chaos.checker import Verdict, check
 from streams.chaos.log import COLUMNS, Entry, Log
 from streams.chaos.stage import write_spec
+from streams.chaos.undisturbed import undisturbed
 from streams.decide import step
 from streams.readings import ReadingEncoder
-from streams.sink_table import Reports, read_frame, table_of
+from streams.sink_table import LoggedFrame, Reports, read_frame, table_of
 from tests.planner.worlds import double_integrator, make_bundle
 
 ROBOTS, TICKS = 4, 24
@@ -40,7 +42,16 @@ Step = Callable[..., tuple[Row, Decisions]]
 
 @dataclass(frozen=True)
 class Build:
-    """The parts of a loop; `arrives_us`: how long an action of a tick takes to its actuator."""
+    """The parts of a loop, and what happens to it.
+
+    arrives_us    how long an action of a tick takes to its actuator
+    delayed       a tick whose actions arrive after those of the next one
+    logs, stores  what a worker logs of its decisions, and a sink of what was logged
+    sheds         ticks whose readings the aligner passes over
+    passes        ticks whose frames the worker passes over
+    tells         the range that is told, of one that was passed over: its first offset, its end
+    counts        whether the aligner counts what it passes over
+    """
 
     actuator: type[ActuatorState] = ActuatorState
     aligner: type[Aligner] = Aligner
@@ -48,6 +59,13 @@ class Build:
     step: Step = step
     newest_first: bool = False
     arrives_us: Callable[[int], int] = lambda tick: 1_000
+    delayed: int = -1
+    logs: Callable[[Frame, Decisions], Decisions | None] = lambda frame, decisions: decisions
+    stores: Callable[[list[LoggedFrame]], list[LoggedFrame]] = lambda frames: frames
+    sheds: tuple[int, ...] = ()
+    passes: tuple[int, ...] = ()
+    tells: Callable[[int, int], tuple[int, int] | None] = lambda first, end: (first, end)
+    counts: bool = True
 
 
 def spec_and_bundle(folder: Path) -> tuple[SystemSpec, Bundle]:
@@ -102,6 +120,7 @@ class Run:
         self.actuator = build.actuator(spec, self.plant.entities)
         self.encoder = ReadingEncoder(spec, self.plant.entities)
         self.rows: dict[int, Row] = {}
+        self.waiting: list[Action] = []
 
     def go(self) -> Log:
         sample = self.plant.reset(3)
@@ -110,11 +129,12 @@ class Run:
             for frame in self.aligner.close():
                 self._decide(frame)
             sample = self.plant.step(self.actuator.values)
-        self.log.rows = stored(self.spec, self.log, self.build.reports())
+        self.log.rows = stored(self.spec, self.log, self.build)
         return self.log
 
     def _sense(self, sample: Sample) -> None:
         spec, names = self.spec, self.plant.entities
+        before = dict(self.tape.offsets)
         time_us = spec.epoch_us + sample.tick * spec.period_us
         for group in self.encoder.encode(sample, time_us - spec.period_us):
             for entity, value in zip(group.keys, group.values, strict=True):
@@ -123,7 +143,10 @@ class Run:
         letter = DeadLetter.of(bad.place, "malformed", "", bad.key, bad.value)
         self.tape.put(topic(spec, "deadletter"), 0, None, encode(letter), time_us)
         rows = self.aligner.intern(names)
-        for batch in sample.batches:
+        shed = sample.tick in self.build.sheds
+        if shed:
+            self._pass_over("sensors", before, time_us)
+        for batch in () if shed else sample.batches:
             self.aligner.readings(batch.sensor, rows[batch.entity], batch.time_us, batch.values, 0)
         for found in topics_of(spec):
             for partition in range(found.partitions if found.kind == "sensors" else 0):
@@ -131,10 +154,26 @@ class Run:
                 self.tape.put(found.name, partition, None, mark, time_us, WATERMARK_HEADER)
                 self.aligner.watermark(found.name, time_us, partition)
 
+    def _pass_over(self, kind: Kind, before: Mapping[tuple[str, int], int], time_us: int) -> None:
+        """Tells of all that came on topics of a kind since `before`."""
+        names = {t.name for t in topics_of(self.spec) if t.kind == kind}
+        for (name, partition), end in list(self.tape.offsets.items()):
+            first = before.get((name, partition), 0)
+            if name not in names or first == end:
+                continue
+            if kind == "sensors" and self.build.counts:
+                self.aligner.count("shed", end - first)
+            if told := self.build.tells(first, end):
+                letter = DeadLetter(name, partition, told[0], "shed", "", end=told[1])
+                self.tape.put(topic(self.spec, "deadletter"), 0, None, encode(letter), time_us)
+
     def _decide(self, frame: Frame) -> None:
         spec, time_us = self.spec, frame.header.time_us
-        key = str(frame.cohort)
+        key, offsets = str(frame.cohort), dict(self.tape.offsets)
         self.tape.put(topic(spec, "frames"), frame.cohort, key, encode_frame(spec, frame), time_us)
+        if frame.tick in self.build.passes:
+            self._pass_over("frames", offsets, time_us)
+            return
         before, sent = self.rows.get(frame.cohort), []
         for attempt in range(1 + (frame.tick in AGAIN)):
             row, decisions = self.build.step(
@@ -149,9 +188,15 @@ class Run:
                 assert record.key is not None
                 sent.append(msgspec.json.decode(record.value, type=Action))
                 self.tape.by_entity(record.topic, record.key.decode(), record.value, time_us)
-            value = encode_trajectory(spec, frame, decisions)
-            self.tape.put(topic(spec, "trajectories"), frame.cohort, key, value, time_us)
+            if (logged := self.build.logs(frame, decisions)) is not None:
+                value = encode_trajectory(spec, frame, logged)
+                self.tape.put(topic(spec, "trajectories"), frame.cohort, key, value, time_us)
+        if frame.tick == self.build.delayed:
+            self.waiting += sent
+            return
         self._act(sent[::-1] if self.build.newest_first else sent)
+        if frame.tick == self.build.delayed + 1 and frame.cohort == spec.cohorts - 1:
+            self._act(self.waiting)
 
     def _act(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -171,8 +216,9 @@ def _partitions(spec: SystemSpec) -> dict[str, int]:
     return {t.name: t.partitions for t in topics_of(spec)}
 
 
-def stored(spec: SystemSpec, log: Log, reports: Reports) -> list[dict[str, Any]]:
+def stored(spec: SystemSpec, log: Log, build: Build) -> list[dict[str, Any]]:
     """What a sink makes of a log's trajectories and reports."""
+    reports = build.reports()
     for entry in log.of("applied"):
         reports.add(msgspec.json.decode(entry.value or b"", type=Applied))
     frames = [
@@ -180,5 +226,23 @@ def stored(spec: SystemSpec, log: Log, reports: Reports) -> list[dict[str, Any]]
         for e in log.of("trajectories")
     ]
     names = [*COLUMNS, *(f"action:{name}" for name in spec.action_columns)]
-    rows: list[dict[str, Any]] = table_of(spec, frames, reports).select(names).to_pylist()
+    kept = build.stores(frames)
+    rows: list[dict[str, Any]] = table_of(spec, kept, reports).select(names).to_pylist()
     return rows
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A system, its bundle, and a sound run of it."""
+
+    spec: SystemSpec
+    bundle: Bundle
+    folder: Path
+    sound: Log
+
+    def verdict(self, log: Log) -> Verdict:
+        return check(log, undisturbed(self.spec, [self.folder / "bundle"]))
+
+    def of_build(self, build: Build) -> Verdict:
+        log = Run(self.spec, self.bundle, build).go()
+        return self.verdict(replace(log, clock="wall"))
