@@ -22,6 +22,7 @@ import onnxruntime as ort
 import structlog
 
 from planner.manifest import BundleError, Manifest, read_bundle
+from planner.quick import first_output_only, spread_constants
 from schemas.system import SystemSpec
 
 F32 = npt.NDArray[np.float32]
@@ -99,6 +100,10 @@ class Dynamics(Protocol):
         """Rollouts; see `Bundle.imagine`."""
         ...
 
+    def channels(self, h: F32, z: F32, actions: F32, noise: F32) -> F32:
+        """The channels of `imagine` alone, to the bit."""
+        ...
+
 
 class Bundle:
     """A verified bundle; make it with `load_bundle`.
@@ -121,6 +126,7 @@ class Bundle:
         self.path, self.manifest, self.provider, self.threads = path, manifest, provider, threads
         self._believe = self._session("believe", graphs)
         self._imagine = self._session("imagine", graphs)
+        self._channels = self._one_output("imagine", graphs) or self._imagine
         self._actor = self._session("actor", graphs) if "actor.onnx" in graphs else None
         self._drive = self._session("drive", graphs) if "drive.onnx" in graphs else None
 
@@ -203,6 +209,12 @@ class Bundle:
         inputs = {"h": h, "z": z, "actions": actions, "noise": noise}
         return Futures(*self._imagine.run(None, inputs))
 
+    def channels(self, h: F32, z: F32, actions: F32, noise: F32) -> F32:
+        """[T,M,N,O] the channels of `imagine` alone, to the bit: on a CPU in half of its time."""
+        inputs = {"h": h, "z": z, "actions": actions, "noise": noise}
+        channels: F32 = self._channels.run(None, inputs)[0]
+        return channels
+
     def act(self, h: F32, z: F32) -> tuple[F32, F32]:
         """The actor's mean action [B,A] in raw units, and the value [B].
 
@@ -255,9 +267,20 @@ class Bundle:
             reason = f"{self.path}: the graphs do not take the manifest's sizes ({sizes}): {error}"
             raise BundleError(f"{reason}; export the bundle again") from error
 
+    def _one_output(self, graph: str, graphs: Mapping[str, bytes]) -> ort.InferenceSession | None:
+        """A session of the first output alone; none on a GPU, where memory is dearer than time."""
+        if self.provider != "cpu":
+            return None
+        path = self.path / f"{graph}.onnx"
+        small = spread_constants(first_output_only(graphs[path.name]))
+        return open_session(small, self.provider, self.threads, str(path))
+
     def _session(self, graph: str, graphs: Mapping[str, bytes]) -> ort.InferenceSession:
         path = self.path / f"{graph}.onnx"
-        session = open_session(graphs[path.name], self.provider, self.threads, str(path))
+        data = graphs[path.name]
+        if self.provider == "cpu":
+            data = spread_constants(data)
+        session = open_session(data, self.provider, self.threads, str(path))
         names = {item.name for item in session.get_inputs()}
         missing = [name for name in _INPUTS[graph] if name not in names]
         if missing or len(session.get_outputs()) != _OUTPUTS[graph]:
