@@ -72,12 +72,7 @@ def check_graph(data: bytes) -> None:
     """Raises `GraphError` unless `data` is an ONNX model that may be given to the runtime."""
     if len(data) > MOST_BYTES:
         raise GraphError(f"{len(data)} bytes; {MOST_BYTES} are the most")
-    from google.protobuf.message import DecodeError
-
-    try:
-        model = read_graph(data)
-    except (DecodeError, RecursionError) as error:
-        raise GraphError(f"not an ONNX model: {error}") from error
+    model = read_graph(data)
     if not model.HasField("graph") or not model.graph.node:
         raise GraphError("not an ONNX model: there is no graph in it")
     if model.ir_version not in _IR_VERSIONS:
@@ -96,9 +91,14 @@ def check_graph(data: bytes) -> None:
 def read_graph(data: bytes) -> Any:
     """The protobuf message of an ONNX model; what the table above lacks is kept for writing it.
 
-    Raises protobuf's `DecodeError`, or `RecursionError`.
+    Raises `GraphError` where it is none.
     """
-    return _message("Model").FromString(data)
+    from google.protobuf.message import DecodeError
+
+    try:
+        return _message("Model").FromString(data)
+    except (DecodeError, RecursionError) as error:
+        raise GraphError(f"not an ONNX model: {error}") from error
 
 
 def new_node(kind: bytes, inputs: list[bytes], output: bytes) -> Any:

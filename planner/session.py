@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -21,6 +21,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 import structlog
 
+from planner.graphs import GraphError
 from planner.manifest import BundleError, Manifest, read_bundle
 from planner.quick import first_output_only, spread_constants
 from schemas.system import SystemSpec
@@ -271,16 +272,28 @@ class Bundle:
         """A session of the first output alone; none on a GPU, where memory is dearer than time."""
         if self.provider != "cpu":
             return None
-        path = self.path / f"{graph}.onnx"
-        small = spread_constants(first_output_only(graphs[path.name]))
-        return open_session(small, self.provider, self.threads, str(path))
+        return self._open(f"{graph}.onnx", graphs, first_output_only)
+
+    def _open(
+        self,
+        file: str,
+        graphs: Mapping[str, bytes],
+        change: Callable[[bytes], bytes] = lambda data: data,
+    ) -> ort.InferenceSession:
+        """A session of a graph, in the form in which its provider runs it best."""
+        path, data = self.path / file, graphs[file]
+        try:
+            if self.provider == "cpu":
+                data = spread_constants(change(data))
+        except GraphError as error:
+            raise BundleError(
+                f"{path}: not a usable ONNX graph: {error}; export it again"
+            ) from error
+        return open_session(data, self.provider, self.threads, str(path))
 
     def _session(self, graph: str, graphs: Mapping[str, bytes]) -> ort.InferenceSession:
         path = self.path / f"{graph}.onnx"
-        data = graphs[path.name]
-        if self.provider == "cpu":
-            data = spread_constants(data)
-        session = open_session(data, self.provider, self.threads, str(path))
+        session = self._open(path.name, graphs)
         names = {item.name for item in session.get_inputs()}
         missing = [name for name in _INPUTS[graph] if name not in names]
         if missing or len(session.get_outputs()) != _OUTPUTS[graph]:
