@@ -127,7 +127,9 @@ class Bundle:
         self.path, self.manifest, self.provider, self.threads = path, manifest, provider, threads
         self._believe = self._session("believe", graphs)
         self._imagine = self._session("imagine", graphs)
-        self._channels = self._one_output("imagine", graphs) or self._imagine
+        self._channels = self._imagine
+        if provider == "cpu":  # a GPU's memory is dearer than its time
+            self._channels = self._open("imagine.onnx", graphs, first_output_only)
         self._actor = self._session("actor", graphs) if "actor.onnx" in graphs else None
         self._drive = self._session("drive", graphs) if "drive.onnx" in graphs else None
 
@@ -268,27 +270,16 @@ class Bundle:
             reason = f"{self.path}: the graphs do not take the manifest's sizes ({sizes}): {error}"
             raise BundleError(f"{reason}; export the bundle again") from error
 
-    def _one_output(self, graph: str, graphs: Mapping[str, bytes]) -> ort.InferenceSession | None:
-        """A session of the first output alone; none on a GPU, where memory is dearer than time."""
-        if self.provider != "cpu":
-            return None
-        return self._open(f"{graph}.onnx", graphs, first_output_only)
-
     def _open(
-        self,
-        file: str,
-        graphs: Mapping[str, bytes],
-        change: Callable[[bytes], bytes] = lambda data: data,
+        self, file: str, graphs: Mapping[str, bytes], change: Callable[[bytes], bytes] = bytes
     ) -> ort.InferenceSession:
         """A session of a graph, in the form in which its provider runs it best."""
         path, data = self.path / file, graphs[file]
         try:
-            if self.provider == "cpu":
-                data = spread_constants(change(data))
+            data = spread_constants(change(data)) if self.provider == "cpu" else data
         except GraphError as error:
-            raise BundleError(
-                f"{path}: not a usable ONNX graph: {error}; export it again"
-            ) from error
+            reason = f"{path}: not a usable ONNX graph: {error}"
+            raise BundleError(f"{reason}; export it again") from error
         return open_session(data, self.provider, self.threads, str(path))
 
     def _session(self, graph: str, graphs: Mapping[str, bytes]) -> ort.InferenceSession:

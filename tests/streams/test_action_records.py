@@ -61,7 +61,7 @@ def test_an_action_says_what_was_decided_and_by_whom() -> None:
 
 def odd(tick: int) -> tuple[SystemSpec, Frame, Decisions]:
     """Names that JSON escapes, numbers of all kinds, an entity that is refused."""
-    spec = parse_spec(spec_text(Case(4, 1, 10, 1, actor=True), "odd"), "odd")
+    spec = parse_spec(spec_text(Case(4, 1, 10, 1), "odd"), "odd")
     names = ('a "b"', "é\\%d", ',"tick":', '"values":{}', "plain")
     frame = replace(make_frame(spec, np.zeros((5, 6)), tick=tick), entities=names)
     decisions = step(spec, None, None, frame, FreeBudget(0))[1]
