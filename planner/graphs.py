@@ -34,9 +34,17 @@ _SCHEMA: Final[dict[str, dict[str, tuple[int, str]]]] = {
     "Graph": {
         "node": (1, "Node*"),
         "initializer": (5, "Tensor*"),
+        "output": (12, "Value*"),
         "sparse_initializer": (15, "Sparse*"),
     },
-    "Node": {"op_type": (4, "bytes"), "attribute": (5, "Attribute*"), "domain": (7, "bytes")},
+    "Value": {"name": (1, "bytes")},
+    "Node": {
+        "input": (1, "bytes*"),
+        "output": (2, "bytes*"),
+        "op_type": (4, "bytes"),
+        "attribute": (5, "Attribute*"),
+        "domain": (7, "bytes"),
+    },
     "Attribute": {
         "t": (5, "Tensor"),
         "g": (6, "Graph"),
@@ -45,7 +53,12 @@ _SCHEMA: Final[dict[str, dict[str, tuple[int, str]]]] = {
         "sparse_tensor": (22, "Sparse"),
         "sparse_tensors": (23, "Sparse*"),
     },
-    "Tensor": {"external_data": (13, "Entry*"), "data_location": (14, "int32")},
+    "Tensor": {
+        "dims": (1, "int64*"),
+        "name": (8, "bytes"),
+        "external_data": (13, "Entry*"),
+        "data_location": (14, "int32"),
+    },
     "Sparse": {"values": (1, "Tensor"), "indices": (2, "Tensor")},
     "Entry": {"key": (1, "bytes")},
 }
@@ -59,12 +72,7 @@ def check_graph(data: bytes) -> None:
     """Raises `GraphError` unless `data` is an ONNX model that may be given to the runtime."""
     if len(data) > MOST_BYTES:
         raise GraphError(f"{len(data)} bytes; {MOST_BYTES} are the most")
-    from google.protobuf.message import DecodeError
-
-    try:
-        model = _message("Model").FromString(data)
-    except (DecodeError, RecursionError) as error:
-        raise GraphError(f"not an ONNX model: {error}") from error
+    model = read_graph(data)
     if not model.HasField("graph") or not model.graph.node:
         raise GraphError("not an ONNX model: there is no graph in it")
     if model.ir_version not in _IR_VERSIONS:
@@ -80,6 +88,32 @@ def check_graph(data: bytes) -> None:
     _check_nodes(model.graph)
 
 
+def read_graph(data: bytes) -> Any:
+    """The protobuf message of an ONNX model; what the table above lacks is kept for writing it.
+
+    Raises `GraphError` where it is none.
+    """
+    from google.protobuf.message import DecodeError
+
+    try:
+        return _message("Model").FromString(data)
+    except (DecodeError, RecursionError) as error:
+        raise GraphError(f"not an ONNX model: {error}") from error
+
+
+def new_node(kind: bytes, inputs: list[bytes], output: bytes) -> Any:
+    """An operator without attributes, for `Graph.node`."""
+    return _message("Node")(input=inputs, output=[output], op_type=kind)
+
+
+def inner_graphs(node: Any) -> list[Any]:
+    """The graphs inside an operator, such as the body of a `Scan`."""
+    found = []
+    for attribute in node.attribute:
+        found += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+    return found
+
+
 def _check_nodes(graph: Any) -> None:
     left, nodes = [graph], 0
     while left:
@@ -93,8 +127,7 @@ def _check_nodes(graph: Any) -> None:
             for attribute in node.attribute:
                 sparse = [attribute.sparse_tensor, *attribute.sparse_tensors]
                 _check_tensors([attribute.t, *attribute.tensors, *_halves(sparse)])
-                left += attribute.graphs
-                left += [attribute.g] if attribute.HasField("g") else []
+            left += inner_graphs(node)
 
 
 def _check_domain(domain: bytes) -> None:

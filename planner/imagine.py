@@ -112,10 +112,9 @@ class Imagination:
         """
         entities, columns = action.shape
         shape = (1, self.members, entities, noise.shape[1], columns)
-        futures, _ = self._futures(
-            np.arange(entities), np.broadcast_to(action[:, None], shape), noise
-        )
-        return futures.channels.reshape(*shape[1:-1], -1)
+        everyone, wide = np.arange(entities), np.broadcast_to(action[:, None], shape)
+        channels = self._bundle.channels(*self._inputs(everyone, wide, noise))
+        return channels.reshape(*shape[1:-1], -1)
 
     def disagreement(self, channels: F32) -> F64:
         """[E] of futures [T,M,E,D,O]: root mean square of the members' spread about their mean.
@@ -134,6 +133,11 @@ class Imagination:
         return futures, Worth(worth.returned.reshape(wide), worth.hard.reshape(wide))
 
     def _futures(self, rows: Index, actions: F64, noise: F32) -> tuple[Futures, F32]:
+        inputs = self._inputs(rows, actions, noise)
+        return self._bundle.imagine(*inputs), inputs[2]
+
+    def _inputs(self, rows: Index, actions: F64, noise: F32) -> tuple[F32, F32, F32, F32]:
+        """What `imagine` takes, by its arguments."""
         steps, members, entities, count, columns = actions.shape
         flat = (members, entities * count)
         sequence = noise[: steps + 1, np.arange(count) % noise.shape[1]]  # [T+1,R,Z]
@@ -141,15 +145,14 @@ class Imagination:
         z = mean + std * sequence[0]  # [E,R,Z]
         latent = z.shape[-1]
         wide = (members, entities, count)
-        futures = self._bundle.imagine(
+        return (
             np.broadcast_to(h, (*wide, h.shape[-1])).reshape(*flat, h.shape[-1]),
             np.broadcast_to(z, (*wide, latent)).reshape(*flat, latent),
-            small := np.ascontiguousarray(actions, dtype=np.float32).reshape(steps, *flat, columns),
+            np.ascontiguousarray(actions, dtype=np.float32).reshape(steps, *flat, columns),
             np.broadcast_to(sequence[1:, None, None, :, :], (steps, *wide, latent)).reshape(
                 steps, *flat, latent
             ),
         )
-        return futures, small
 
     def _start(self) -> tuple[F32, F32, F32]:
         return self._posterior.h, self._posterior.mean, self._posterior.std

@@ -101,3 +101,7 @@ class Reference:
         steps = channels.shape[:-1]
         nothing = np.zeros(steps, dtype=np.float32)
         return Futures(channels, np.ones(steps, dtype=np.float32), nothing[-1], nothing)
+
+    def channels(self, h: F32, z: F32, actions: F32, noise: F32) -> F32:
+        """The channels of `imagine`, of which there is nothing else here."""
+        return self.imagine(h, z, actions, noise).channels

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -21,7 +21,9 @@ import numpy.typing as npt
 import onnxruntime as ort
 import structlog
 
+from planner.graphs import GraphError
 from planner.manifest import BundleError, Manifest, read_bundle
+from planner.quick import first_output_only, spread_constants
 from schemas.system import SystemSpec
 
 F32 = npt.NDArray[np.float32]
@@ -99,6 +101,10 @@ class Dynamics(Protocol):
         """Rollouts; see `Bundle.imagine`."""
         ...
 
+    def channels(self, h: F32, z: F32, actions: F32, noise: F32) -> F32:
+        """The channels of `imagine` alone, to the bit."""
+        ...
+
 
 class Bundle:
     """A verified bundle; make it with `load_bundle`.
@@ -121,6 +127,9 @@ class Bundle:
         self.path, self.manifest, self.provider, self.threads = path, manifest, provider, threads
         self._believe = self._session("believe", graphs)
         self._imagine = self._session("imagine", graphs)
+        self._channels = self._imagine
+        if provider == "cpu":  # a GPU's memory is dearer than its time
+            self._channels = self._open("imagine.onnx", graphs, first_output_only)
         self._actor = self._session("actor", graphs) if "actor.onnx" in graphs else None
         self._drive = self._session("drive", graphs) if "drive.onnx" in graphs else None
 
@@ -203,6 +212,12 @@ class Bundle:
         inputs = {"h": h, "z": z, "actions": actions, "noise": noise}
         return Futures(*self._imagine.run(None, inputs))
 
+    def channels(self, h: F32, z: F32, actions: F32, noise: F32) -> F32:
+        """[T,M,N,O] the channels of `imagine` alone, to the bit: on a CPU in half of its time."""
+        inputs = {"h": h, "z": z, "actions": actions, "noise": noise}
+        channels: F32 = self._channels.run(None, inputs)[0]
+        return channels
+
     def act(self, h: F32, z: F32) -> tuple[F32, F32]:
         """The actor's mean action [B,A] in raw units, and the value [B].
 
@@ -255,9 +270,21 @@ class Bundle:
             reason = f"{self.path}: the graphs do not take the manifest's sizes ({sizes}): {error}"
             raise BundleError(f"{reason}; export the bundle again") from error
 
+    def _open(
+        self, file: str, graphs: Mapping[str, bytes], change: Callable[[bytes], bytes] = bytes
+    ) -> ort.InferenceSession:
+        """A session of a graph, in the form in which its provider runs it best."""
+        path, data = self.path / file, graphs[file]
+        try:
+            data = spread_constants(change(data)) if self.provider == "cpu" else data
+        except GraphError as error:
+            reason = f"{path}: not a usable ONNX graph: {error}"
+            raise BundleError(f"{reason}; export it again") from error
+        return open_session(data, self.provider, self.threads, str(path))
+
     def _session(self, graph: str, graphs: Mapping[str, bytes]) -> ort.InferenceSession:
         path = self.path / f"{graph}.onnx"
-        session = open_session(graphs[path.name], self.provider, self.threads, str(path))
+        session = self._open(path.name, graphs)
         names = {item.name for item in session.get_inputs()}
         missing = [name for name in _INPUTS[graph] if name not in names]
         if missing or len(session.get_outputs()) != _OUTPUTS[graph]:

@@ -150,9 +150,9 @@ def encode(message: Message) -> bytes:
     return _encoder.encode(message)
 
 
-def encode_all(messages: Sequence[Message]) -> list[bytes]:
-    """The JSON bytes of each message, in a third less time than one by one."""
-    return _encoder.encode_lines(messages).split(b"\n")[:-1]  # no JSON of ours holds a new line
+def encode_list(values: Sequence[float] | Sequence[str]) -> bytes:
+    """The JSON array of plain values, each as it stands in a message: NaN is null."""
+    return _encoder.encode(values)
 
 
 def decode(kind: type[M], data: bytes) -> M:
@@ -173,8 +173,19 @@ def _decoder(kind: type[M]) -> msgspec.json.Decoder[M]:
 
 def action_id(system: str, entity: str, tick: int) -> str:
     """The id under which exactly one action of an entity at a tick is applied (16 hex digits)."""
-    text = f"{system}\0{entity}\0{tick}"
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return id_at(id_of(system, entity), tick)
+
+
+def id_of(system: str, entity: str) -> hashlib.blake2b:
+    """What the ids of an entity's actions begin with, for `id_at`; it stays as it is."""
+    return hashlib.blake2b(f"{system}\0{entity}\0".encode(), digest_size=8)
+
+
+def id_at(begun: hashlib.blake2b, tick: int) -> str:
+    """`action_id` at `tick` of the entity in `begun`."""
+    digest = begun.copy()
+    digest.update(b"%d" % tick)
+    return digest.hexdigest()
 
 
 def cloudevents_headers(system: str, kind: str, identity: str) -> list[tuple[str, bytes]]:

@@ -21,6 +21,8 @@ Kind = Literal[
 ]
 MAX_RAW_BYTES: Final = 8 << 20
 """Bytes of a raw message, an image say."""
+MOST_COHORT_PARTITIONS: Final = 16
+"""Of frames, trajectories and beliefs: so many workers can share a system."""
 WorkerRole = Literal["first", "twin", "shadow"]
 """Of a worker: it acts; it acts where no first one does; it decides, and does not act."""
 _DAY_MS: Final = 86_400_000
@@ -114,8 +116,8 @@ def perceive_group(spec: SystemSpec) -> str:
 
 
 def cohort_partitions(spec: SystemSpec) -> int:
-    """Partitions of the topics that are keyed by cohort: one each, 16 at most."""
-    return min(spec.cohorts, 16)
+    """Partitions of the topics that are keyed by cohort: one each, up to the limit."""
+    return min(spec.cohorts, MOST_COHORT_PARTITIONS)
 
 
 def entity_partitions(spec: SystemSpec) -> int:

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -118,7 +117,9 @@ _VECTORS: tuple[tuple[str, pa.DataType], ...] = (
 _BELIEFS = ("hidden", "latent")
 
 
-@lru_cache(maxsize=64)
+_schemas: dict[str, pa.Schema] = {}
+
+
 def _schema(frame: pa.Schema, layout: _Layout) -> pa.Schema:
     fields = list(frame)
     for _, names, kind in layout.matrices:
@@ -129,7 +130,11 @@ def _schema(frame: pa.Schema, layout: _Layout) -> pa.Schema:
 
 def trajectory_schema(spec: SystemSpec) -> pa.Schema:
     """The Arrow schema of a system's trajectory frames, whatever the sizes of its bundle."""
-    return _schema(frame_schema(spec), _Layout.of(spec))
+    # Asked for with every frame; the hash covers all that the names are made of.
+    found = _schemas.get(spec.interface_hash)
+    if found is None:
+        found = _schemas[spec.interface_hash] = _schema(frame_schema(spec), _Layout.of(spec))
+    return found
 
 
 def _half_lists(values: F32) -> pa.Array:

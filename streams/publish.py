@@ -117,11 +117,12 @@ class Publisher:
             return future
         self._pending.add(future)
         future.add_done_callback(self._pending.discard)
-        last = {(record.topic, record.partition): i for i, record in enumerate(records)}
+        # The last record of each partition, by topic and partition.
+        last = set({record[:2]: i for i, record in enumerate(records)}.values())
         batch = _Batch(len(last), future)
         produce, report = self._producer.produce, batch.report
         for i, (topic, partition, value, key, headers) in enumerate(records):
-            on_delivery = report if last[topic, partition] == i else None
+            on_delivery = report if i in last else None
             try:
                 produce(topic, value, key, partition, on_delivery, headers=headers)
             except (BufferError, KafkaException) as error:

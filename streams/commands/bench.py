@@ -222,3 +222,29 @@ def replay(
         result = bench_replay(decisions=decisions)
     show(result, as_json)
     raise typer.Exit(0 if result["bit_exact"] else 1)
+
+
+@app.command()
+def capacity(
+    entities: Annotated[int, typer.Option(min=1, help="Of the whole fleet.")] = 1_000_000,
+    hz: Annotated[float, typer.Option(min=0.001, help="Ticks a second.")] = 1.0,
+    sensors: Annotated[int, typer.Option(min=1, help="Readings of an entity in a tick.")] = 1,
+    planned: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of decisions that are planned anew.")
+    ] = 0.0,
+    rollouts: Annotated[
+        int, typer.Option(min=0, help="Candidates × horizon × iterations of such a plan.")
+    ] = 255 * 10,
+    cohort: Annotated[int, typer.Option(min=1, help="Entities of a cohort, at most.")] = 400,
+    price: Annotated[float, typer.Option(min=0, help="Of a core for an hour.")] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """What a fleet takes, by the costs measured on one machine: nothing is run.
+
+    Example: rehearse bench capacity --entities 1000000 --hz 10 --price 0.04
+    """
+    from streams.capacity import Fleet, report
+
+    with errors():
+        fleet = Fleet(entities, hz, sensors, planned, rollouts, cohort)
+        show(report(fleet, price), as_json)

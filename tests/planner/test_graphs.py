@@ -19,6 +19,7 @@ from planner import manifest, session
 from planner.graphs import GraphError, check_graph
 from planner.library import SHIPPED
 from planner.manifest import MANIFEST, SIGNATURE, TRUST, BundleError, read_bundle, seal
+from planner.quick import first_output_only, spread_constants
 from planner.session import load_bundle
 from planner.signature import make_key, sign_bundle
 from schemas.system import load_spec
@@ -129,6 +130,8 @@ def test_a_bundle_with_such_a_graph_is_refused_whole(tmp_path: Path) -> None:
 def test_what_is_run_is_what_was_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each file is read once: what is put in its place afterwards does not count."""
     write_bundle(tmp_path, SPEC, double_integrator())
+    checked = {path.stem: path.read_bytes() for path in tmp_path.glob("*.onnx")}
+    digest = read_bundle(tmp_path)[0].digest
     given: list[str] = []
     real = session.open_session
 
@@ -140,8 +143,10 @@ def test_what_is_run_is_what_was_checked(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(session, "open_session", watched)
     bundle = load_bundle(tmp_path, provider="cpu")
-    wanted = bundle.manifest.files
-    assert given == [wanted[f"{n}.onnx"].sha256 for n in ("believe", "imagine", "actor")]
+    assert bundle.manifest.digest == digest
+    wanted = [spread_constants(checked[name]) for name in ("believe", "imagine", "actor")]
+    wanted.insert(2, spread_constants(first_output_only(checked["imagine"])))
+    assert given == [hashlib.sha256(graph).hexdigest() for graph in wanted]
 
 
 def test_sizes_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

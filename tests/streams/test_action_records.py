@@ -1,5 +1,8 @@
 """Records made beforehand are those that would be made on the spot."""
 
+from dataclasses import replace
+from hashlib import blake2b
+
 import msgspec
 import numpy as np
 import pytest
@@ -7,10 +10,11 @@ import pytest
 from planner.budget import FreeBudget
 from schemas.codes import Mode
 from schemas.frames import Frame
-from schemas.messages import Action, action_id
-from schemas.system import load_spec
+from schemas.messages import Action, action_id, encode
+from schemas.system import SystemSpec, load_spec, parse_spec
 from schemas.trajectories import Decisions
 from streams.action_records import ActionRecords
+from streams.bench_systems import Case, spec_text
 from streams.decide import step
 from tests.planner.worlds import make_frame
 
@@ -53,3 +57,59 @@ def test_an_action_says_what_was_decided_and_by_whom() -> None:
     assert (action.worker, action.attempt, action.decided) == ("worker-1", 2, 9)
     assert action.time == frame.header.time_us
     assert action.valid_until > action.time + 2 * SPEC.period_us
+
+
+def odd(tick: int) -> tuple[SystemSpec, Frame, Decisions]:
+    """Names that JSON escapes, numbers of all kinds, an entity that is refused."""
+    spec = parse_spec(spec_text(Case(4, 1, 10, 1), "odd"), "odd")
+    names = ('a "b"', "é\\%d", ',"tick":', '"values":{}', "plain")
+    frame = replace(make_frame(spec, np.zeros((5, 6)), tick=tick), entities=names)
+    decisions = step(spec, None, None, frame, FreeBudget(0))[1]
+    decisions.action[:] = [(0.1, -0.0), (1e-7, 1e22), (np.nan, np.inf), (1, 2), (5e-324, 1 / 3)]
+    decisions.mode[3], decisions.iterations[1], decisions.tier[1] = Mode.REFUSED, 7, 0
+    decisions.reasons[2] = 5
+    return spec, frame, decisions
+
+
+@pytest.mark.parametrize("only", [None, frozenset({"plain", ',"tick":'}), frozenset[str]()])
+def test_the_bytes_are_those_of_the_message(only: frozenset[str] | None) -> None:
+    spec, frame, decisions = odd(-3)
+    made = ActionRecords(spec, 'w"1', 2).make(frame, decisions, 9, only)
+    wanted = []
+    for i, entity in enumerate(frame.entities):
+        if i == 3 or (only is not None and entity not in only):
+            continue
+        action = Action(
+            action_id(spec.system, entity, -3),
+            spec.system,
+            entity,
+            -3,
+            frame.header.time_us,
+            dict(zip(spec.action_columns, decisions.action[i].tolist(), strict=True)),
+            frame.header.time_us + 2 * spec.period_us + spec.lateness_us + spec.deadline_us,
+            int(decisions.mode[i]),
+            int(decisions.reasons[i]),
+            'w"1',
+            2,
+            "one" if i == 1 else "",
+            int(decisions.iterations[i]),
+            "",
+            9,
+        )
+        wanted.append((entity.encode(), encode(action)))
+    assert [(record.key, record.value) for record in made] == wanted
+    assert len(made) == (4 if only is None else len(only))
+    for record in made:
+        said = msgspec.json.decode(record.value or b"")
+        assert dict(record.headers or ())["ce_id"] == said["id"].encode()
+
+
+def test_ids_are_digests_of_system_entity_and_tick() -> None:
+    wanted = blake2b(b"nav2d\0robot\0-12", digest_size=8).hexdigest()
+    assert action_id("nav2d", "robot", -12) == wanted
+
+
+def test_nobody_is_answered_in_an_empty_frame() -> None:
+    frame = make_frame(SPEC, np.zeros((0, 6)), tick=7)
+    decisions = step(SPEC, None, None, frame, FreeBudget(0))[1]
+    assert ActionRecords(SPEC, "w", 0).make(frame, decisions, 9) == []
