@@ -206,6 +206,33 @@ def failover(
 
 
 @app.command()
+def soak(
+    minutes: Annotated[float, typer.Option(help="Of stream.")] = 60.0,
+    every: Annotated[float, typer.Option(help="Seconds between two looks.")] = 10.0,
+    bootstrap: Bootstrap = None,
+    as_json: Json = False,
+) -> None:
+    """The loop for an hour: whether memory stays flat and committed offsets keep advancing.
+
+    Exit status 1: a process grew, or frames came and nothing was committed.
+
+    Example: rehearse bench soak --minutes 60 --json
+    """
+    from streams.bench_soak import bench_soak
+
+    with interruptible(), errors(), console.status("starting the loop") as status:
+        place, settings = cluster_of(bootstrap, None)
+        if settings:
+            raise ValueError(
+                "its processes are started without passwords: use a plain broker "
+                "(rehearse broker stop, then rehearse broker start --plain)"
+            )
+        result = bench_soak(place, minutes, every, status.update)
+    show(result, as_json)
+    raise typer.Exit(0 if result["held"] else 1)
+
+
+@app.command()
 def replay(
     decisions: Annotated[
         int, typer.Option(min=1, help="At least so many are made and replayed.")
