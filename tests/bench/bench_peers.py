@@ -35,7 +35,8 @@ from tests.bench.peer_output import KEYS, Output
 
 HERE: Final = Path(__file__).parent
 PARTITIONS: Final = 4
-MORE: Final = 40  # readings of each key behind those that count, so that windows of these close
+MORE: Final = 200  # readings of each key behind those that count, so that windows of these close
+_KEPT: Final = {"retention.ms": "-1"}  # results may be stamped with the time of their readings
 _FIRST, _LAST = 0.1, 0.9  # of the results, between which is timed
 _START_S: Final = 60.0  # for the first result
 _STILL_S: Final = 10.0  # without a new result, no more will come
@@ -81,7 +82,7 @@ def run_peer(bootstrap: str, peer: Peer, source: str, readings: int) -> Timed:
     """Runs a peer over a topic of `readings` until it has given all results, or no more of them."""
     out = f"{source}.{uuid4().hex[:6]}"
     config = client_config(bootstrap)
-    ensure_topics(config, [(out, PARTITIONS, {})])
+    ensure_topics(config, [(out, PARTITIONS, _KEPT)])
     try:
         with _running([*peer.command, bootstrap, source, out, str(readings)]) as process:
             first, last = _watch(process, bootstrap, out, readings)
