@@ -13,7 +13,7 @@ from schemas.arrow_messages import refuse_compressed
 
 HEADER_KEY = b"rehearse"
 MOST_BYTES: Final = 16 << 20  # of a frame; one in Kafka has 1 MB
-_END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow IPC stream: no further message
+END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow IPC stream: no further message
 
 
 class FrameError(ValueError):
@@ -27,7 +27,7 @@ def write_batch(
     schema = schema.with_metadata(metadata)
     batch = pa.RecordBatch.from_arrays(list(arrays), schema=schema)
     # What a stream writer writes, to the byte, in half its time.
-    return b"".join((memoryview(schema.serialize()), memoryview(batch.serialize()), _END))
+    return b"".join((memoryview(schema.serialize()), memoryview(batch.serialize()), END))
 
 
 def read_batch(data: bytes) -> tuple[pa.RecordBatch, dict[bytes, bytes]]:

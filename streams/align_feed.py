@@ -54,9 +54,10 @@ class Batch:
 
     def ends(self) -> dict[int, int]:
         """Partition → the offset after its last record here."""
-        # Later pairs replace earlier ones.
-        last = dict(zip(self.partition.tolist(), self.offset.tolist(), strict=True))
-        return {partition: offset + 1 for partition, offset in last.items()}
+        newest = np.full(int(self.partition.max(initial=-1)) + 1, -1)
+        newest[self.partition] = self.offset  # the last one of each, as they come in order
+        found = np.flatnonzero(newest >= 0)
+        return dict(zip(found.tolist(), (newest[found] + 1).tolist(), strict=True))
 
 
 class Feed:

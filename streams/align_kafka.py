@@ -220,8 +220,9 @@ class _Run:
         return messages
 
     def _take(self, messages: list[Message]) -> int:
-        events = [m for m in messages if m.error() is not None]
-        if events:
+        events: list[Message] = []
+        if any(map(Message.error, messages)):  # each is true, and None is not
+            events = [m for m in messages if m.error() is not None]
             messages = [m for m in messages if m.error() is None]
         messages = self.held.sift(messages)
         ends = _ends(events)

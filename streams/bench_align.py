@@ -5,11 +5,13 @@ import resource
 import threading
 import time
 from collections.abc import Mapping
+from functools import cache
 from statistics import median
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 import numpy as np
+import numpy.typing as npt
 from confluent_kafka import TopicPartition
 
 from infra.kafka import KafkaSetupError, client_config, delete_topics, ensure_topics
@@ -68,7 +70,8 @@ CODECS: Final[dict[str, object]] = {
     "raw": {"raw": {"fields": {"ts": "<i8", **dict.fromkeys(_FIELDS[1:], "<f8")}}},
 }
 """What may be measured: the codec's name → what the spec says; no registry is needed."""
-_BEGIN_US: Final = 1_700_000_000_000_000
+BEGIN_US: Final = 1_700_000_000_000_000
+"""Event time of the first readings, but for one microsecond."""
 _TAILS: Final = 4_096  # different readings, but for their times
 _AT_ONCE: Final = 10_000
 _WAIT_S: Final = 60.0
@@ -219,15 +222,12 @@ def fill(
     producer = make_producer(config["bootstrap.servers"], config, linger_ms=20)
     sensor = spec.sensors["state"]
     writer = make_writer([sensor])
-    rng = np.random.default_rng(0)
-    rows = rng.random((_TAILS, 4)) * [100, 1e5, 50, 1] + [250, 5e4, 0, 0]
-    tails = rows.round(4).tolist()
     names = [f"device-{number:05d}" for number in range(keys)]
     for begin in range(0, total, _AT_ONCE):
         numbers = range(begin, min(begin + _AT_ONCE, total))
-        values = writer.encode(
-            _FIELDS, [(_time(i, keys), *tails[i * 7919 % _TAILS]) for i in numbers]
-        )
+        tails = values_of(np.array(numbers)).tolist()
+        rows = [(_time(i, keys), *tail) for i, tail in zip(numbers, tails, strict=True)]
+        values = writer.encode(_FIELDS, rows)
         for i, value in zip(numbers, values, strict=True):
             send(producer, source or sensor.topic, value, names[i % keys], i % keys % partitions)
         producer.poll(0)
@@ -235,7 +235,18 @@ def fill(
         raise KafkaSetupError(f"the broker did not take the readings within {_WAIT_S:g} s")
 
 
+def values_of(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """[n, 4] the channels of readings, by their numbers: those of one key differ."""
+    return _tails()[numbers * 7919 % _TAILS]
+
+
+@cache
+def _tails() -> npt.NDArray[np.float64]:
+    rows = np.random.default_rng(0).random((_TAILS, 4)) * [100, 1e5, 50, 1] + [250, 5e4, 0, 0]
+    return rows.round(4)
+
+
 def _time(number: int, keys: int) -> int:
     """The event time of a reading (us): every key has one in each tick."""
     tick, key = divmod(number, keys)
-    return _BEGIN_US + tick * 100_000 + 1 + key * 99_999 // keys
+    return BEGIN_US + tick * 100_000 + 1 + key * 99_999 // keys

@@ -4,18 +4,17 @@ One reading per key and window: a time and four fields in, the latest of each ou
 process of its own; its results are counted at the broker, and its rate is that from a tenth of them
 to nine tenths, so that neither its start counts nor what it lets go at the end. CPU time is that of
 the process and its children. The aligner's own figures are those of `rehearse bench align`, and
-come in turn with the peers'.
+come in turn with the peers'. Of every run, ours included, all results are read afterwards: one per
+key and window, with the values of its reading.
 """
 
 import argparse
 import json
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
@@ -27,17 +26,17 @@ import psutil
 
 from infra.broker import start
 from infra.kafka import client_config, delete_topics, ensure_topics
-from schemas.frames import decode_frame
 from schemas.system import SystemSpec
-from schemas.topics import topic, topics_of
+from schemas.topics import topics_of
 from streams import bench_align
-from streams.topic_io import bounds, make_consumer, read_to_end
+from streams.topic_io import bounds, make_consumer
+from tests.bench import kafka_streams, peer_output
+from tests.bench.peer_output import KEYS, Output
 
 HERE: Final = Path(__file__).parent
-JAVA: Final = HERE / "kafka-streams"
 PARTITIONS: Final = 4
-KEYS: Final = 200
-MORE: Final = 40  # readings of each key behind those that count, so that windows of these close
+MORE: Final = 200  # readings of each key behind those that count, so that windows of these close
+_KEPT: Final = {"retention.ms": "-1"}  # results may be stamped with the time of their readings
 _FIRST, _LAST = 0.1, 0.9  # of the results, between which is timed
 _START_S: Final = 60.0  # for the first result
 _STILL_S: Final = 10.0  # without a new result, no more will come
@@ -61,60 +60,38 @@ class Seen(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """What one run came to; `results` of `wanted`."""
+    """What one run came to, over `wanted` windows."""
 
     per_s: float
     cpu_s_per_million: float
-    results: int
     wanted: int
-
-    @property
-    def complete(self) -> bool:
-        """Whether every window that counts came out, and nothing twice."""
-        return self.wanted <= self.results <= self.wanted + MORE * KEYS
+    output: Output
 
 
 def peers(python: Path) -> dict[str, Peer]:
-    """Those that can run here."""
+    """Those that are asked for by name; Kafka Streams has to be built."""
     program = HERE / "peers"
-    shares = {"bytewax": 0.5, "pathway": 0.5, "quix": 0.15, "faust": 0.05}
-    found = {
-        name: Peer((str(python), str(program / f"{name}_peer.py")), share)
-        for name, share in shares.items()
-    }
-    if (JAVA / "target" / "lib").is_dir():
-        classpath = os.pathsep.join((str(JAVA / "target" / "classes"), f"{JAVA}/target/lib/*"))
-        found["kafka-streams"] = Peer(("java", "-Xmx512m", "-cp", classpath, "Peer"), 1.0)
+    shares = {"bytewax": 0.2, "pathway": 0.2, "quix": 0.06, "faust": 0.02}
+    found = {"kafka-streams": Peer(kafka_streams.command(), 1.0)}
+    for name, share in shares.items():
+        found[name] = Peer((str(python), str(program / f"{name}_peer.py")), share)
     return found
-
-
-def build_java() -> str | None:
-    """Builds the Maven project; why not, where that cannot be done."""
-    if not (shutil.which("java") and shutil.which("mvn")):
-        return "no java and mvn here"
-    done = subprocess.run(
-        ["mvn", "-q", "-B", "package"], cwd=JAVA, capture_output=True, text=True, check=False
-    )
-    return None if done.returncode == 0 else f"mvn package failed:\n{done.stdout[-2_000:]}"
 
 
 def run_peer(bootstrap: str, peer: Peer, source: str, readings: int) -> Timed:
     """Runs a peer over a topic of `readings` until it has given all results, or no more of them."""
     out = f"{source}.{uuid4().hex[:6]}"
     config = client_config(bootstrap)
-    ensure_topics(config, [(out, PARTITIONS, {})])
+    ensure_topics(config, [(out, PARTITIONS, _KEPT)])
     try:
         with _running([*peer.command, bootstrap, source, out, str(readings)]) as process:
-            first, last, results = _watch(process, bootstrap, out, readings)
+            first, last = _watch(process, bootstrap, out, readings)
+        output = peer_output.of_peer(config, out, readings, readings + MORE * KEYS)
     finally:
         delete_topics(config, [out])
-    counted = max(1, last.results - first.results)
-    return Timed(
-        counted / max(last.at - first.at, _LOOK_S),
-        (last.cpu_s - first.cpu_s) / counted * 1e6,
-        results,
-        readings,
-    )
+    counted = last.results - first.results
+    seconds, cpu_s = last.at - first.at, last.cpu_s - first.cpu_s
+    return Timed(counted / max(seconds, _LOOK_S), cpu_s / counted * 1e6, readings, output)
 
 
 @contextmanager
@@ -133,10 +110,8 @@ def _running(command: Sequence[str]) -> Iterator[psutil.Popen]:
             process.wait()
 
 
-def _watch(
-    process: psutil.Popen, bootstrap: str, out: str, readings: int
-) -> tuple[Seen, Seen, int]:
-    """The first look with a tenth of the results, that with nine tenths, and all that came."""
+def _watch(process: psutil.Popen, bootstrap: str, out: str, readings: int) -> tuple[Seen, Seen]:
+    """The first look with a tenth of the results, and that with nine tenths."""
     consumer = make_consumer(bootstrap)
     first: Seen | None = None
     last: Seen | None = None
@@ -160,7 +135,7 @@ def _watch(
         consumer.close()
     if first is None or last is None or last.results <= first.results or not last.cpu_s:
         raise RuntimeError(f"{before} results of {readings}: {' '.join(process.args)}")
-    return first, last, before
+    return first, last
 
 
 def _cpu_s(process: psutil.Popen) -> float:
@@ -172,11 +147,15 @@ def _cpu_s(process: psutil.Popen) -> float:
 
 
 def bench_peers(
-    bootstrap: str, chosen: Mapping[str, Peer], readings: int, repeat: int
+    bootstrap: str,
+    chosen: Mapping[str, Peer],
+    readings: int,
+    repeat: int,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Readings/s and CPU of ours and of each peer, in turn; ratios of the medians.
 
-    A peer that fails or is incomplete is said to be so, and has no ratio.
+    A peer that fails or is incomplete is said to be so, and has no ratio; none has where ours is.
     """
     config, name = client_config(bootstrap), f"peers{uuid4().hex[:8]}"
     sizes = {peer: max(20 * KEYS, round(readings * chosen[peer].share)) for peer in chosen}
@@ -195,30 +174,42 @@ def bench_peers(
         ensure_topics(config, own.values())
         for count, source in sources.items():
             bench_align.fill(config, specs[0], count + MORE * KEYS, KEYS, PARTITIONS, source)
-        for spec in specs:
-            limits.append(
-                bench_align.limit(config, sources[readings], readings + MORE * KEYS).per_s
-            )
+        for turn, spec in enumerate(specs, 1):
+            raw = bench_align.limit(config, sources[readings], readings + MORE * KEYS)
+            limits.append(raw.per_s)
+            say(f"run {turn} of {repeat}: raw consumption {raw.per_s:,.0f} readings/s")
             ours.append(_ours(config, spec, readings))
+            say(f"run {turn} of {repeat}: rehearse {_line(ours[-1])}")
             for peer in chosen:
                 try:
                     count = sizes[peer]
                     theirs[peer].append(run_peer(bootstrap, chosen[peer], sources[count], count))
+                    say(f"run {turn} of {repeat}: {peer} {_line(theirs[peer][-1])}")
                 except RuntimeError as error:
                     failed[peer] = str(error)
+                    say(f"run {turn} of {repeat}: {peer} failed: {error}")
     finally:
         delete_topics(config, own)
     return table(ours, median(limits), theirs, failed)
 
 
 def _ours(config: Mapping[str, str], spec: SystemSpec, readings: int) -> Timed:
-    """The aligner over the same readings; its results are the rows of its frames that are new."""
-    spent, _ = bench_align.align(config, spec, readings + MORE * KEYS)
-    found = read_to_end(config["bootstrap.servers"], config, topic(spec, "frames"))
-    frames = (decode_frame(spec, message.value() or b"") for message in found)
-    period_s = spec.period_us / 1e6
-    rows = sum(int((frame.ages.min(axis=1) < period_s).sum()) for frame in frames)
-    return Timed(spent.per_s, spent.cpu_s_per_million, rows, readings)
+    """The aligner over the same readings."""
+    total = readings + MORE * KEYS
+    spent, _ = bench_align.align(config, spec, total)
+    output = peer_output.of_frames(config, spec, readings, total)
+    return Timed(spent.per_s, spent.cpu_s_per_million, readings, output)
+
+
+def _line(run: Timed) -> str:
+    found = run.output
+    much = f"{run.per_s:,.0f} readings/s, {run.cpu_s_per_million:.1f} CPU s per million"
+    if found.complete:
+        return f"{much}, {found.results} results, all of {run.wanted} right"
+    return (
+        f"{much}; of {run.wanted} results {found.missing} are missing, {found.twice} came twice, "
+        f"{found.wrong} are wrong"
+    )
 
 
 def table(
@@ -228,31 +219,53 @@ def table(
     failed: Mapping[str, str],
 ) -> dict[str, Any]:
     """One row per system: medians, completeness, and how many times as fast ours is."""
-    rows = {"rehearse": _row(ours)}
+    own = _row(ours)
+    rows: dict[str, dict[str, Any]] = {"rehearse": own}
     for name, runs in theirs.items():
-        if not runs:
+        if name in failed or not runs:
             rows[name] = {"failed": failed.get(name, "")}
             continue
         row = rows[name] = _row(runs)
-        if row["complete"]:
-            row["ours_is_times"] = round(
-                rows["rehearse"]["readings_per_s"] / row["readings_per_s"], 1
-            )
-            row["cpu_times"] = round(
-                row["cpu_s_per_million"] / rows["rehearse"]["cpu_s_per_million"], 1
-            )
-    return {"keys": KEYS, "window_ms": 100, "raw_per_s": round(limit), "systems": rows}
+        if row["complete"] and own["complete"]:
+            row["ours_is_times"] = round(own["readings_per_s"] / row["readings_per_s"], 1)
+            row["cpu_times"] = round(row["cpu_s_per_million"] / own["cpu_s_per_million"], 1)
+    return {
+        "keys": KEYS,
+        "window_ms": peer_output.WINDOW_US // 1_000,
+        "raw_per_s": round(limit),
+        "share_of_raw": round(own["readings_per_s"] / limit, 3),
+        "systems": rows,
+    }
 
 
 def _row(runs: Sequence[Timed]) -> dict[str, Any]:
     return {
         "readings_per_s": round(median(run.per_s for run in runs)),
         "cpu_s_per_million": round(median(run.cpu_s_per_million for run in runs), 2),
-        "results": runs[-1].results,
         "wanted": runs[-1].wanted,
-        "complete": all(run.complete for run in runs),
+        "outputs": [run.output._asdict() for run in runs],
+        "complete": all(run.output.complete for run in runs),
         "runs": [round(run.per_s) for run in runs],
     }
+
+
+def text(result: Mapping[str, Any]) -> str:
+    """The result for people: one line per system."""
+    share = f"{result['share_of_raw']:.2f}"
+    lines = [
+        f"raw consumption: {result['raw_per_s']:,} readings/s, of which ours is {share}",
+        f"{'system':<14}{'readings/s':>12}{'CPU s/M':>9}{'ours is':>9}{'CPU':>7}  output",
+    ]
+    for name, row in result["systems"].items():
+        if "failed" in row:
+            lines.append(f"{name:<14}failed: {row['failed'].splitlines()[0]}")
+            continue
+        times = f"{row['ours_is_times']} x" if "ours_is_times" in row else "-"
+        cpu = f"{row['cpu_times']} x" if "cpu_times" in row else "-"
+        rates = f"{row['readings_per_s']:>12,}{row['cpu_s_per_million']:>9}"
+        output = "complete" if row["complete"] else "incomplete"
+        lines.append(f"{name:<14}{rates}{times:>9}{cpu:>7}  {output}")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -260,21 +273,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--python", type=Path, required=True, help="Of the peers' environment.")
     parser.add_argument("--bootstrap-servers", help="Default: the embedded broker.")
-    parser.add_argument("--readings", type=int, default=400_000)
+    parser.add_argument("--readings", type=int, default=1_000_000, help="For ours; slow ones less.")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--peer", action="append", help="Only these.")
+    parser.add_argument("--json", action="store_true", help="The result as JSON.")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through the clean-up
-    bootstrap = asked.bootstrap_servers or start(progress=_say).bootstrap
-    if asked.peer is None or "kafka-streams" in asked.peer:
-        reason = build_java()
-        if reason:
-            _say(f"Kafka Streams is left out: {reason}")
     chosen = peers(asked.python)
-    if asked.peer:
-        chosen = {name: chosen[name] for name in asked.peer}
-    result = bench_peers(bootstrap, chosen, asked.readings, asked.repeat)
-    sys.stdout.write(json.dumps(result, indent=1) + "\n")
+    if unknown := set(asked.peer or ()) - chosen.keys():
+        parser.error(f"--peer {min(unknown)}: there are {', '.join(chosen)}")
+    chosen = {name: chosen[name] for name in asked.peer or chosen}
+    if "kafka-streams" in chosen and (reason := kafka_streams.build()):
+        del chosen["kafka-streams"]
+        _say(f"Kafka Streams is left out: {reason}")
+    bootstrap = asked.bootstrap_servers or start(progress=_say).bootstrap
+    result = bench_peers(bootstrap, chosen, asked.readings, asked.repeat, _say)
+    sys.stdout.write((json.dumps(result, indent=1) if asked.json else text(result)) + "\n")
 
 
 def _say(text: str) -> None:

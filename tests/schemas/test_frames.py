@@ -81,6 +81,29 @@ def test_a_frame_survives(frame: Frame) -> None:
     assert_same(decode_frame(SPEC, encode_frame(SPEC, frame)), frame)
 
 
+@given(frames(), st.integers(0, 2**40))
+@settings(deadline=None)
+def test_a_frame_is_written_like_the_one_before_it(frame: Frame, tick: int) -> None:
+    encode_frame(SPEC, frame)
+    header = dataclasses.replace(frame.header, tick=tick, left=())
+    order = slice(None, None, -1)
+    numbers = (frame.values[order], frame.ages[order], frame.applied[order])
+    after = Frame(header, frame.entities, *numbers, frame.status[order], frame.flags[order])
+    assert_same(decode_frame(SPEC, encode_frame(SPEC, after)), after)
+
+
+def test_numbers_of_other_types_are_written_as_they_should_be() -> None:
+    frame = sample_frame()
+    values: Any = frame.values.astype(np.float32)
+    status: Any = frame.status.astype(np.int64)
+    odd = dataclasses.replace(frame, values=values, status=status)
+    right = dataclasses.replace(frame, values=values.astype(np.float64))
+    assert_same(decode_frame(SPEC, encode_frame(SPEC, odd)), right)
+    narrow = dataclasses.replace(frame, values=frame.values[:, 1:])
+    with pytest.raises(ValueError, match="number of arrays"):
+        encode_frame(SPEC, narrow)
+
+
 def sample_frame(rows: int = 3) -> Frame:
     rng = np.random.default_rng(1)
     return Frame(

@@ -1,0 +1,92 @@
+"""Record batches whose rows have the same names again and again, written without asking Arrow.
+
+Arrow takes 80 µs for a frame of 50 entities, nearly all of it for what does not change: the schema,
+the names, and which buffer stands where. So it is asked once, and numbers and header are put into
+what it wrote.
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from schemas import arrow_io
+
+_KNOWN: Final = 1_024  # rows of names that are kept, and lengths of headers
+_ALIGNMENT: Final = 8  # of buffers in an Arrow IPC stream
+Block = npt.NDArray[Any]
+
+
+class Stamp:
+    """Writes batches of one schema: texts in the first column, and numbers in all others."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        # Length of a header → what stands before it, and behind it.
+        self._heads: dict[int, tuple[bytes, bytes]] = {}
+        # Names of the rows → what stands before the numbers, and the bytes of these.
+        self._fronts: dict[tuple[str, ...], tuple[bytes, int]] = {}
+
+    def write(self, names: tuple[str, ...], blocks: Sequence[Block], header: bytes) -> bytes | None:
+        """A stream with one record batch, as `arrow_io.write_batch` makes it.
+
+        `blocks` [rows, columns] or [rows]: numbers in the order and of the types of the schema.
+        None where they are not, or where Arrow lays numbers out in a way that is not known here.
+        """
+        numbers = _numbers(blocks)
+        front, size = self._fronts.get(names) or self._front(names, blocks, numbers)
+        if len(numbers) != size:
+            return None
+        before, behind = self._heads.get(len(header)) or self._head(len(header))
+        return b"".join((before, header, behind, front, numbers, arrow_io.END))
+
+    def _head(self, size: int) -> tuple[bytes, bytes]:
+        # It begins where two of them begin to differ.
+        one, other = (self._schema_bytes(byte * size) for byte in (b"0", b"1"))
+        differs = np.frombuffer(one, np.uint8) != np.frombuffer(other, np.uint8)
+        begin = int(differs.argmax())
+        before, behind = one[:begin], one[begin + size :]
+        if len(self._heads) >= _KNOWN:
+            self._heads.clear()
+        self._heads[size] = before, behind
+        return before, behind
+
+    def _schema_bytes(self, header: bytes) -> bytes:
+        schema = self._schema.with_metadata({arrow_io.HEADER_KEY: header})
+        data: bytes = schema.serialize().to_pybytes()
+        return data
+
+    def _front(
+        self, names: tuple[str, ...], blocks: Sequence[Block], numbers: bytes
+    ) -> tuple[bytes, int]:
+        columns = chain.from_iterable(block.T if block.ndim > 1 else [block] for block in blocks)
+        arrays = [pa.array(names, pa.string()), *map(pa.array, map(np.ascontiguousarray, columns))]
+        try:
+            batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+        except (ValueError, TypeError):
+            return b"", -1
+        data = batch.serialize().to_pybytes()
+        size = len(numbers) if data.endswith(numbers) else -1
+        front = data[: len(data) - len(numbers)], size
+        if len(self._fronts) >= _KNOWN:
+            self._fronts.clear()
+        self._fronts[names] = front
+        return front
+
+
+def _numbers(blocks: Sequence[Block]) -> bytes:
+    """The columns of `blocks` one after the other, as they stand in the body of a batch."""
+    parts = []
+    for block in blocks:
+        short = -len(block) * block.itemsize % _ALIGNMENT
+        if short and block.ndim > 1:
+            wider = np.zeros((len(block) + short // block.itemsize, block.shape[1]), block.dtype)
+            wider[: len(block)] = block
+            block, short = wider, 0
+        parts.append(block.tobytes("F"))
+        if short:
+            parts.append(bytes(short))
+    return b"".join(parts)
