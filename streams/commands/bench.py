@@ -156,6 +156,7 @@ def latency(
 @app.command()
 def decide(
     decisions: Annotated[int, typer.Option(min=1, help="Of each round.")] = 160_000,
+    entities: Annotated[int, typer.Option(min=1, help="Of each of the four cohorts.")] = 200,
     workers: Annotated[int, typer.Option(help="That share four cohorts: 1, 2 or 4.")] = 1,
     repeat: Annotated[int, typer.Option(min=1, help="Rounds; medians are shown.")] = 3,
     bootstrap: Bootstrap = None,
@@ -172,7 +173,14 @@ def decide(
         if workers not in (1, 2, 4):
             raise ValueError(f"--workers {workers}: four cohorts are shared evenly by 1, 2 or 4")
         place, settings = cluster_of(bootstrap, extra)
-        result = bench_decide(place, settings, decisions=decisions, workers=workers, runs=repeat)
+        result = bench_decide(
+            place,
+            settings,
+            decisions=decisions,
+            entities=entities,
+            workers=workers,
+            runs=repeat,
+        )
     show(result, as_json)
 
 
