@@ -1,46 +1,34 @@
-"""Protocol Buffers: messages read and written by Google's own library.
+"""Protocol Buffers: `.proto` texts compiled as they come, messages read by Google's own library.
 
 Fields are taken by name. One without presence that is not sent is zero, as Protobuf has it, but
 for the time, without which a reading means nothing. `google.protobuf.Timestamp`, `Duration` and
 the wrappers (`DoubleValue`, …) count as numbers.
 """
 
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from operator import attrgetter
+from functools import cache, lru_cache
+from importlib.resources import files
+from pathlib import Path as File
 from typing import Any, Final
 
-from google.protobuf import descriptor_pb2, message_factory
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor
 
 from infra.registry import Registry, Schema
 from schemas.formats import ProtobufFormat
 from schemas.spec_parts import SensorSpec
 from streams.codecs.base import Field, Refused
-from streams.codecs.protobuf_types import compiled, index_of, type_index, type_of
+from streams.codecs.protobuf_rows import TIMES, WHOLE, WRAPPERS, field_at, reader_of
 from streams.codecs.schemas import Schemas
-from streams.codecs.typed import Compiler, Path, Reader, TypedCodec, by_name
+from streams.codecs.typed import Compiler, Path, Reader, TypedCodec
 from streams.codecs.writing import WireWriter, identifier, number_kind, typed_rows
 
-_TIMES: Final = ("google.protobuf.Timestamp", "google.protobuf.Duration")
-_WRAPPERS: Final = tuple(
-    f"google.protobuf.{kind}Value"
-    for kind in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool")
-)
-_WHOLE: Final = (
-    FieldDescriptor.CPPTYPE_INT32,
-    FieldDescriptor.CPPTYPE_INT64,
-    FieldDescriptor.CPPTYPE_UINT32,
-    FieldDescriptor.CPPTYPE_UINT64,
-    FieldDescriptor.CPPTYPE_BOOL,
-    FieldDescriptor.CPPTYPE_ENUM,
-)
-_NUMBERS: Final = (*_WHOLE, FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
-_TYPES: Final[Mapping[int, str]] = {
-    number: name.removeprefix("TYPE_").lower()
-    for name, number in descriptor_pb2.FieldDescriptorProto.Type.items()
-}
-Take = Callable[[Any], Any]
+_NAME: Final = "schema.proto"
+_WAIT_S: Final = 60.0
+_DEEPEST: Final = 16  # types within types that a message's index may name
 
 
 def codec(sensor: SensorSpec, fields: Sequence[Field], schemas: Schemas) -> TypedCodec:
@@ -56,143 +44,114 @@ def codec(sensor: SensorSpec, fields: Sequence[Field], schemas: Schemas) -> Type
     return TypedCodec(fields, form, "PROTOBUF", Compiler(compiled, type_index), schemas)
 
 
-# rows
+# schemas
 
 
-def reader_of(
-    message: Descriptor, fields: Sequence[Field], records: str | None, per_s: float
-) -> Reader:
-    """What reads `fields` of messages of a type; times are given in units of 1 / `per_s` seconds.
+def compiled(schema: Schema) -> FileDescriptor:
+    """The descriptors of a schema's text. Raises `Refused` with what the compiler says of it.
 
-    Raises `Refused`.
+    Compiled once, however many types of it messages claim to be.
     """
-    parse = message_factory.GetMessageClass(message).FromString
-    if records is None:
-        present, row = _row_of(message, fields, per_s)
-        return Reader(present, lambda value: row(parse(value)))
-    found = _field_at(message, tuple(records.split(".")))
-    if found is None or not found.is_repeated or found.message_type is None:
-        raise Refused("bad_schema", f"{message.full_name} has no repeated messages at {records!r}")
-    present, row = _row_of(found.message_type, fields, per_s)
-    listed = attrgetter(records)
-    return Reader(present, lambda value: list(map(row, listed(parse(value)))))
-
-
-def _field_at(message: Descriptor, path: Path) -> FieldDescriptor | None:
-    """The field at a path of message fields; None where there is none."""
-    found: FieldDescriptor | None = None
-    inside: Descriptor | None = message
-    for name in path:
-        if inside is None or (found is not None and found.is_repeated):
-            return None
-        found = inside.fields_by_name.get(name)
-        if found is None:
-            return None
-        inside = found.message_type
+    found = _remembered(schema.text, tuple(schema.imports.items()))
+    if isinstance(found, Refused):
+        raise found
     return found
 
 
-def _row_of(
-    message: Descriptor, fields: Sequence[Field], per_s: float
-) -> tuple[list[int], Callable[[Any], Sequence[Any]]]:
-    present: list[int] = []
-    names: list[str] = []
-    changes: list[tuple[int, Take]] = []
-    for number, path in by_name(fields).items():
-        found = _field_at(message, path)
-        if found is None:
-            continue
-        change = _change(fields[number], found, path, message, per_s)
-        if change is not None:
-            changes.append((len(present), change))
-        present.append(number)
-        names.append(".".join(path))
-    if len(names) < 2:  # attrgetter gives one value as it is
-        return present, _changed(lambda m: tuple(attrgetter(name)(m) for name in names), changes)
-    return present, _changed(attrgetter(*names), changes)
+@lru_cache(maxsize=256)
+def _remembered(schema: str, imports: tuple[tuple[str, str], ...]) -> FileDescriptor | Refused:
+    try:
+        return _compiled(schema, imports)
+    except Refused as refused:
+        return refused
 
 
-def _changed(take: Take, changes: Sequence[tuple[int, Take]]) -> Callable[[Any], Sequence[Any]]:
-    if not changes:
-        return take
-
-    def row(message: Any) -> Sequence[Any]:
-        values = list(take(message))
-        for place, change in changes:
-            values[place] = change(message)
-        return values
-
-    return row
-
-
-def _change(
-    field: Field, found: FieldDescriptor, path: Path, message: Descriptor, per_s: float
-) -> Take | None:
-    """What gives a field's value where it is not simply its attribute. Raises `Refused`."""
-    get = attrgetter(".".join(path))
-    value = _value(field, found, get, per_s)
-    holders: list[tuple[Take, str]] = []  # what has to be there
-    for depth in range(1, len(path) + 1):
-        part = _field_at(message, path[:depth])
-        if part is not None and part.has_presence:
-            above = path[: depth - 1]
-            holders.append((attrgetter(".".join(above)) if above else _same, path[depth - 1]))
-    if not holders:
-        return value if value is not None or not field.required else _unless_zero(get)
-
-    def present(of: Any) -> Any:
-        if all(holder(of).HasField(name) for holder, name in holders):
-            return value(of) if value is not None else get(of)
-        return None
-
-    return present
+def _compiled(schema: str, imports: tuple[tuple[str, str], ...]) -> FileDescriptor:
+    with tempfile.TemporaryDirectory(prefix="rehearse-proto-") as folder:
+        for name, text in (*imports, (_NAME, schema)):
+            path = (File(folder) / name).resolve()
+            if not path.is_relative_to(File(folder).resolve()):
+                raise Refused("bad_schema", f"it imports {name!r}, which is no name of a file")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        found = _protoc(folder)
+    pool = descriptor_pool.DescriptorPool()
+    for file in found.file:
+        pool.Add(file)
+    return pool.FindFileByName(_NAME)
 
 
-def _value(field: Field, found: FieldDescriptor, get: Take, per_s: float) -> Take | None:
-    kind = found.message_type.full_name if found.message_type is not None else ""
-    if field.size is not None:
-        if not found.is_repeated or found.cpp_type not in _NUMBERS:
-            raise Refused("wrong_type", f"{field.name} is {_kind(found)}, where a vector is read")
-        return lambda of: _vector(field, get(of))
-    if found.is_repeated:
-        raise Refused("wrong_type", f"{field.name} is {_kind(found)}, where a number is read")
-    if kind in _TIMES:
-        return lambda of: _time(get(of), per_s)
-    if kind in _WRAPPERS:
-        return lambda of: get(of).value
-    if found.cpp_type not in _NUMBERS:
-        raise Refused("wrong_type", f"{field.name} is {_kind(found)}, where a number is read")
-    return None
+def _protoc(folder: str) -> descriptor_pb2.FileDescriptorSet:
+    """In a process of its own: it is not made for texts that somebody else wrote."""
+    out = File(folder) / ".descriptors"
+    known = str(files("grpc_tools") / "_proto")
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{folder}", f"-I{known}"]
+    command += ["--include_imports", f"--descriptor_set_out={out}", _NAME]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=_WAIT_S, cwd=folder
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Refused("bad_schema", f"its compilation took more than {_WAIT_S:g} s") from error
+    if done.returncode:
+        said = done.stderr.strip().replace(f"{folder}/", "")
+        raise Refused("bad_schema", said[:1_000] or f"protoc ended with {done.returncode}")
+    return descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
 
 
-def _kind(found: FieldDescriptor) -> str:
-    if found.message_type is not None:
-        name = str(found.message_type.full_name)
-    else:
-        name = _TYPES[found.type]
-    return f"repeated {name}" if found.is_repeated else name
+def type_of(schema: Schema, path: Path, name: str | None) -> Descriptor:
+    """The type at a path of numbers, like ('0', '2'); without one, `name`, or the first.
+
+    Raises `Refused` where there is none, or another than `name`.
+    """
+    file = compiled(schema)
+    types = list(file.message_types_by_name.values())
+    if not path and name is not None:
+        try:
+            return file.pool.FindMessageTypeByName(name)
+        except KeyError as error:
+            raise Refused("bad_schema", f"its schema has no message {name}") from error
+    found = None
+    for number in map(int, path or ("0",)):
+        if not 0 <= number < len(types):
+            raise Refused("bad_schema", f"its schema has no message at index {'.'.join(path)}")
+        found = types[number]
+        types = list(found.nested_types)
+    assert found is not None
+    if name is not None and found.full_name != name:
+        raise Refused("wrong_type", f"it is a {found.full_name}, where {name} is read")
+    return found
 
 
-def _same(message: Any) -> Any:
-    return message
+def type_index(value: bytes, begin: int) -> tuple[Path, int]:
+    """Which type a message is, as numbers of types within types, and where its bytes begin.
+
+    Zigzag varints: how many there are, and each; a single zero stands for the first type. Source:
+    the wire format of Confluent's serializers.
+    """
+    count, place = _varint(value, begin)
+    if count == 0:
+        return ("0",), place
+    if not 0 < count <= _DEEPEST:
+        raise Refused("malformed", f"the index of its type claims {count} numbers")
+    path = []
+    for _ in range(count):
+        number, place = _varint(value, place)
+        path.append(str(number))
+    return tuple(path), place
 
 
-def _unless_zero(get: Take) -> Take:
-    """A number whose zero is not told from what was not sent."""
-    return lambda of: get(of) or None
-
-
-def _time(time: Any, per_s: float) -> float:
-    return float(time.seconds * per_s + time.nanos * (per_s / 1e9))
-
-
-def _vector(field: Field, values: Any) -> list[Any] | None:
-    """An empty one is one that was not sent."""
-    found = list(values)
-    if found and len(found) != field.size:
-        detail = f"{field.name} has {len(found)} components, where {field.size} are read"
-        raise Refused("wrong_length", detail)
-    return found or None
+def _varint(value: bytes, place: int) -> tuple[int, int]:
+    result = 0
+    for shift in range(0, 35, 7):
+        if place >= len(value):
+            raise Refused("truncated", "it ends within the index of its type")
+        byte = value[place]
+        place += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return (result >> 1) ^ -(result & 1), place
+    raise Refused("malformed", "the index of its type is no number")
 
 
 # writing
@@ -205,7 +164,7 @@ def writer(sensors: Sequence[SensorSpec], registry: Registry | None) -> WireWrit
     schema, head = WireWriter.schema(sensors, form, "PROTOBUF", derived_schema, registry)
     message = type_of(schema, (), form.message)
     if head:
-        head += index_of(message)
+        head += _index_of(message)
     make = message_factory.GetMessageClass(message)
     path = tuple(form.records.split(".")) if form.records else ()
     per_s = 1e6 / sensors[0].time.microseconds
@@ -216,12 +175,12 @@ def writer(sensors: Sequence[SensorSpec], registry: Registry | None) -> WireWrit
         if found is None:
             raise ValueError(f"the schema of {message.full_name} has no field {name!r}")
         kind = found.message_type.full_name if found.message_type is not None else ""
-        if kind in _TIMES:
+        if kind in TIMES:
             return lambda value: _stamp(value, per_s)
-        if kind in _WRAPPERS:
+        if kind in WRAPPERS:
             inner = number_kind(whole=kind.removeprefix("google.protobuf.")[:3] in ("Int", "UIn"))
             return lambda value: {"value": inner(value)}
-        return number_kind(whole=found.cpp_type in _WHOLE)
+        return number_kind(whole=found.cpp_type in WHOLE)
 
     def encode(fields: Sequence[str], row: Sequence[Any]) -> bytes:
         content: Any = typed_rows(fields, row, convert)
@@ -238,12 +197,33 @@ def _written(message: Descriptor, path: Path, name: str) -> FieldDescriptor | No
     for part in path:
         field = inside.fields_by_name.get(part) if inside is not None else None
         inside = field.message_type if field is not None else None
-    return None if inside is None else _field_at(inside, tuple(name.split(".")))
+    return None if inside is None else field_at(inside, tuple(name.split(".")))
 
 
 def _stamp(value: float, per_s: float) -> Mapping[str, int]:
     whole, rest = divmod(value, per_s)
     return {"seconds": int(whole), "nanos": round(rest * (1e9 / per_s))}
+
+
+def _index_of(message: Descriptor) -> bytes:
+    numbers: list[int] = []
+    found: Descriptor | None = message
+    while found is not None:
+        outer = found.containing_type
+        among = outer.nested_types if outer else found.file.message_types_by_name.values()
+        numbers.insert(0, [each.full_name for each in among].index(found.full_name))
+        found = outer
+    if numbers == [0]:
+        return b"\0"
+    return b"".join(_encoded(number) for number in (len(numbers), *numbers))
+
+
+def _encoded(number: int) -> bytes:
+    left, out = number << 1, b""
+    while left > 0x7F:
+        out += bytes([left & 0x7F | 0x80])
+        left >>= 7
+    return out + bytes([left])
 
 
 def derived_schema(sensors: Sequence[SensorSpec], records: str | None) -> str:
@@ -264,6 +244,3 @@ def derived_schema(sensors: Sequence[SensorSpec], records: str | None) -> str:
     outer = f"message Readings {{ repeated Reading {records} = 1; }}\n" if records else ""
     reading = "\n".join(["message Reading {", *lines, "}"])
     return f'syntax = "proto3";\npackage {package};\n{outer}{reading}\n'
-
-
-__all__ = ["codec", "compiled", "derived_schema", "reader_of", "type_index", "type_of", "writer"]
