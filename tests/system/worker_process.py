@@ -56,7 +56,7 @@ def make_slow(seconds: float) -> None:
         time.sleep(seconds)
         return respond(*args)
 
-    decide_module.respond = slowly
+    setattr(decide_module, "respond", slowly)  # noqa: B010
 
 
 def watch_unacked() -> list[int]:
