@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from planner.bounded import TooLargeError, read_at_most
 from planner.graphs import MOST_BYTES, GraphError, check_graph
 
 FORMAT = 1
@@ -158,13 +159,11 @@ def _parse(path: Path, text: bytes) -> Manifest:
 def _bytes(path: Path, most: int, remedy: str) -> bytes:
     """All of a file, read once. Raises `BundleError`."""
     try:
-        with path.open("rb") as stream:
-            data = stream.read(most + 1)
+        return read_at_most(path, most)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
-    if len(data) > most:
-        raise BundleError(f"{path}: larger than {most} bytes; fetch the bundle again")
-    return data
+    except TooLargeError as error:
+        raise BundleError(f"{error}; fetch the bundle again") from error
 
 
 def _entry(path: Path) -> dict[str, Any]:

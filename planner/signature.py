@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from planner.bounded import TooLargeError, read_at_most
+
 _MOST: Final = 1 << 16  # bytes of a file of keys
 _LENGTH: Final = 64
 _KEYS: Final = re.compile(b"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.S)
@@ -94,10 +96,8 @@ def _public_keys(file: Path) -> list[Ed25519PublicKey]:
 
 def _content(file: Path) -> bytes:
     try:
-        with file.open("rb") as stream:
-            content = stream.read(_MOST + 1)
+        return read_at_most(file, _MOST)
     except OSError as error:
         raise SignatureError(f"{file}: cannot be read: {error.strerror}") from error
-    if len(content) > _MOST:
-        raise SignatureError(f"{file}: larger than {_MOST} bytes; is it a file of keys?")
-    return content
+    except TooLargeError as error:
+        raise SignatureError(f"{error}; is it a file of keys?") from error

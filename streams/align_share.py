@@ -71,8 +71,8 @@ class Share:
         """Raises `KafkaSetupError` where topics (name → partitions) cannot be shared out."""
         if spec.cohorts % self.of or cohort_partitions(spec) % self.of:
             raise KafkaSetupError(
-                f"{spec.system} has {spec.cohorts} cohorts, which {self.of} aligners cannot share "
-                "evenly: take a number of aligners that divides it"
+                f"{spec.system} has `cohorts: {spec.cohorts}`, which {self.of} aligners cannot "
+                "share evenly: take a number of aligners that divides it, or raise it in the spec"
             )
         for name, count in counts.items():
             if name != topic(spec, "control") and count % self.of:

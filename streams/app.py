@@ -1,7 +1,8 @@
 """Everything that is Faust: the app, its consumer with short waits, its belief table."""
 
+import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,18 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 class _Consumer(driver.Consumer):
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def ends(self, places: Iterable[Any]) -> Mapping[Any, int]:
+        """Up to where partitions have records, as the broker says.
+
+        What a fetch said of it (`highwater`) is as old as the fetch: none is sent while the frames
+        of the last one wait. It is asked past Faust's queue of calls, in which a fetch may be.
+        """
+        thread = self._thread
+        asking = thread._ensure_consumer().end_offsets(list(places))
+        asked = asyncio.run_coroutine_threadsafe(asking, thread.thread_loop)
+        found: Mapping[Any, int] = await asyncio.wrap_future(asked)
+        return found
 
     async def _wait_next_records(self, timeout: float) -> Any:
         # Faust sleeps a second when all partitions wait for the stream's buffer to empty, which

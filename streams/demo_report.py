@@ -100,7 +100,7 @@ def _cards(result: Mapping[str, Any]) -> list[Card]:
     latency = result["latency_ms"]
     if latency:
         cards.append(
-            Card(f"{latency['p50']:.1f} / {latency['p99']:.1f} ms", "sensor → action, p50 / p99")
+            Card(f"{latency['p50']:.1f} / {latency['p99']:.1f}", "ms sensor → action, p50 / p99")
         )
     return cards
 

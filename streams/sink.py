@@ -24,6 +24,7 @@ from streams import sink_files
 from streams.intervals import Intervals
 from streams.metrics import Values, exposed
 from streams.plant import Stop
+from streams.sink_facts import few_at_a_time, info_of
 from streams.sink_files import FileInfo
 from streams.sink_index import SinkIndex
 from streams.sink_room import ROOM_S, is_full, look_for_room
@@ -297,7 +298,7 @@ class Sink:
 
     def _store(self, day: str, layout: str, frames: list[LoggedFrame]) -> Iterator[None]:
         parts = []
-        for few in _few(frames):
+        for few in few_at_a_time(frames, PIECE_ROWS):
             parts.append(table_of(self.spec, few, self._reports))
             yield
         table = pa.concat_tables(parts)
@@ -312,32 +313,9 @@ class Sink:
         yield from self._index.adding(info, table)
 
     def _info(self, day: str, layout: str, frames: list[LoggedFrame], rows: int) -> FileInfo:
-        ranges, ticks = dict[int, Intervals](), dict[int, Intervals]()
-        for frame in frames:
-            ranges.setdefault(frame.partition, Intervals()).add(frame.offset)
-            ticks.setdefault(frame.cohort, Intervals()).add(frame.tick)
-        for partition, offsets in self._rejected.items():  # so that they are not read again
-            for start, end in offsets:
-                ranges.setdefault(partition, Intervals()).add(start, end)
-        self._rejected.clear()
-        facts = {
-            "spec_hash": frames[0].spec_hash,
-            "interface_hash": self.spec.interface_hash,
-            "objective_hash": self.spec.objective_hash,
-            "bundles": sorted({frame.bundle for frame in frames} - {""}),
-        }
-        return FileInfo(
-            path=Path(),
-            system=self.spec.system,
-            day=day,
-            layout=layout,
-            topic_id=self._topic_id,
-            rows=rows,
-            ranges={key: list(found) for key, found in sorted(ranges.items())},
-            ticks={key: list(found) for key, found in sorted(ticks.items())},
-            facts=facts,
-            last_ms=max(frame.stamp_ms for frame in frames),
-        )
+        info = info_of(self.spec, self._topic_id, day, layout, frames, rows, self._rejected)
+        self._rejected.clear()  # they stand in the file, so that they are not read again
+        return info
 
     # the end
 
@@ -398,18 +376,6 @@ class Sink:
             "cohorts": {str(cohort): n for cohort, n in sorted(self.cohorts.items())},
             "files": [str(info.path) for info in self.files],
         }
-
-
-def _few(frames: Sequence[LoggedFrame]) -> Iterator[list[LoggedFrame]]:
-    """`frames` in order, in parts of about `PIECE_ROWS` rows."""
-    few: list[LoggedFrame] = []
-    for frame in frames:
-        few.append(frame)
-        if sum(one.batch.num_rows for one in few) >= PIECE_ROWS:
-            yield few
-            few = []
-    if few:
-        yield few
 
 
 __all__ = ["Sink", "run_sink"]

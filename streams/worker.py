@@ -224,23 +224,28 @@ async def _until(
     worker: WorkerApp, desk: Desk, stop: threading.Event, ears: Ears | None, guard: Guard
 ) -> None:
     """Returns when asked to stop. Raises `WorkerError` when the worker cannot go on."""
-    relief = Relief(worker.app, desk)
-    while not stop.is_set():
-        await asyncio.sleep(CHECK_S)
-        if desk.failure is not None:
-            raise WorkerStalled(
-                f"{desk.failure}: the frames in flight are not acknowledged and will be read "
-                "again; check the broker, then start the worker again"
-            ) from desk.failure
-        if ears is not None and ears.failure is not None:
-            raise WorkerStalled(f"the twin hears nothing: {ears.failure}") from ears.failure
-        if worker.app.crashed:
-            raise crash_of(worker.app) from worker.app._crash_reason
-        if guard.failure is not None:
-            guard.noticed.set()
-            worker.app.conf.stream_wait_empty = False  # what it waits for does not come
-            raise guard.failure
-        await relief.look()
+    with closing(Relief(worker.app, desk)) as relief:
+        while not stop.is_set():
+            await asyncio.sleep(CHECK_S)
+            _check(worker, desk, ears, guard)
+            await relief.look()
+
+
+def _check(worker: WorkerApp, desk: Desk, ears: Ears | None, guard: Guard) -> None:
+    """Raises `WorkerError` when the worker cannot go on."""
+    if desk.failure is not None:
+        raise WorkerStalled(
+            f"{desk.failure}: the frames in flight are not acknowledged and will be read "
+            "again; check the broker, then start the worker again"
+        ) from desk.failure
+    if ears is not None and ears.failure is not None:
+        raise WorkerStalled(f"the twin hears nothing: {ears.failure}") from ears.failure
+    if worker.app.crashed:
+        raise crash_of(worker.app) from worker.app._crash_reason
+    if guard.failure is not None:
+        guard.noticed.set()
+        worker.app.conf.stream_wait_empty = False  # what it waits for does not come
+        raise guard.failure
 
 
 def crash_of(app: Any) -> WorkerError:

@@ -124,6 +124,7 @@ def run(
     aligner may fail: --standby. Where one is not enough: --aligners 2. Where a
     worker may: --twin.
     """
+    from streams.align_share import Share
     from streams.monitor import Monitor, live_table
     from streams.supervise import Supervisor
 
@@ -131,6 +132,7 @@ def run(
         system, _ = spec_of(spec), worker_role(shadow, twin)
         if (lockstep or options) and not plant:
             raise ValueError("--lockstep and --option are for the simulator: add --plant")
+        Share(of=aligners).check(system, {})  # before anything is started
         if device == "cuda":
             from planner.session import choose
 

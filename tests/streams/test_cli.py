@@ -261,6 +261,12 @@ def test_what_is_for_the_simulator_needs_the_simulator(word: tuple[str, ...]) ->
     assert "add --plant" in result.output
 
 
+def test_aligners_that_cannot_share_are_refused_before_a_broker_is_asked() -> None:
+    result = run("run", "nav2d", "--aligners", "2", "--bootstrap-servers", "127.0.0.1:9")
+    assert result.exit_code == 2
+    assert "`cohorts: 1`, which 2 aligners cannot share" in result.output
+
+
 @pytest.mark.parametrize("command", ["run", "worker"])
 def test_a_worker_is_a_shadow_or_a_twin(command: str) -> None:
     result = run(command, "nav2d", "--shadow", "--twin", "--bootstrap-servers", "127.0.0.1:9")

@@ -67,7 +67,11 @@ async def test_only_what_cannot_be_caught_up_with_goes_by(
     now, high = 0.0, 200.0
     monkeypatch.setattr("streams.relief.time", SimpleNamespace(monotonic=lambda: now))
     desk = make_desk(Broker(), clock=clock)
-    consumer = SimpleNamespace(assignment=lambda: {FRAMES}, highwater=lambda _: int(high))
+
+    async def ends(places: list[TP]) -> dict[TP, int]:
+        return dict.fromkeys(places, int(high))
+
+    consumer = SimpleNamespace(assignment=lambda: {FRAMES}, ends=ends)
     app = SimpleNamespace(consumer=consumer, rebalancing=False)
     relief = Relief(app, desk)
     for frame in range(160):
@@ -75,6 +79,7 @@ async def test_only_what_cannot_be_caught_up_with_goes_by(
         desk.tally.frames = frame + 1
         desk.read[tuple(FRAMES)] = frame + 1  # type: ignore[index]
         await relief.look()
+        await asyncio.sleep(0)
     assert bool(desk._over) == shed
     app.rebalancing, desk.tally.frames = True, 0
     desk._over.clear()
@@ -82,4 +87,5 @@ async def test_only_what_cannot_be_caught_up_with_goes_by(
         now += 0.05
         desk.tally.frames += 1
         await relief.look()
+        await asyncio.sleep(0)
     assert not desk._over

@@ -66,6 +66,7 @@ class World:
     worker: str = "one"
     sluggish: bool = False
     stuck: bool = False
+    slow_s: float = 0.0
     more: dict[str, Any] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
@@ -83,6 +84,7 @@ class World:
             "summary": str(self.folder / f"summary-{self.worker}.json"),
             "sluggish": self.sluggish,
             "stuck": self.stuck,
+            "slow_s": self.slow_s,
             "more": self.more,
         }
         file = self.folder / f"config-{self.worker}.json"
@@ -144,34 +146,42 @@ class World:
 
 @pytest.fixture
 def world(kafka: Mapping[str, str], tmp_path: Path) -> Iterator[World]:
-    text = shipped_text("nav2d", system=unique("worker"), **SMALL)
-    (tmp_path / "spec.yaml").write_text(text)
-    spec = load_spec(tmp_path / "spec.yaml")
-    make_topics(spec, kafka)
-    calibration = {"innovation_band": 1e6, "channel_scale": [1.0] * len(spec.columns)}
-    bundle = write_bundle(
-        tmp_path / "bundles" / "first", spec, double_integrator(), calibration=calibration
-    )
-    made = World(spec, kafka, tmp_path, [bundle])
+    made = make_world(kafka, tmp_path)
     yield made
     if made.process is not None and made.process.poll() is None:
         made.kill()
 
 
+def make_world(kafka: Mapping[str, str], folder: Path, **changes: Any) -> World:
+    """A small nav2d of its own name, with the `changes` to its spec; nothing is started."""
+    text = shipped_text("nav2d", system=unique("worker"), **{**SMALL, **changes})
+    (folder / "spec.yaml").write_text(text)
+    spec = load_spec(folder / "spec.yaml")
+    make_topics(spec, kafka)
+    calibration = {"innovation_band": 1e6, "channel_scale": [1.0] * len(spec.columns)}
+    bundle = write_bundle(
+        folder / "bundles" / "first", spec, double_integrator(), calibration=calibration
+    )
+    return World(spec, kafka, folder, [bundle])
+
+
 def frames(
-    spec: SystemSpec, ticks: int, control: Mapping[int, ControlView] | None = None
+    spec: SystemSpec,
+    ticks: int,
+    control: Mapping[int, ControlView] | None = None,
+    begin: int = FIRST,
 ) -> list[Frame]:
-    """`ticks` frames per cohort from FIRST on, some readings missing, in (tick, cohort) order."""
+    """`ticks` frames per cohort from `begin` on, some readings missing, in (tick, cohort) order."""
     rng = np.random.default_rng(7)
     made, view = [], ControlView()
     values = {c: rng.uniform(-3, 3, (len(_members(spec, c)), 6)) for c in range(spec.cohorts)}
-    for tick in range(FIRST, FIRST + ticks):
+    for tick in range(begin, begin + ticks):
         view = (control or {}).get(tick, view)
         for cohort in range(spec.cohorts):
             members = _members(spec, cohort)
             values[cohort] = values[cohort] + 0.05 * rng.normal(size=values[cohort].shape)
             seen = np.where(rng.random(values[cohort].shape) < 0.3, np.nan, values[cohort])
-            first = tick == FIRST
+            first = tick == begin
             header = FrameHeader(
                 spec.system,
                 cohort,

@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from faust.transport.consumer import Consumer
 from schemas.system import load_spec
 from streams import decide as decide_module
 from streams import worker
+from streams.relief import Relief
 from streams.watchdog import WorkerError
 from streams.worker import run_worker
 
@@ -46,6 +48,30 @@ def make_stuck() -> None:
     setattr(worker, "decide", hang)  # noqa: B010
 
 
+def make_slow(seconds: float) -> None:
+    """Every frame takes so long to decide, and nothing else happens meanwhile."""
+    respond = decide_module.respond
+
+    def slowly(*args: Any) -> Any:
+        time.sleep(seconds)
+        return respond(*args)
+
+    setattr(decide_module, "respond", slowly)  # noqa: B010
+
+
+def watch_unacked() -> list[int]:
+    """How many frames the consumer holds that are not acknowledged, twenty times a second."""
+    seen: list[int] = []
+    look = Relief.look
+
+    async def watched(self: Any) -> None:
+        seen.append(len(self._app.consumer.unacked))
+        await look(self)
+
+    setattr(Relief, "look", watched)  # noqa: B010
+    return seen
+
+
 def main(config: dict[str, Any]) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -54,6 +80,9 @@ def main(config: dict[str, Any]) -> int:
         make_sluggish()
     if config.get("stuck"):
         make_stuck()
+    if config.get("slow_s"):
+        make_slow(config["slow_s"])
+    unacked = watch_unacked()
     try:
         summary = run_worker(
             load_spec(config["spec"]),
@@ -69,6 +98,7 @@ def main(config: dict[str, Any]) -> int:
     except WorkerError as error:
         print(error, file=sys.stderr)
         return 2
+    summary["most_unacked"] = max(unacked, default=0)
     Path(config["summary"]).write_text(json.dumps(summary))
     return 0
 
