@@ -106,6 +106,7 @@ class Desk:
         self._partitions = {t.kind: t.partitions for t in topics_of(spec)}
         self._records = ActionRecords(spec, options.worker, options.attempt)
         self.read: dict[Place, int] = {}  # the offset up to which each partition was taken up
+        self.written_s = float("inf")  # when the frame that was taken up last was written
         self._over: dict[Place, int] = {}  # that before which frames go by unread
 
     def rehearse(self, frame: Frame, row: Row, decisions: Decisions) -> None:
@@ -119,7 +120,7 @@ class Desk:
         """Whether a frame goes by unread, acknowledged: see `pass_over`."""
         message = event.message
         place = (message.topic, message.partition)
-        self.read[place] = message.offset + 1
+        self.read[place], self.written_s = message.offset + 1, message.timestamp
         if message.offset >= self._over.get(place, 0):
             return False
         self.tally.shed()

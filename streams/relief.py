@@ -12,7 +12,8 @@ from streams.backlog import Backlog
 from streams.desk import Desk, Place
 
 _log = structlog.get_logger("worker")
-_ASK_S = 0.1  # between two questions to the broker
+_ASK_S = 0.1  # between two questions to the broker,
+_BEHIND_S = 0.5  # which nobody asks while frames are read sooner than this after they were written
 
 
 class Relief:
@@ -36,7 +37,9 @@ class Relief:
         if desk.options.clock != "wall" or idle:
             return
         passed, self._looked, self._frames = now - self._looked, now, desk.tally.frames
-        if now >= self._asked + _ASK_S and (self._asking is None or self._asking.done()):
+        behind = time.time() > desk.written_s + _BEHIND_S
+        answered = self._asking is None or self._asking.done()
+        if behind and answered and now >= self._asked + _ASK_S:
             self._asked, self._asking = now, asyncio.create_task(self._ask())
         if over := self._backlog.look(passed, desk.read, self._mine):
             _log.warning("too many frames; the older ones are passed over", before=over)

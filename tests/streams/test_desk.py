@@ -58,7 +58,7 @@ class Outside:
 
     def event(self, frame: Frame, offset: int) -> Any:
         message = SimpleNamespace(
-            topic="nav2d.frames", partition=3, offset=offset, key=b"3", value=b"x"
+            topic="nav2d.frames", partition=3, offset=offset, key=b"3", value=b"x", timestamp=0.0
         )
         return SimpleNamespace(
             value=encode_frame(SPEC, frame),

@@ -65,10 +65,14 @@ async def test_only_what_cannot_be_caught_up_with_goes_by(
 ) -> None:
     """Of a backlog of 200 frames, 20 a second are decided while others come."""
     now, high = 0.0, 200.0
-    monkeypatch.setattr("streams.relief.time", SimpleNamespace(monotonic=lambda: now))
+    clocks = SimpleNamespace(monotonic=lambda: now, time=lambda: now)
+    monkeypatch.setattr("streams.relief.time", clocks)
     desk = make_desk(Broker(), clock=clock)
+    desk.written_s, asked = 0.0, 0
 
     async def ends(places: list[TP]) -> dict[TP, int]:
+        nonlocal asked
+        asked += 1
         return dict.fromkeys(places, int(high))
 
     consumer = SimpleNamespace(assignment=lambda: {FRAMES}, ends=ends)
@@ -81,6 +85,13 @@ async def test_only_what_cannot_be_caught_up_with_goes_by(
         await relief.look()
         await asyncio.sleep(0)
     assert bool(desk._over) == shed
+    assert (asked > 0) == (clock == "wall")
+    desk.written_s, asked = now + 8.0, 0
+    for _ in range(100):  # what comes in time leaves nothing to ask
+        now += 0.05
+        desk.tally.frames += 1
+        await relief.look()
+    assert asked == 0
     app.rebalancing, desk.tally.frames = True, 0
     desk._over.clear()
     for _ in range(100):
