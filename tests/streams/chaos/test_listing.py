@@ -69,7 +69,7 @@ def test_the_table_has_a_line_for_each_run() -> None:
     console.print(table_of([HELD, VIOLATED]))
     text = console.export_text()
     assert "kill sink" in text
-    assert "once 2, input 1" in text
+    assert "once 2 input 1" in text
     assert "abcdef0123*" in text
 
 
