@@ -254,11 +254,7 @@ def _starts(process: Process) -> int:
 
 
 def _wait_ready(stage: Stage, names: Sequence[str]) -> None:
-    def ready() -> bool:
-        logs = [stage.process(name).log for name in names]
-        return all(log.exists() and " ready" in log.read_text(errors="replace") for log in logs)
-
-    _wait(ready, f"the start of {', '.join(names)}")
+    _wait(lambda: stage.ready(names), f"the start of {', '.join(names)}")
 
 
 def _wait(condition: Callable[[], bool], what: str) -> None:

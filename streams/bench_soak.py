@@ -57,28 +57,24 @@ def bench_soak(
         seconds, bundle = 60.0 * minutes + _READY_S, SHIPPED / "nav2d"
         with Stage(broker, folder, name, "wall", seconds, 0, bundle, twin=True) as stage:
             stage.start_loop()
-            if not wait_until(lambda: _ready(stage), _READY_S, stage.watch):
+            names = (*stage.workers, "align")
+            if not wait_until(lambda: stage.ready(names), _READY_S, stage.watch):
                 raise ProcessFailed(f"the loop is not ready after {_READY_S:g} s")
             stage.start_plant()
             samples = _watch(stage, 60.0 * minutes, every_s, say)
             restarts = {p.name: p.restarts for p in stage.supervisor.processes}
             stage.stop_all()
             stage.forget()
-    names = list(samples[0].mb)
+    processes = list(samples[0].mb)
     return {
         **summary(samples),
         "restarts": restarts,
-        "columns": ["s", *(f"{name}_mb" for name in names), "frames_behind"],
+        "columns": ["s", *(f"{name}_mb" for name in processes), "frames_behind"],
         "samples": [
-            [round(s.at_s, 1), *(round(s.mb[n], 1) for n in names), s.frames - s.committed]
+            [round(s.at_s, 1), *(round(s.mb[n], 1) for n in processes), s.frames - s.committed]
             for s in samples
         ],
     }
-
-
-def _ready(stage: Stage) -> bool:
-    logs = [stage.process(name).log for name in (*stage.workers, "align")]
-    return all(log.exists() and " ready" in log.read_text(errors="replace") for log in logs)
 
 
 def _watch(

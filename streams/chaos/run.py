@@ -71,7 +71,7 @@ def _play(stage: Stage, injector: Injector, findings: Findings, say: Say) -> Non
     """The run up to the end of its processes; what does not recover is a finding."""
     try:
         stage.start_loop()
-        if not wait_until(lambda: _ready(stage), READY_S, stage.watch):
+        if not wait_until(lambda: stage.ready((*stage.workers, "align")), READY_S, stage.watch):
             raise ProcessFailed(f"the loop is not ready after {READY_S:g} s: see {stage.folder}")
         plant = stage.start_plant()
         wait_until(lambda: stage.ends("sensors") > 0, READY_S, stage.watch)
@@ -94,12 +94,6 @@ def _play(stage: Stage, injector: Injector, findings: Findings, say: Say) -> Non
         findings.add("recovery", " … ".join(dict.fromkeys((lines[0], lines[-1]))))
         say(str(error))
         stage.stop_all()
-
-
-def _ready(stage: Stage) -> bool:
-    """Whether workers and aligner say so in their logs."""
-    logs = [stage.process(name).log for name in (*stage.workers, "align")]
-    return all(log.exists() and " ready" in log.read_text(errors="replace") for log in logs)
 
 
 def _all_decided(stage: Stage) -> bool:

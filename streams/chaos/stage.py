@@ -5,7 +5,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -178,6 +178,11 @@ class Stage:
     def process(self, name: str) -> Process:
         """A process of the loop by its name."""
         return next(p for p in self.supervisor.processes if p.name == name)
+
+    def ready(self, names: Iterable[str]) -> bool:
+        """Whether these processes say so in their logs."""
+        logs = [self.process(name).log for name in names]
+        return all(log.exists() and " ready" in log.read_text(errors="replace") for log in logs)
 
     def watch(self) -> None:
         """Starts again what crashed. Raises `ProcessFailed` where something crashes for ever."""

@@ -1,8 +1,8 @@
 """`rehearse chaos`: faults against the running loop, and whether what is promised held."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -65,7 +65,6 @@ def chaos(
     """
     from infra import broker
     from streams.chaos.campaign import RESULTS, run_campaign
-    from streams.chaos.listing import table_of
 
     home = home_folder().absolute() / "chaos"
     if listed or results or markdown:
@@ -88,15 +87,21 @@ def chaos(
             )
         finally:
             broker.stop(home)
+    _show(result, as_json)
+    raise typer.Exit(1 if result["violations"] else 0)
+
+
+def _show(result: Mapping[str, Any], as_json: bool) -> None:
+    """Says how the runs of a campaign ended, and what was violated."""
+    from streams.chaos.listing import table_of
+
     outcomes = result["outcomes"]
     console.print(table_of(outcomes))
     for outcome in outcomes:
         for invariant, detail in outcome["examples"]:
             text = f"seed {outcome['seed']}: {invariant}: {detail}"
             console.print(text, highlight=False, markup=False)
-    shown = result if as_json else {k: v for k, v in result.items() if k != "outcomes"}
-    show(shown, as_json)
-    raise typer.Exit(1 if result["violations"] else 0)
+    show(result if as_json else {k: v for k, v in result.items() if k != "outcomes"}, as_json)
 
 
 def _list(results: Sequence[Path], markdown: Path | None, as_json: bool) -> None:
