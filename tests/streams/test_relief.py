@@ -48,7 +48,8 @@ async def test_frames_go_by_unread_and_a_letter_says_which() -> None:
     await take(desk, broker, 0, 1)
     await desk.pass_over({tuple(FRAMES): 5, ("nav2d.frames", 0): 9})  # type: ignore[dict-item]
     (letter,) = broker.letters
-    assert (letter.partition, letter.offset, letter.reason) == (3, 2, "shed")
+    assert (letter.partition, letter.offset, letter.end, letter.reason) == (3, 2, 5, "shed")
+    assert desk.written_s == 0.0, "of the frame taken up last"
     assert letter.detail.startswith("3 frames")
     await take(desk, broker, 2, 3, 4, 5, 6)
     acked = [entry for entry in broker.log if entry.startswith("ack")]
