@@ -16,6 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from infra.registry import PREFIX
+from infra.settings import BrokerAwayError as BrokerAwayError
 from infra.settings import KafkaSetupError as KafkaSetupError
 from schemas.roles import REPLAYED
 
@@ -30,6 +31,7 @@ _NOT_ALLOWED = (
     f"topics of systems whose names begin with {REPLAYED!r}"
 )
 _REFUSALS = (KafkaError._AUTHENTICATION, KafkaError._SSL)
+_AWAY = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT)
 
 
 def client_config(bootstrap: str, extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -41,6 +43,13 @@ def client_config(bootstrap: str, extra: Mapping[str, str] | None = None) -> dic
     return {"bootstrap.servers": bootstrap, **own}
 
 
+def is_away(error: BaseException) -> bool:
+    """Whether it says that no broker answered: all that was asked for may be there later."""
+    if isinstance(error, KafkaException):
+        return error.args[0].code() in _AWAY
+    return isinstance(error, BrokerAwayError)
+
+
 def wait_ready(
     config: Mapping[str, str],
     timeout: float = 30.0,
@@ -49,8 +58,8 @@ def wait_ready(
     """Wait until a broker answers a metadata request.
 
     `check` is called between attempts; what it raises ends the wait (a broker that died).
-    Raises KafkaSetupError after `timeout` seconds, when the settings are not librdkafka's, or when
-    TLS or SASL fails: with these settings no later attempt would do better.
+    Raises BrokerAwayError after `timeout` seconds, and KafkaSetupError when the settings are not
+    librdkafka's, or when TLS or SASL fails: with these settings no later attempt would do better.
     """
     refusals: list[str] = []
 
@@ -76,7 +85,7 @@ def wait_ready(
                 "Check the TLS and SASL settings given with -X key=value."
             )
         if time.monotonic() > end:
-            raise KafkaSetupError(
+            raise BrokerAwayError(
                 f"no broker answers at {config['bootstrap.servers']} after {timeout:g} s "
                 f"({reason}). Check the address, and TLS or SASL settings given with -X key=value."
             )
@@ -152,7 +161,7 @@ def _listed(admin: AdminClient, timeout: float) -> dict[str, int]:
     try:
         topics = admin.list_topics(timeout=timeout).topics
     except KafkaException as error:
-        raise KafkaSetupError(f"the cluster does not list its topics: {_text(error)}") from error
+        raise BrokerAwayError(f"the cluster does not list its topics: {_text(error)}") from error
     return {name: len(topic.partitions) for name, topic in topics.items()}
 
 

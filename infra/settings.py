@@ -21,6 +21,10 @@ class KafkaSetupError(RuntimeError):
     """The cluster does not answer, or a topic is not as it must be; the message says the remedy."""
 
 
+class BrokerAwayError(KafkaSetupError):
+    """No broker answers: the address is wrong, or one is away and will be back."""
+
+
 def kafka_settings(given: Iterable[str]) -> dict[str, str]:
     """The settings in the environment, then those of each `KEY=VALUE` or `@FILE`; the last counts.
 

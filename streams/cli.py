@@ -118,7 +118,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Acts only after it has imagined what its action will do.\n\nExample: rehearse demo",
     epilog="Exit status 0: done, 1: a negative result, 2: an error that says what to do, "
-    "75: one that a new start mends, 130: interrupted.",
+    "69: no broker answers, 75: an error that a new start mends, 130: interrupted.",
 )
 
 

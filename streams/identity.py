@@ -10,7 +10,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from infra.kafka import KafkaSetupError, client_config
+from infra.kafka import BrokerAwayError, client_config
 
 _TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.5
@@ -57,7 +57,7 @@ def other_holder(
     so another folder's is waited for, `patience_s`; one's own last life is not.
 
     Raises:
-        KafkaSetupError: no broker answers.
+        BrokerAwayError: no broker answers.
     """
     admin = AdminClient({"log_level": "0", **client_config(bootstrap, extra)})
     end, said = time.monotonic() + patience_s, False
@@ -80,7 +80,7 @@ def _holder(admin: AdminClient, group: str, instance: str, own: str) -> str | No
 
 
 def _describe(admin: AdminClient, group: str) -> Any:
-    """What the broker says of a group; None where it knows none. Raises `KafkaSetupError`."""
+    """What the broker says of a group; None where it knows none. Raises `BrokerAwayError`."""
     end = time.monotonic() + _TIMEOUT_S
     while True:
         try:
@@ -96,6 +96,6 @@ def _describe(admin: AdminClient, group: str) -> Any:
                 time.sleep(_SETTLING_S)
                 continue
             reason, cause = f"{error.args[0].name()}, {error.args[0].str()}", error
-        raise KafkaSetupError(
+        raise BrokerAwayError(
             f"no broker answers: {reason}. Check the address, and the settings given with -X."
         ) from cause

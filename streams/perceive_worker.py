@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from aiokafka.errors import KafkaConnectionError
 
-from infra.kafka import KafkaSetupError
+from infra.kafka import BrokerAwayError, KafkaSetupError
 from planner.encoder import Encoder
 from planner.session import Provider
 from schemas.system import SystemSpec
@@ -20,7 +20,7 @@ from streams.desk import Clock
 from streams.perceive import Perceiver, essence
 from streams.publish import Publisher
 from streams.topic_io import make_consumer, partitions
-from streams.watchdog import Watchdog, WorkerError, WorkerStalled, committed
+from streams.watchdog import Watchdog, WorkerStalled, committed
 from streams.worker import CHECK_S, STOP_S, alone_in, crash_of, refuse_a_second
 
 _log = structlog.get_logger(__name__)
@@ -102,7 +102,7 @@ async def _serve(
     try:
         await app.start()
     except KafkaConnectionError as error:
-        raise WorkerError(
+        raise BrokerAwayError(
             f"no broker answers at {bootstrap}: check the address, and the settings given with -X"
         ) from error
     _log.info("perceive ready", seconds=round(time.monotonic() - began, 2))

@@ -20,6 +20,7 @@ CRASHES = 5  # of one process in a row, after which the whole run is given up
 STEADY_S = 300.0  # a process that ran for so long begins a new row
 PARENT = "REHEARSE_PARENT"  # environment: the process id without which a child must not live on
 WATCH_S = 1.0
+STATUS_AWAY = 69  # EX_UNAVAILABLE of sysexits.h: no broker answers
 STATUS_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: what happened may not happen again
 
 
@@ -159,15 +160,19 @@ class Supervisor:
         return process
 
     def check(self) -> None:
-        """Restart what crashed. Raises `ProcessFailed` once something crashed too often."""
+        """Restart what crashed. Raises `ProcessFailed` once something crashed too often.
+
+        One that no broker answered is started again without end.
+        """
         for process in self.processes:
             status = process.poll()
             if status in (None, 0):
                 continue
             process.restarts += 1
             steady = time.monotonic() - process.begun > STEADY_S
-            process.crashes = 1 if steady else process.crashes + 1
-            # Status 2 is for people to mend, but a broker that is away looks like that as well.
+            process.crashes = 0 if steady else process.crashes
+            process.crashes += status != STATUS_AWAY
+            # Status 2 is for people to mend, but what a new broker lacks looks like that as well.
             if process.crashes > CRASHES or (status == 2 and process.restarts == 1):
                 raise ProcessFailed(
                     f"{process.name} ended with status {status}; the end of {process.log}:\n"

@@ -9,7 +9,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from infra.kafka import KafkaSetupError
+from infra.kafka import BrokerAwayError
 from schemas.system import SystemSpec
 from schemas.topics import Topic
 from streams.align_share import REMEDY, SAMPLE, misplaced, sensor_partitions
@@ -24,7 +24,7 @@ def check_topics(config: Mapping[str, str], wanted: Sequence[Topic]) -> list[str
     try:
         there = admin.list_topics(timeout=TIMEOUT_S).topics
     except KafkaException as error:
-        raise KafkaSetupError(f"no broker answers: {error.args[0].str()}") from error
+        raise BrokerAwayError(f"no broker answers: {error.args[0].str()}") from error
     problems = []
     for topic in wanted:
         found = there.get(topic.name)

@@ -15,7 +15,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
-from infra.kafka import KafkaSetupError, client_config
+from infra.kafka import BrokerAwayError, KafkaSetupError, client_config
 
 TIMEOUT_S: Final = 10.0
 # A small request that waits for the last one's acknowledgement waits for up to 40 ms.
@@ -70,7 +70,7 @@ def partitions(consumer: Consumer, name: str) -> list[int]:
     try:
         found = consumer.list_topics(name, timeout=TIMEOUT_S).topics[name]
     except KafkaException as error:
-        raise KafkaSetupError(
+        raise BrokerAwayError(
             f"no broker answers: {error.args[0].str()}. Check the address, and the settings "
             "given with -X."
         ) from error
@@ -151,7 +151,7 @@ def _until(consumer: Consumer, high: int, name: str) -> Iterator[Message]:
             if (message.offset() or 0) >= high:
                 return
             yield message
-    raise KafkaSetupError(f"{name}: no answer for {TIMEOUT_S:g} s before its end at offset {high}")
+    raise BrokerAwayError(f"{name}: no answer for {TIMEOUT_S:g} s before its end at offset {high}")
 
 
 def send(producer: Producer, name: str, value: bytes, key: str | None, partition: int = -1) -> None:

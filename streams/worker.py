@@ -17,6 +17,7 @@ import onnxruntime
 import structlog
 from aiokafka.errors import KafkaConnectionError
 
+from infra.kafka import BrokerAwayError
 from planner.session import Provider
 from schemas.system import SystemSpec
 from schemas.topics import WorkerRole, changelog_of, topic, worker_group
@@ -72,7 +73,8 @@ def run_worker(
 
     Raises:
         WorkerStalled: Kafka did not confirm, Faust crashed, or commits stopped.
-        WorkerError: no broker answers, the folder or the id is taken; says what helps.
+        BrokerAwayError: no broker answers.
+        WorkerError: the folder or the id is taken; says what helps.
     """
     # Threads wait for the interpreter's lock for this long: 5 ms would be a third of a round trip.
     sys.setswitchinterval(0.0005)
@@ -154,7 +156,7 @@ async def _serve(
         try:
             await worker.app.start()
         except KafkaConnectionError as error:
-            raise WorkerError(
+            raise BrokerAwayError(
                 f"no broker answers at {bootstrap}: check the address, and the settings given "
                 "with -X"
             ) from error

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from infra.home import home_folder
-from infra.kafka import client_config, wait_ready
+from infra.kafka import client_config, is_away, wait_ready
 from infra.settings import kafka_settings
 from infra.signals import interrupting
 from infra.signals import stopping as stopping
@@ -24,7 +24,7 @@ from schemas.plain_json import json_line
 from schemas.roles import Role
 from schemas.system import SystemSpec, load_spec
 from schemas.topics import WorkerRole
-from streams.supervise import STATUS_AGAIN, TryAgain
+from streams.supervise import STATUS_AGAIN, STATUS_AWAY, TryAgain
 
 _AWAY: Final = "Is the broker up? Try again when it is."
 _REFUSALS: Final = {
@@ -186,7 +186,8 @@ def show(result: Mapping[str, Any], as_json: bool) -> None:
 def errors() -> Iterator[None]:
     """Turn the errors that a user can mend into one message and exit status 2.
 
-    What a new start mends ends with status 75 instead, which a supervisor may act upon.
+    What a new start mends ends with status 75 instead, and where no broker answers it is 69: a
+    supervisor acts upon both.
     """
     try:
         yield
@@ -194,7 +195,13 @@ def errors() -> Iterator[None]:
         raise
     except (OSError, ValueError, RuntimeError, KafkaException) as error:
         console.print(Text.assemble(("error ", "bold red"), _plainly(error)), soft_wrap=True)
-        raise typer.Exit(STATUS_AGAIN if isinstance(error, TryAgain) else 2) from error
+        raise typer.Exit(_status(error)) from error
+
+
+def _status(error: Exception) -> int:
+    if is_away(error):
+        return STATUS_AWAY
+    return STATUS_AGAIN if isinstance(error, TryAgain) else 2
 
 
 def _plainly(error: Exception) -> str:

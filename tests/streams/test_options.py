@@ -21,7 +21,7 @@ def end_of(error: Exception) -> int:
     [
         (ValueError("spec.yaml:3: field [actions]: unknown"), 2, "field [actions]: unknown"),
         (TryAgain("the broker went away"), 75, "the broker went away"),
-        (KafkaException(KafkaError(KafkaError._TRANSPORT)), 2, "Is the broker up?"),
+        (KafkaException(KafkaError(KafkaError._TRANSPORT)), 69, "Is the broker up?"),
         (KafkaException(KafkaError(KafkaError._FATAL, FORBIDDEN)), 2, "Give this user its rights"),
         (TryAgain(f"Kafka did not confirm: {FORBIDDEN}"), 75, "Give this user its rights"),
         (TryAgain("t: Broker: Message size too large"), 75, "Raise max.message.bytes"),

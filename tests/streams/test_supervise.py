@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from streams.supervise import CRASHES, STEADY_S, ProcessFailed, Supervisor
+from streams.supervise import CRASHES, STATUS_AWAY, STEADY_S, ProcessFailed, Supervisor
 
 
 def wait_for(process: psutil.Process | int, seconds: float = 20.0) -> None:
@@ -83,3 +83,16 @@ def test_only_crashes_in_a_row_end_a_run(tmp_path: Path) -> None:
         wait_for(process.pid)
         with pytest.raises(ProcessFailed, match="ended with status -9"):
             supervisor.check()
+
+
+def test_a_broker_that_is_away_ends_no_run(tmp_path: Path) -> None:
+    """Each life of a process ends with a status of its own; it is started again and again."""
+    with Supervisor(tmp_path) as supervisor:
+        where = ("--bootstrap-servers", "127.0.0.1:9")
+        process = supervisor.start("plant", "plant", "nav2d", *where)
+        process.crashes = CRASHES
+        assert process.child is not None
+        assert process.child.wait(60) == STATUS_AWAY
+        supervisor.check()
+        assert (process.restarts, process.crashes) == (1, CRASHES)
+        assert process.poll() is None
