@@ -31,7 +31,12 @@ _NOT_ALLOWED = (
     f"topics of systems whose names begin with {REPLAYED!r}"
 )
 _REFUSALS = (KafkaError._AUTHENTICATION, KafkaError._SSL)
-_AWAY = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT)
+_AWAY = (
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._UNKNOWN_PARTITION,  # of one that was there: nobody said where it is
+)
 
 
 def client_config(bootstrap: str, extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
-from confluent_kafka import Message, TopicPartition
+from confluent_kafka import KafkaException, Message, TopicPartition
 from sqlalchemy.exc import OperationalError
 
+from infra.kafka import BrokerAwayError, is_away
 from schemas.arrow_io import FrameError
 from schemas.messages import Applied, decode
 from schemas.system import SystemSpec
@@ -199,7 +200,13 @@ class Sink:
             time.sleep(min(timeout, ROOM_S))
             return 0
         look_for_room(self.root)
-        self._start()
+        try:
+            self._start()
+        except (KafkaException, BrokerAwayError) as error:
+            if not is_away(error):
+                raise
+            self._room_at = time.monotonic() + ROOM_S  # there is, but no broker
+            return 0
         self._room_at = 0.0
         _log.info("there is room again", folder=str(self.root))
         return 0

@@ -15,16 +15,17 @@ from typing import Any
 
 import polars as pl
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 import streams.sink
-from infra.kafka import delete_topics
+from infra.kafka import BrokerAwayError, delete_topics
 from schemas.catalog import Catalog
 from schemas.codes import Status
 from schemas.messages import Applied, action_id, encode
 from schemas.system import SystemSpec
 from schemas.topics import topic
 from streams.sink import Sink, run_sink
-from streams.topic_io import make_producer
+from streams.topic_io import bounds, make_producer
 from tests.streams.frames import NAMES, cohort_names, trajectory
 from tests.streams.specs import SMALL, small_spec
 from tests.support import unique
@@ -180,8 +181,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_waited_for_and_nothing_is_lost_or_doubled(
-    spec: SystemSpec, kafka: Kafka, small_disk: Path
+    spec: SystemSpec, kafka: Kafka, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where no broker answers when there is room again."""
+    away = [
+        KafkaException(KafkaError(KafkaError._UNKNOWN_PARTITION)),
+        BrokerAwayError("no broker answers"),
+    ]
+
+    def answered(*asked: Any) -> dict[int, tuple[int, int]]:
+        if away:
+            raise away.pop()
+        return bounds(*asked)
+
     sink = Sink(spec, kafka["bootstrap.servers"], kafka, small_disk, None)
     sink.flush_s, sink.flush_rows = 0.05, 40
     limit = time.monotonic() + 60
@@ -201,6 +213,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost_or_doubled(
         publish(spec, kafka, range(8, 60))
         poll_until("no_room", 1)
         filler.unlink()
+        monkeypatch.setattr(streams.sink, "bounds", answered)
         poll_until("rows", 50 * len(NAMES))
         sink.drain()
         summary = sink.summary()
@@ -211,6 +224,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost_or_doubled(
     table = rows(small_disk)
     assert table.group_by("partition", "offset", "entity").len()["len"].to_list() == [1] * 300
     assert table["counted"].all()
+    assert not away
 
 
 def test_unreadable_records_are_counted_and_passed(
