@@ -21,7 +21,8 @@ from planner.cem import Cem, Start
 from planner.draws import Draws
 from planner.imagine import Imagination
 from planner.reference import ACTION, CANDIDATES, HORIZON, MEMBERS, STATE, Reference
-from planner.session import Posterior, Provider, choose, providers, session_options
+from planner.runtime import Provider, choose, providers, session_options
+from planner.session import Posterior
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]

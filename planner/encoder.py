@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.manifest import BundleError
-from planner.session import F32, Provider, choose, open_session
+from planner.runtime import Provider, choose, open_session
+from planner.session import F32
 from schemas.perceive import RawInput, file_digest
 
 Rows = npt.NDArray[Any]

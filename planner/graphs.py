@@ -8,7 +8,8 @@ protobuf is loaded with the first graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ OPSETS: Final = range(17, 25)
 _IR_VERSIONS: Final = range(8, 13)
 _OWN: Final = ("", "ai.onnx")  # two names of ONNX's own operators
 _EXTERNAL: Final = 1  # TensorProto.DataLocation
+_INT: Final = 2  # AttributeProto.Type
+_INT64: Final = 7  # TensorProto.DataType
 
 # Message → field → (number, type). Fields that are not here are passed over.
 _SCHEMA: Final[dict[str, dict[str, tuple[int, str]]]] = {
@@ -34,10 +37,16 @@ _SCHEMA: Final[dict[str, dict[str, tuple[int, str]]]] = {
     "Graph": {
         "node": (1, "Node*"),
         "initializer": (5, "Tensor*"),
+        "input": (11, "Value*"),
         "output": (12, "Value*"),
+        "value_info": (13, "Value*"),
         "sparse_initializer": (15, "Sparse*"),
     },
-    "Value": {"name": (1, "bytes")},
+    "Value": {"name": (1, "bytes"), "type": (2, "Type")},
+    "Type": {"tensor_type": (1, "TensorType")},
+    "TensorType": {"elem_type": (1, "int32"), "shape": (2, "Shape")},
+    "Shape": {"dim": (1, "Dim*")},
+    "Dim": {"dim_value": (1, "int64")},
     "Node": {
         "input": (1, "bytes*"),
         "output": (2, "bytes*"),
@@ -46,16 +55,21 @@ _SCHEMA: Final[dict[str, dict[str, tuple[int, str]]]] = {
         "domain": (7, "bytes"),
     },
     "Attribute": {
+        "name": (1, "bytes"),
+        "i": (3, "int64"),
         "t": (5, "Tensor"),
         "g": (6, "Graph"),
         "tensors": (10, "Tensor*"),
         "graphs": (11, "Graph*"),
+        "type": (20, "int32"),
         "sparse_tensor": (22, "Sparse"),
         "sparse_tensors": (23, "Sparse*"),
     },
     "Tensor": {
         "dims": (1, "int64*"),
+        "data_type": (2, "int32"),
         "name": (8, "bytes"),
+        "raw_data": (9, "bytes"),
         "external_data": (13, "Entry*"),
         "data_location": (14, "int32"),
     },
@@ -101,9 +115,25 @@ def read_graph(data: bytes) -> Any:
         raise GraphError(f"not an ONNX model: {error}") from error
 
 
-def new_node(kind: bytes, inputs: list[bytes], output: bytes) -> Any:
-    """An operator without attributes, for `Graph.node`."""
-    return _message("Node")(input=inputs, output=[output], op_type=kind)
+def new_node(kind: bytes, inputs: Sequence[bytes], output: bytes, **whole: int) -> Any:
+    """An operator for `Graph.node`; `whole`: its attributes, which are whole numbers."""
+    made = _message("Node")(input=inputs, output=[output], op_type=kind)
+    for name, value in whole.items():
+        made.attribute.add(name=name.encode(), i=value, type=_INT)
+    return made
+
+
+def new_constant(name: bytes, values: Sequence[int]) -> Any:
+    """A vector of whole numbers, for `Graph.initializer`."""
+    raw = struct.pack(f"<{len(values)}q", *values)
+    return _message("Tensor")(name=name, dims=[len(values)], data_type=_INT64, raw_data=raw)
+
+
+def whole_numbers(tensor: Any) -> tuple[int, ...] | None:
+    """What stands in a vector of int64; None where it is another tensor, or stored otherwise."""
+    if tensor.data_type != _INT64 or len(tensor.dims) != 1 or not tensor.raw_data:
+        return None
+    return struct.unpack(f"<{len(tensor.raw_data) // 8}q", tensor.raw_data)
 
 
 def inner_graphs(node: Any) -> list[Any]:

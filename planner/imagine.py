@@ -110,11 +110,14 @@ class Imagination:
             action: as it is executed.
             noise: [2,D,Z] standard normal.
         """
-        entities, columns = action.shape
-        shape = (1, self.members, entities, noise.shape[1], columns)
-        everyone, wide = np.arange(entities), np.broadcast_to(action[:, None], shape)
-        channels = self._bundle.channels(*self._inputs(everyone, wide, noise))
-        return channels.reshape(*shape[1:-1], -1)
+        entities, draws = len(action), noise.shape[1]
+        h, mean, std = self._start()
+        z = (mean[:, None] + std[:, None] * noise[0]).reshape(entities * draws, -1)
+        acted = action.astype(np.float32)
+        if draws > 1:
+            h, acted = (np.repeat(array, draws, axis=0) for array in (h, acted))
+        channels = self._bundle.next(h, z, acted, np.tile(noise[1], (entities, 1)))
+        return channels.reshape(self.members, entities, draws, -1)
 
     def disagreement(self, channels: F32) -> F64:
         """[E] of futures [T,M,E,D,O]: root mean square of the members' spread about their mean.

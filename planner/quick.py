@@ -3,8 +3,7 @@
 A bundle's graphs are made for every provider. ONNX Runtime on a CPU adds a vector to the rows of a
 matrix row by row, and for rows of eight numbers spends far more on beginning a row than on adding:
 in nav2d's world model that was half of an imagined tick. So short constants are spread over all
-rows first, which costs one copy. And who asks for channels alone has the rest left out: what the
-future would be worth is two thirds of the products in one step.
+rows first, which costs one copy.
 
 Nothing else is changed, and no sum is taken in another order. What is read here was checked by
 `planner.graphs`, and its digest by `planner.manifest`: the file on disk stays as it is.
@@ -33,22 +32,6 @@ def spread_constants(graph: bytes) -> bytes:
     return spread
 
 
-def first_output_only(graph: bytes) -> bytes:
-    """The ONNX model without what only its other outputs need."""
-    model = read_graph(graph)
-    del model.graph.output[1:]
-    needed, kept = {model.graph.output[0].name}, []
-    for node in reversed(model.graph.node):
-        if not needed.isdisjoint(node.output):
-            kept.append(node)
-            needed |= _read_by(node)
-    used = [tensor for tensor in model.graph.initializer if tensor.name in needed]
-    _replace(model.graph.node, kept[::-1])
-    _replace(model.graph.initializer, used)
-    pruned: bytes = model.SerializeToString()
-    return pruned
-
-
 def _spread(graph: Any, outer: Mapping[bytes, int], numbers: Iterator[int]) -> None:
     """`op(x, c)` becomes `op(x, Expand(c, Shape(x)))`, which is the same for all shapes."""
     # Constants with one axis, by name: how long they are.
@@ -71,16 +54,6 @@ def _spread(graph: Any, outer: Mapping[bytes, int], numbers: Iterator[int]) -> N
                     node.input[place] = full
         nodes.append(node)
     _replace(graph.node, nodes)
-
-
-def _read_by(node: Any) -> set[bytes]:
-    """The names that an operator reads; its inner graphs may read names from outside."""
-    names = set(node.input)
-    for graph in inner_graphs(node):
-        names |= {value.name for value in graph.output}
-        for inner in graph.node:
-            names |= _read_by(inner)
-    return names
 
 
 def _replace(field: Any, items: list[Any]) -> None:

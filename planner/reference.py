@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from planner.session import Futures, providers, session_options
+from planner.runtime import providers, session_options
+from planner.session import Futures, next_by_imagine
 from schemas.system import SystemSpec, parse_spec
 
 F32 = npt.NDArray[np.float32]
@@ -102,6 +103,6 @@ class Reference:
         nothing = np.zeros(steps, dtype=np.float32)
         return Futures(channels, np.ones(steps, dtype=np.float32), nothing[-1], nothing)
 
-    def channels(self, h: F32, z: F32, actions: F32, noise: F32) -> F32:
-        """The channels of `imagine`, of which there is nothing else here."""
-        return self.imagine(h, z, actions, noise).channels
+    def next(self, h: F32, z: F32, action: F32, noise: F32) -> F32:
+        """As `planner.session.Bundle.next`."""
+        return next_by_imagine(self, h, z, action, noise)

@@ -21,23 +21,36 @@ Block = npt.NDArray[Any]
 
 
 class Stamp:
-    """Writes batches of one schema: texts in the first column, and numbers in all others."""
+    """Writes batches of one schema: texts first, then numbers, then lists of numbers.
+
+    Lists are of one length in all rows of a batch.
+    """
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
         # Length of a header → what stands before it, and behind it.
         self._heads: dict[int, tuple[bytes, bytes]] = {}
-        # Names of the rows → what stands before the numbers, and the bytes of these.
-        self._fronts: dict[tuple[str, ...], tuple[bytes, int]] = {}
+        # Names of the rows, lengths of lists → what stands before the numbers, and how many bytes
+        # these take.
+        self._fronts: dict[tuple[tuple[str, ...], tuple[int, ...]], tuple[bytes, int]] = {}
 
-    def write(self, names: tuple[str, ...], blocks: Sequence[Block], header: bytes) -> bytes | None:
+    def write(
+        self,
+        names: tuple[str, ...],
+        blocks: Sequence[Block],
+        header: bytes,
+        lists: Sequence[Block] = (),
+    ) -> bytes | None:
         """A stream with one record batch, as `arrow_io.write_batch` makes it.
 
-        `blocks` [rows, columns] or [rows]: numbers in the order and of the types of the schema.
-        None where they are not, or where Arrow lays numbers out in a way that is not known here.
+        `blocks` [rows, columns] or [rows]: numbers in the order and of the types of the schema;
+        `lists` [rows, length]: of its last columns. None where they are not, or where Arrow lays
+        numbers out in a way that is not known here.
         """
-        numbers = _numbers(blocks)
-        front, size = self._fronts.get(names) or self._front(names, blocks, numbers)
+        numbers = _numbers([*blocks, *_flat(lists)])
+        lengths = tuple(block.shape[1] for block in lists)
+        known = self._fronts.get((names, lengths))
+        front, size = known or self._front(names, blocks, lists, numbers)
         if len(numbers) != size:
             return None
         before, behind = self._heads.get(len(header)) or self._head(len(header))
@@ -60,10 +73,16 @@ class Stamp:
         return data
 
     def _front(
-        self, names: tuple[str, ...], blocks: Sequence[Block], numbers: bytes
+        self,
+        names: tuple[str, ...],
+        blocks: Sequence[Block],
+        lists: Sequence[Block],
+        numbers: bytes,
     ) -> tuple[bytes, int]:
         columns = chain.from_iterable(block.T if block.ndim > 1 else [block] for block in blocks)
         arrays = [pa.array(names, pa.string()), *map(pa.array, map(np.ascontiguousarray, columns))]
+        flat = [pa.array(block) for block in _flat(lists)]
+        arrays += map(pa.ListArray.from_arrays, flat[::2], flat[1::2])
         try:
             batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
         except (ValueError, TypeError):
@@ -73,8 +92,17 @@ class Stamp:
         front = data[: len(data) - len(numbers)], size
         if len(self._fronts) >= _KNOWN:
             self._fronts.clear()
-        self._fronts[names] = front
+        self._fronts[names, tuple(block.shape[1] for block in lists)] = front
         return front
+
+
+def _flat(lists: Sequence[Block]) -> list[Block]:
+    """Of each block where its lists begin and end, and what they hold."""
+    parts: list[Block] = []
+    for block in lists:
+        rows, length = block.shape
+        parts += [np.arange(rows + 1, dtype=np.int32) * np.int32(length), block.ravel()]
+    return parts
 
 
 def _numbers(blocks: Sequence[Block]) -> bytes:

@@ -149,20 +149,25 @@ def frame_arrays(frame: Frame) -> list[pa.Array]:
     ]
 
 
+def frame_numbers(frame: Frame) -> tuple[npt.NDArray[Any], ...] | None:
+    """The numbers of a frame in the order of `frame_schema`; None where some are of other types."""
+    if (
+        frame.values.dtype is frame.applied.dtype is _F64
+        and frame.ages.dtype is _F32
+        and frame.status.dtype is frame.flags.dtype is _U8
+    ):
+        return frame.values, frame.ages, frame.applied, frame.status, frame.flags
+    return None
+
+
 def encode_frame(spec: SystemSpec, frame: Frame) -> bytes:
     """The bytes of a frame on `S.frames`."""
     header = msgspec.json.encode(frame.header)
     stamp = _stamps.get(spec.interface_hash)
     if stamp is None:
         stamp = _stamps[spec.interface_hash] = Stamp(frame_schema(spec))
-    data = None
-    if (
-        frame.values.dtype is frame.applied.dtype is _F64
-        and frame.ages.dtype is _F32
-        and frame.status.dtype is frame.flags.dtype is _U8
-    ):
-        numbers = (frame.values, frame.ages, frame.applied, frame.status, frame.flags)
-        data = stamp.write(frame.entities, numbers, header)
+    numbers = frame_numbers(frame)
+    data = None if numbers is None else stamp.write(frame.entities, numbers, header)
     if data is not None:
         return data
     metadata = {arrow_io.HEADER_KEY: header}

@@ -11,7 +11,8 @@ from confluent_kafka import OFFSET_BEGINNING, Message, TopicPartition
 
 from planner.library import folders_of
 from planner.manifest import BundleError, peek
-from planner.session import Bundle, Provider, load_bundle
+from planner.runtime import Provider
+from planner.session import Bundle, load_bundle
 from schemas.messages import Control, decode
 from schemas.system import SystemSpec
 from schemas.topics import topic

@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from infra.kafka import BrokerAwayError, KafkaSetupError
 from planner.encoder import Encoder
-from planner.session import Provider
+from planner.runtime import Provider
 from schemas.system import SystemSpec
 from schemas.topics import entity_partitions, perceive_group, topic
 from streams.app import bare_app

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from infra.machine import machine
-from planner.session import Provider
+from planner.runtime import Provider
 from schemas.codes import Mode
 from schemas.system import SystemSpec
 from schemas.trajectories import decode_trajectory, encode_trajectory

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from planner.budget import Budget, FreeBudget
-from planner.session import Bundle, Provider, load_bundle
+from planner.runtime import Provider
+from planner.session import Bundle, load_bundle
 from schemas.codes import Flag
 from schemas.frames import Frame, decode_frame
 from schemas.system import SystemSpec

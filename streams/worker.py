@@ -18,7 +18,7 @@ import structlog
 from aiokafka.errors import KafkaConnectionError
 
 from infra.kafka import BrokerAwayError
-from planner.session import Provider
+from planner.runtime import Provider
 from schemas.system import SystemSpec
 from schemas.topics import WorkerRole, changelog_of, topic, worker_group
 from streams.app import SESSION_S, WorkerApp, make_app

@@ -16,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 
 from infra import jars
 from planner.reference import PRODUCT
-from planner.session import cuda_devices, cuda_usable, session_options
+from planner.runtime import cuda_devices, cuda_usable, session_options
 from streams.checks.finding import Finding, Level, Place
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"

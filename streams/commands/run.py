@@ -134,7 +134,7 @@ def run(
             raise ValueError("--lockstep and --option are for the simulator: add --plant")
         Share(of=aligners).check(system, {})  # before anything is started
         if device == "cuda":
-            from planner.session import choose
+            from planner.runtime import choose
 
             choose(device)  # says here, too, that there is none, not only in the worker's log
         place, settings = cluster_of(bootstrap, extra)

@@ -15,7 +15,8 @@ from planner.library import SHIPPED
 from planner.memory import PlannerMemory
 from planner.plan import plan
 from planner.reference import ACTION, HORIZON, MEMBERS, STATE, Reference
-from planner.session import Bundle, Posterior, cuda_usable, load_bundle
+from planner.runtime import cuda_usable
+from planner.session import Bundle, Posterior, load_bundle
 from schemas.system import SystemSpec, load_spec
 from tests.planner.worlds import make_frame
 

@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from planner.library import SHIPPED
-from planner.quick import first_output_only, spread_constants
-from planner.session import load_bundle, session_options
+from planner.quick import spread_constants
+from planner.runtime import session_options
 
 
 def opened(graph: bytes) -> ort.InferenceSession:
@@ -36,31 +36,10 @@ def inputs(session: ort.InferenceSession, rows: int, ticks: int) -> dict[str, np
 def test_a_shipped_graph_gives_the_same_bits(bundle: str, graph: str) -> None:
     data = (SHIPPED / bundle / f"{graph}.onnx").read_bytes()
     plain, spread = opened(data), opened(spread_constants(data))
-    small = opened(spread_constants(first_output_only(data)))
     for rows, ticks in ((1, 1), (2, 3), (7, 1), (200, 2)):
         given = inputs(plain, rows, ticks)
         wanted = [array.tobytes() for array in plain.run(None, given)]
         assert [array.tobytes() for array in spread.run(None, given)] == wanted
-        assert [array.tobytes() for array in small.run(None, given)] == wanted[:1]
-
-
-def test_of_a_bundle_channels_alone_are_those_of_imagine() -> None:
-    bundle = load_bundle(SHIPPED / "nav2d", "cpu")
-    rng = np.random.default_rng(0)
-    shapes = ((5, 9, bundle.hidden), (5, 9, bundle.latent), (3, 5, 9, 2), (3, 5, 9, bundle.latent))
-    h, z, actions, noise = (rng.standard_normal(s).astype(np.float32) for s in shapes)
-    wanted = bundle.imagine(h, z, actions, noise).channels
-    assert bundle.channels(h, z, actions, noise).tobytes() == wanted.tobytes()
-
-
-def test_what_nobody_asks_for_is_left_out() -> None:
-    data = (SHIPPED / "nav2d" / "imagine.onnx").read_bytes()
-    whole, small = (onnx.load_model_from_string(d) for d in (data, first_output_only(data)))
-    assert [output.name for output in small.graph.output] == ["channels"]
-    assert len(small.graph.node) < len(whole.graph.node)
-    names = {tensor.name for tensor in small.graph.initializer}
-    assert any("critic" in tensor.name for tensor in whole.graph.initializer)
-    assert not any("critic" in name for name in names)
 
 
 def tiny(*nodes: onnx.NodeProto, constant: tuple[int, ...]) -> bytes:

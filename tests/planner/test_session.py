@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import structlog
 
-from planner import session
+from planner import runtime, session
 from planner.manifest import MANIFEST, BundleError, digest_of, read_bundle, read_manifest
 from planner.session import load_bundle
 from schemas.system import load_spec
@@ -195,10 +195,10 @@ def test_the_same_inputs_give_the_same_bits(tmp_path: Path) -> None:
 
 
 def test_without_cuda_the_cpu_is_taken_and_it_is_said(tmp_path: Path) -> None:
-    if session.cuda_usable():
+    if runtime.cuda_usable():
         pytest.skip("there is a CUDA device here")
     write_bundle(tmp_path, SPEC, double_integrator())
-    session.choose.cache_clear()
+    runtime.choose.cache_clear()
     with structlog.testing.capture_logs() as said:
         assert load_bundle(tmp_path, provider="cuda").provider == "cpu"
     assert next((line["log_level"], line["event"]) for line in said) == (
@@ -210,11 +210,11 @@ def test_without_cuda_the_cpu_is_taken_and_it_is_said(tmp_path: Path) -> None:
 
 def test_what_cuda_lacks_is_no_output(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     """A driver that shows a GPU, and libraries that may be missing: `--json` stays one object."""
-    monkeypatch.setattr(session, "cuda_devices", lambda: 1)
-    session.cuda_usable.__wrapped__()
+    monkeypatch.setattr(runtime, "cuda_devices", lambda: 1)
+    runtime.cuda_usable.__wrapped__()
     assert not capfd.readouterr().out
 
 
 def test_products_on_cuda_are_whole() -> None:
-    (name, options), *_ = session.providers("cuda")
+    (name, options), *_ = runtime.providers("cuda")
     assert (name, options["use_tf32"]) == ("CUDAExecutionProvider", "0"), "innovations need it"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from schemas import arrow_io
+from schemas import arrow_io, trajectories
 from schemas.frames import (
     ControlView,
     Frame,
@@ -137,7 +137,7 @@ def sample_decisions(rows: int = 3, hidden: int = 4, latent: int = 2) -> Decisio
         uncertainty=f32(rows),
         innovation=f32(rows),
         reward=np.full(rows, np.nan, np.float32),
-        tier=np.array([-1, 0, 1], np.int8)[:rows],
+        tier=np.resize(np.array([-1, 0, 1], np.int8), rows),
         iterations=np.full(rows, 3, np.uint16),
         group=np.zeros(rows, np.int16),
         bundle="abc",
@@ -153,6 +153,28 @@ def test_a_trajectory_frame_survives(sizes: tuple[int, int], row: bytes | None) 
     assert_same(again.frame, frame)
     assert_same(again.decisions, decisions)
     assert again.row == row
+
+
+@pytest.mark.parametrize("rows", [*range(10), 63, 64, 65])
+def test_a_trajectory_frame_is_written_as_arrow_does(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = sample_frame(rows)
+    made = [sample_decisions(rows, *sizes) for sizes in ((0, 0), (27, 8), (8, 27), (27, 8), (1, 0))]
+    stamped = [encode_trajectory(SPEC, frame, decisions) for decisions in made]
+    with monkeypatch.context() as patch:
+        patch.setattr(arrow_io, "write_batch", lambda *_: pytest.fail("Arrow was asked"))
+        assert [encode_trajectory(SPEC, frame, decisions) for decisions in made] == stamped
+    monkeypatch.setattr(trajectories, "_stamped", lambda *_: None)
+    assert [encode_trajectory(SPEC, frame, decisions) for decisions in made] == stamped
+
+
+def test_decisions_of_other_types_are_written_as_they_should_be() -> None:
+    decisions = sample_decisions()
+    odd = dataclasses.replace(decisions, mode=decisions.mode.astype(np.int64))
+    assert_same(
+        decode_trajectory(SPEC, encode_trajectory(SPEC, sample_frame(), odd)).decisions, decisions
+    )
 
 
 def test_the_log_says_where_a_row_stands() -> None:

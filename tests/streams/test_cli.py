@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from planner.library import SHIPPED
 from planner.manifest import BundleError
-from planner.session import choose, cuda_usable
+from planner.runtime import choose, cuda_usable
 from schemas.asyncapi import document
 from schemas.system import load_spec
 from streams.cli import Commands, app

@@ -9,7 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from infra import jars
-from planner.session import cuda_usable
+from planner.runtime import cuda_usable
 from streams.checks import install
 from streams.checks.finding import Place, worst
 
