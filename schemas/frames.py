@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from schemas import arrow_io
 from schemas.arrow_io import FrameError
-from schemas.arrow_stamp import Stamp
+from schemas.arrow_stamp import Layout, Stamp
 from schemas.messages import ALL
 from schemas.system import SystemSpec
 
@@ -109,7 +109,7 @@ def applied_columns(spec: SystemSpec) -> tuple[str, ...]:
 
 
 _schemas: dict[str, pa.Schema] = {}
-_stamps: dict[str, Stamp] = {}
+_stamps: dict[str, tuple[Stamp, Layout]] = {}
 _F64, _F32, _U8 = np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.uint8)
 
 
@@ -134,6 +134,16 @@ def frame_schema(spec: SystemSpec) -> pa.Schema:
     if found is None:
         layout = (spec.columns, age_columns(spec), applied_columns(spec))
         found = _schemas[spec.interface_hash] = _schema(layout)
+    return found
+
+
+def _stamp(spec: SystemSpec) -> tuple[Stamp, Layout]:
+    """What writes and reads the frames of a system, and how the blocks of one are laid out."""
+    found = _stamps.get(spec.interface_hash)
+    if found is None:
+        matrices = (_F64, spec.columns), (_F32, age_columns(spec)), (_F64, applied_columns(spec))
+        layout = [*((dtype, len(names)) for dtype, names in matrices), (_U8, None), (_U8, None)]
+        found = _stamps[spec.interface_hash] = Stamp(frame_schema(spec)), layout
     return found
 
 
@@ -163,10 +173,7 @@ def frame_numbers(frame: Frame) -> tuple[npt.NDArray[Any], ...] | None:
 def encode_frame(spec: SystemSpec, frame: Frame) -> bytes:
     """The bytes of a frame on `S.frames`."""
     header = msgspec.json.encode(frame.header)
-    stamp = _stamps.get(spec.interface_hash)
-    if stamp is None:
-        stamp = _stamps[spec.interface_hash] = Stamp(frame_schema(spec))
-    numbers = frame_numbers(frame)
+    stamp, numbers = _stamp(spec)[0], frame_numbers(frame)
     data = None if numbers is None else stamp.write(frame.entities, numbers, header)
     if data is not None:
         return data
@@ -176,8 +183,15 @@ def encode_frame(spec: SystemSpec, frame: Frame) -> bytes:
 
 def decode_frame(spec: SystemSpec, data: bytes) -> Frame:
     """The frame in `data`. Raises `FrameError` that says what is wrong with it."""
-    batch, metadata = arrow_io.read_batch(data)
-    header = header_from_json(arrow_io.header_of(metadata))
+    stamp, layout = _stamp(spec)
+    found = stamp.read(data, layout)
+    batch: pa.RecordBatch | None = None
+    if found is not None:
+        names, written, blocks = found
+        header = header_from_json(arrow_io.header_of({arrow_io.HEADER_KEY: written}))
+    else:
+        batch, metadata = arrow_io.read_batch(data)
+        header = header_from_json(arrow_io.header_of(metadata))
     if header.system != spec.system:
         raise FrameError(f"a frame of system {header.system!r}, not of {spec.system!r}")
     if header.interface_hash and header.interface_hash != spec.interface_hash:
@@ -185,7 +199,13 @@ def decode_frame(spec: SystemSpec, data: bytes) -> Frame:
             f"interface {header.interface_hash} is not the spec's {spec.interface_hash}: "
             "the frame was made under another spec"
         )
-    return frame_of(spec, batch, header)
+    if batch is None:
+        return Frame(header, names, *blocks)
+    frame = frame_of(spec, batch, header)
+    numbers = frame_numbers(frame)
+    if numbers is not None and len(frame.entities):
+        stamp.learn(data, frame.entities, numbers, metadata[arrow_io.HEADER_KEY])
+    return frame
 
 
 def frame_of(spec: SystemSpec, batch: pa.RecordBatch, header: FrameHeader) -> Frame:

@@ -4,12 +4,15 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from schemas import arrow_io, trajectories
+from schemas import frames as frames_module
+from schemas.arrow_stamp import Stamp
 from schemas.frames import (
     ControlView,
     Frame,
@@ -92,6 +95,69 @@ def test_a_frame_is_written_like_the_one_before_it(frame: Frame, tick: int) -> N
     assert_same(decode_frame(SPEC, encode_frame(SPEC, after)), after)
 
 
+@pytest.mark.parametrize("rows", [*range(1, 10), 63, 64, 65])
+def test_a_frame_is_read_like_the_one_before_it(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, other = sample_frame(rows), sample_frame(rows + 1)
+    rng = np.random.default_rng(rows)
+    for frame in (first, other):
+        decode_frame(SPEC, encode_frame(SPEC, frame))
+    with monkeypatch.context() as patch:
+        patch.setattr(arrow_io, "read_batch", lambda *_: pytest.fail("Arrow was asked"))
+        for tick in (7, 8, 9, 10, 11, 100, 10**9):
+            for frame in (first, other):
+                values = rng.normal(size=frame.values.shape)
+                values[rng.random(values.shape) < 0.3] = np.nan
+                header = dataclasses.replace(frame.header, tick=tick, exact_us=((0, 1, tick),))
+                flags = rng.integers(0, 9, len(values)).astype(np.uint8)
+                after = dataclasses.replace(frame, header=header, values=values, flags=flags)
+                again = decode_frame(SPEC, encode_frame(SPEC, after))
+                assert_same(again, after)
+                assert again.values.flags.c_contiguous
+                assert again.values.flags.writeable
+
+
+def test_a_damaged_frame_is_read_as_arrow_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever byte is another one: the same frame, or the same refusal."""
+    data = encode_frame(SPEC, sample_frame(2))
+    decode_frame(SPEC, data)
+
+    def outcome(given: bytes) -> Any:
+        try:
+            frame = decode_frame(SPEC, given)
+        except FrameError as error:
+            return str(error)
+        numbers = (frame.values, frame.ages, frame.applied, frame.status, frame.flags)
+        return frame.header, frame.entities, [array.tobytes() for array in numbers]
+
+    damaged = [
+        data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :]
+        for place in range(len(data))
+    ]
+    damaged += [data + b"\0", data[:-1], data + data, data[:-8]]
+    quick = [outcome(given) for given in damaged]
+    monkeypatch.setattr(Stamp, "read", lambda *_: None)
+    assert quick == [outcome(given) for given in damaged]
+    assert sum(not isinstance(found, str) for found in quick) > 200, "numbers may be any"
+
+
+def test_frames_of_another_maker_are_left_to_arrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a thousand times is it looked whether they are laid out as ours are."""
+    monkeypatch.setattr(frames_module, "_stamps", {})
+    frame = sample_frame(3)
+    batch, metadata = arrow_io.read_batch(encode_frame(SPEC, frame))
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(metadata_version=pa.ipc.MetadataVersion.V4)
+    schema = batch.schema.with_metadata(metadata)
+    with pa.ipc.new_stream(sink, schema, options=options) as writer:
+        writer.write_batch(batch.replace_schema_metadata(metadata))
+    data = sink.getvalue().to_pybytes()
+    for _ in range(70):
+        assert_same(decode_frame(SPEC, data), frame)
+    stamp, _ = frames_module._stamps[SPEC.interface_hash]
+    monkeypatch.setattr(stamp, "write", lambda *_: pytest.fail("it was looked again"))
+    assert_same(decode_frame(SPEC, data), frame)
+
+
 def test_numbers_of_other_types_are_written_as_they_should_be() -> None:
     frame = sample_frame()
     values: Any = frame.values.astype(np.float32)
@@ -156,7 +222,7 @@ def test_a_trajectory_frame_survives(sizes: tuple[int, int], row: bytes | None) 
 
 
 @pytest.mark.parametrize("rows", [*range(10), 63, 64, 65])
-def test_a_trajectory_frame_is_written_as_arrow_does(
+def test_a_trajectory_frame_that_is_stamped_says_the_same(
     rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame = sample_frame(rows)
@@ -166,7 +232,12 @@ def test_a_trajectory_frame_is_written_as_arrow_does(
         patch.setattr(arrow_io, "write_batch", lambda *_: pytest.fail("Arrow was asked"))
         assert [encode_trajectory(SPEC, frame, decisions) for decisions in made] == stamped
     monkeypatch.setattr(trajectories, "_stamped", lambda *_: None)
-    assert [encode_trajectory(SPEC, frame, decisions) for decisions in made] == stamped
+    for decisions, data in zip(made, stamped, strict=True):
+        batch, metadata = arrow_io.read_batch(encode_trajectory(SPEC, frame, decisions))
+        again, said = arrow_io.read_batch(data)
+        assert (again.schema, said) == (batch.schema, metadata)
+        assert_same(decode_trajectory(SPEC, data).frame, frame)
+        assert_same(decode_trajectory(SPEC, data).decisions, decisions)
 
 
 def test_decisions_of_other_types_are_written_as_they_should_be() -> None:
