@@ -143,11 +143,13 @@ class Draft:
         """Proposal and mode of everyone: planned now, a young plan, the actor, the fallback."""
         age = self.memory.age(self.frame.tick)
         young = (self.tier < 0) & calm & (age <= YOUNG * self.memory.length) & believed
-        follow = young | (self.tier >= 0)
+        planned = self.tier >= 0
+        follow = young | planned
         if self.actor is not None:
             self.proposal[believed], self.mode[believed] = self.actor[believed], Mode.ACTOR
-        self.proposal[follow] = self.memory.ahead(self.frame.tick, 1)[follow, 0]
-        self.mode[young], self.mode[self.tier >= 0] = Mode.FOLLOW, Mode.PLAN
+        if follow.any():
+            self.proposal[follow] = self.memory.ahead(self.frame.tick, 1)[follow, 0]
+            self.mode[young], self.mode[planned] = Mode.FOLLOW, Mode.PLAN
 
     def doubt(self, imagination: Imagination, latent: int) -> None:
         """How far the members are apart about the next observation, and about what is planned."""

@@ -35,6 +35,8 @@ Mask = npt.NDArray[np.bool_]
 LEARNED = (Mode.PLAN, Mode.FOLLOW, Mode.ACTOR)
 """Modes whose proposals come from a model."""
 
+_IS_LEARNED = np.isin(np.arange(256), LEARNED)  # by mode
+
 
 @dataclass(frozen=True)
 class Gated:
@@ -74,10 +76,13 @@ class _State:
     reasons: npt.NDArray[np.uint32]
 
     def mark(self, rows: Mask, reason: Reason) -> None:
-        self.reasons[rows] |= np.uint32(reason)
+        if rows.any():
+            self.reasons[rows] |= np.uint32(reason)
 
     def replace(self, rows: Mask, reason: Reason) -> None:
         """The fallback takes the place of `rows`."""
+        if not rows.any():
+            return
         self.mark(rows, reason)
         self.action[rows] = self.fallback[rows]
         self.mode[rows] = Mode.FALLBACK
@@ -85,7 +90,7 @@ class _State:
     @property
     def learned(self) -> Mask:
         """[E] whether the present value comes from a model."""
-        return np.isin(self.mode, LEARNED)
+        return np.asarray(_IS_LEARNED[self.mode])
 
 
 def envelope(spec: SystemSpec, applied: F64) -> tuple[F64, F64]:
@@ -274,6 +279,8 @@ def _inward(state: _State, moved: F64) -> F64:
 def check_refused(state: _State) -> None:
     """What is still not inside the envelope is not published (a hold of an unknown value)."""
     inside = (state.action >= state.low) & (state.action <= state.high)  # False for NaN
+    if inside.all():
+        return
     refused = ~_every(inside)
     state.mode[refused] = Mode.REFUSED
     state.action[refused] = np.nan
@@ -286,7 +293,10 @@ def _every(mask: Mask) -> Mask:
 
 def _differ(a: F64, b: F64) -> Mask:
     """[E] whether rows differ; two NaN (a hold of an unknown value) are equal."""
-    return ~_every((a == b) | (np.isnan(a) & np.isnan(b)))
+    same = a == b
+    if same.all():
+        return np.zeros(len(a), dtype=bool)
+    return ~_every(same | (np.isnan(a) & np.isnan(b)))
 
 
 CHECKS: tuple[Callable[[_State], None], ...] = (

@@ -127,7 +127,9 @@ class Imagination:
         """
         observed = channels[..., : len(self._scale)] / self._scale
         apart = observed - observed.mean(axis=1, keepdims=True)
-        return np.asarray(np.sqrt(np.square(apart).mean(axis=(0, 1, 3, 4), dtype=np.float64)))
+        # NumPy adds up rows that lie one after the other many times as fast.
+        squares = np.square(apart).transpose(0, 1, 3, 4, 2).reshape(-1, channels.shape[2])
+        return np.asarray(np.sqrt(squares.mean(axis=0, dtype=np.float64)))
 
     def _roll(self, rows: Index, actions: F64, noise: F32) -> tuple[Futures, Worth]:
         """Rolls [T,M,E,R,A] actions out; row r uses noise sequence r mod D. Worth is [M,E,R]."""

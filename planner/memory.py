@@ -67,6 +67,8 @@ class PlannerMemory:
 
     def forget_plans(self, rows: npt.NDArray[np.bool_]) -> PlannerMemory:
         """Without the plans of `rows` [E], as after an anchor or a change of bundle."""
+        if not rows.any():
+            return self
         return replace(self, planned_at=np.where(rows, NEVER, self.planned_at))
 
     def without_plans(self, spec: SystemSpec) -> PlannerMemory:

@@ -100,7 +100,9 @@ def expect(
     imagination = Imagination(spec, bundle, posterior, frame.tick)
     noise = pairs((seed, frame.cohort, frame.tick), CLOSING, (2, 2, bundle.latent))
     channels = imagination.next(np.where(finite[:, None], action, spec.action_safe), noise)
-    mean, spread = channels.mean(axis=(0, 2), dtype=np.float64), channels.std(axis=(0, 2))
+    # NumPy adds up rows that lie one after the other many times as fast.
+    futures = channels.transpose(0, 2, 1, 3).reshape(-1, len(action), channels.shape[-1])
+    mean, spread = futures.mean(axis=0, dtype=np.float64), futures.std(axis=0)
     observed = len(spec.observed_columns)
     mean[:, observed:], spread[:, observed:] = imagination.known(1), 0.0
     mean[~finite], spread[~finite] = np.nan, np.nan

@@ -61,9 +61,10 @@ def columns_of(spec: SystemSpec, values: F64, action: F64) -> dict[str, F64]:
 
 def violated(spec: SystemSpec, values: F64, action: F64) -> Mask:
     """[E] whether some hard constraint does not hold; it does not where a channel is missing."""
-    columns = columns_of(spec, values, action)
     bad = np.zeros(len(action), dtype=bool)
-    for constraint in hard_constraints(spec):
+    hard = hard_constraints(spec)
+    columns = columns_of(spec, values, action) if hard else {}
+    for constraint in hard:
         bad |= ~np.broadcast_to(constraint.holds.numpy(columns), bad.shape)
     return bad
 

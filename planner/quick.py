@@ -20,6 +20,8 @@ SHORT: Final = range(2, 33)
 """Entries of a constant that is spread; with more, a row is long enough by itself."""
 
 _PAIRWISE: Final = frozenset((b"Add", b"Sub", b"Mul", b"Div", b"Max", b"Min"))
+# The result has the shape of what goes in, where all else are constants.
+_ALIKE: Final = _PAIRWISE | {b"Relu", b"Sigmoid", b"Tanh", b"Exp", b"Sqrt", b"Clip"}
 # ONNX Runtime makes one product of these and what is added to them or multiplied with them.
 _FUSED: Final = frozenset((b"MatMul", b"Gemm", b"Conv", b"ConvTranspose"))
 
@@ -38,6 +40,7 @@ def _spread(graph: Any, outer: Mapping[bytes, int], numbers: Iterator[int]) -> N
     lengths = {t.name: t.dims[0] if len(t.dims) == 1 else 0 for t in graph.initializer}
     known = {**outer, **lengths}
     makers = {name: node.op_type for node in graph.node for name in node.output}
+    shapes = _Shapes(known, numbers)
     nodes = []
     for node in graph.node:
         for inner in inner_graphs(node):
@@ -47,13 +50,43 @@ def _spread(graph: Any, outer: Mapping[bytes, int], numbers: Iterator[int]) -> N
                 constant, rows = node.input[place], node.input[other]
                 short = known.get(constant, 0) in SHORT and rows not in known
                 if short and makers.get(rows) not in _FUSED:
-                    number = next(numbers)
-                    shape, full = b"quick:shape:%d" % number, b"quick:full:%d" % number
-                    nodes.append(new_node(b"Shape", [rows], shape))
-                    nodes.append(new_node(b"Expand", [constant, shape], full))
-                    node.input[place] = full
+                    made, node.input[place] = shapes.full(constant, rows)
+                    nodes += made
+        shapes.follow(node)
         nodes.append(node)
     _replace(graph.node, nodes)
+
+
+class _Shapes:
+    """Which values of a graph have the shape of an earlier one, and what was spread over it.
+
+    Where a shape is not quite that of the earlier value, it is what that broadcasts to with a
+    constant, and so does everything that is spread over it.
+    """
+
+    def __init__(self, known: Mapping[bytes, int], numbers: Iterator[int]) -> None:
+        self._known, self._numbers = known, numbers
+        self._like: dict[bytes, bytes] = {}
+        self._shape: dict[bytes, bytes] = {}
+        self._full: dict[tuple[bytes, bytes], bytes] = {}
+
+    def full(self, constant: bytes, rows: bytes) -> tuple[list[Any], bytes]:
+        """The operators that are still needed to spread `constant` over `rows`, and the result."""
+        rows, nodes = self._like.get(rows, rows), []
+        if rows not in self._shape:
+            self._shape[rows] = b"quick:shape:%d" % next(self._numbers)
+            nodes.append(new_node(b"Shape", [rows], self._shape[rows]))
+        if (constant, rows) not in self._full:
+            full = self._full[constant, rows] = b"quick:full:%d" % next(self._numbers)
+            nodes.append(new_node(b"Expand", [constant, self._shape[rows]], full))
+        return nodes, self._full[constant, rows]
+
+    def follow(self, node: Any) -> None:
+        """Takes in an operator, with its constants spread."""
+        given = [name for name in node.input if name not in self._known]
+        given = [name for name in given if not name.startswith(b"quick:full:")]
+        if node.op_type in _ALIKE and len(given) == 1 and len(node.output) == 1:
+            self._like[node.output[0]] = self._like.get(given[0], given[0])
 
 
 def _replace(field: Any, items: list[Any]) -> None:

@@ -158,9 +158,12 @@ def _believe(
     # As in training: an action that nobody knows is the safe one; no column is masked unseen.
     applied = np.where(np.isfinite(frame.applied), frame.applied, spec.action_safe)
     mask = np.isfinite(frame.values)
+    hidden, mean = prior.hidden, prior.mean
+    if fresh.any():
+        hidden, mean = (np.where(fresh[:, None], np.float32(0), array) for array in (hidden, mean))
     return bundle.believe(
-        np.where(fresh[:, None], np.float32(0), prior.hidden),
-        np.where(fresh[:, None], np.float32(0), prior.mean),
+        hidden,
+        mean,
         applied.astype(np.float32),
         np.where(mask, frame.values, 0.0).astype(np.float32),
         mask.astype(np.float32),
