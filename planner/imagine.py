@@ -12,6 +12,7 @@ a difference between candidates is one of actions, and little noise has to be dr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -52,8 +53,12 @@ class Imagination:
 
     def __init__(self, spec: SystemSpec, bundle: Dynamics, posterior: Posterior, tick: int) -> None:
         self._spec, self._bundle, self._posterior = spec, bundle, posterior
-        self._objective = Objective(spec, bundle, tick)
+        self._tick = tick
         self._scale = bundle.channel_scale[: len(spec.observed_columns)]
+
+    @cached_property
+    def _objective(self) -> Objective:
+        return Objective(self._spec, self._bundle, self._tick)
 
     @property
     def members(self) -> int:

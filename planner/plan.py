@@ -104,8 +104,10 @@ def expect(
     futures = channels.transpose(0, 2, 1, 3).reshape(-1, len(action), channels.shape[-1])
     mean, spread = futures.mean(axis=0, dtype=np.float64), futures.std(axis=0)
     observed = len(spec.observed_columns)
-    mean[:, observed:], spread[:, observed:] = imagination.known(1), 0.0
-    mean[~finite], spread[~finite] = np.nan, np.nan
+    if observed < len(spec.columns):
+        mean[:, observed:], spread[:, observed:] = imagination.known(1), 0.0
+    if not finite.all():
+        mean[~finite], spread[~finite] = np.nan, np.nan
     return mean.astype(np.float32), spread.astype(np.float32)
 
 

@@ -119,7 +119,8 @@ def respond(
         believed = ~anchored
     seed, limit = seed_of(bundle), _OUT_OF_TIME if budget is None else budget
     made = plan(spec, bundle, posterior, frame, memory, limit, seed, believed=believed)
-    made = replace(made, proposal=explore(spec, frame, made.proposal, made.mode))
+    if spec.explore is not None:
+        made = replace(made, proposal=explore(spec, frame, made.proposal, made.mode))
     gated = gate(
         spec,
         made.proposal,
@@ -147,12 +148,11 @@ def prepare(
     is neither: the frames behind it wait.
     """
     bundle, posterior = answer.bundle, answer.posterior
-    row, decisions = unprepared(spec, frame, answer)
-    if bundle is None or posterior is None or decisions.spent["late"]:
-        return row, decisions
-    seed, action = seed_of(bundle), decisions.action
+    if bundle is None or posterior is None or answer.decisions.spent["late"]:
+        return unprepared(spec, frame, answer)
+    seed, action = seed_of(bundle), answer.decisions.action
     mean, spread = expect(spec, bundle, posterior, frame, action, seed)
-    decisions = replace(decisions, predicted=mean, predicted_std=spread)
+    row, decisions = unprepared(spec, frame, answer, predicted=mean, predicted_std=spread)
     if budget is None:
         return row, decisions
     memory, spent = plan_ahead(
@@ -172,11 +172,13 @@ def prepare(
     return replace(row, memory=memory.arrays()), decisions
 
 
-def unprepared(spec: SystemSpec, frame: Frame, answer: Answer) -> tuple[Row, Decisions]:
-    """What `step` gives where nothing is prepared."""
+def unprepared(
+    spec: SystemSpec, frame: Frame, answer: Answer, **expected: Any
+) -> tuple[Row, Decisions]:
+    """What `step` gives where nothing is prepared, with what is `expected` beside it."""
     spent = {**answer.decisions.spent, "belief": answer.row.digest}
     reward = realised_reward(spec, frame)
-    return answer.row, replace(answer.decisions, reward=reward, spent=spent)
+    return answer.row, replace(answer.decisions, reward=reward, spent=spent, **expected)
 
 
 def seed_of(bundle: Bundle | None) -> int:
