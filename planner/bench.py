@@ -118,7 +118,7 @@ def _iteration(device: str) -> Callable[[], object]:
     tier = next(iter(spec.budget.tiers.values()))
     state = np.ones((1, STATE), dtype=np.float32)
     nothing = np.zeros((1, STATE), dtype=np.float32)
-    posterior = Posterior(state, nothing, nothing, state, nothing, np.zeros(1, dtype=np.float32))
+    posterior = Posterior(state, nothing, nothing, np.zeros(1, dtype=np.float32))
     start = Start(np.array([0]), np.zeros((1, ACTION)), np.zeros((1, 3, HORIZON, ACTION)))
     done = 0
 

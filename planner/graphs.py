@@ -115,6 +115,12 @@ def read_graph(data: bytes) -> Any:
         raise GraphError(f"not an ONNX model: {error}") from error
 
 
+def ends_of(data: bytes) -> tuple[set[str], int]:
+    """The names of an ONNX model's inputs, and how many outputs it has."""
+    graph = read_graph(data).graph
+    return {value.name.decode(errors="replace") for value in graph.input}, len(graph.output)
+
+
 def new_node(kind: bytes, inputs: Sequence[bytes], output: bytes, **whole: int) -> Any:
     """An operator for `Graph.node`; `whole`: its attributes, which are whole numbers."""
     made = _message("Node")(input=inputs, output=[output], op_type=kind)

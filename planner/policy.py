@@ -19,7 +19,7 @@ def actor(spec: SystemSpec, bundle: Bundle, posterior: Posterior) -> F64 | None:
     """
     if not bundle.trusted_actor(spec):
         return None
-    action, _ = bundle.act(posterior.h, posterior.mean)
+    action = bundle.act(posterior.h, posterior.mean)
     return np.clip(action.astype(np.float64), spec.action_low, spec.action_high)
 
 

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from planner.graphs import GraphError
+from planner.graphs import GraphError, ends_of
 from planner.manifest import BundleError, Manifest, read_bundle
 from planner.one_tick import one_tick
-from planner.quick import spread_constants
+from planner.quick import outputs_only, spread_constants
 from planner.runtime import Provider, choose, open_session
 from schemas.system import SystemSpec
 
@@ -38,22 +38,21 @@ _OUTPUTS = {
     "actor": 2,
     "drive": 1,
 }
+# Those of the outputs that the loop reads; all where nothing is said.
+_READ = {"believe": (0, 1, 2, 5), "actor": (0,)}
 
 
 @dataclass(frozen=True)
 class Posterior:
     """What `believe` returns for B rows.
 
-    h [B,H], mean [B,Z], std [B,Z]; predicted [B,O] and predicted_std [B,O]: what the prior
-    expected to see, raw units; innovation [B]: mean squared error of that per present channel, in
-    units of its spread.
+    h [B,H], mean [B,Z], std [B,Z]; innovation [B]: mean squared error, per present channel, of what
+    the prior expected to see, in units of its spread.
     """
 
     h: F32
     mean: F32
     std: F32
-    predicted: F32
-    predicted_std: F32
     innovation: F32
 
 
@@ -218,16 +217,16 @@ class Bundle:
             return next_by_imagine(self, h, z, action, noise)
         return _run_next(self._next, h, z, action, noise)
 
-    def act(self, h: F32, z: F32) -> tuple[F32, F32]:
-        """The actor's mean action [B,A] in raw units, and the value [B].
+    def act(self, h: F32, z: F32) -> F32:
+        """The actor's mean action [B,A] in raw units.
 
         Raises:
             BundleError: the bundle has no actor.
         """
         if self._actor is None:
             raise BundleError(f"{self.path}: the bundle has no actor.onnx; ask trusted_actor first")
-        action, value = self._actor.run(None, {"h": h, "z": z})
-        return action, value
+        action: F32 = self._actor.run(None, {"h": h, "z": z})[0]
+        return action
 
     @property
     def drives(self) -> bool:
@@ -276,8 +275,7 @@ class Bundle:
         try:
             data = spread_constants(data) if self.provider == "cpu" else data
         except GraphError as error:
-            reason = f"{path}: not a usable ONNX graph: {error}"
-            raise BundleError(f"{reason}; export it again") from error
+            raise _unusable(path, error) from error
         return open_session(data, self.provider, self.threads, str(path))
 
     def _one_tick(self, graph: bytes) -> ort.InferenceSession | None:
@@ -307,13 +305,19 @@ class Bundle:
 
     def _session(self, graph: str, graphs: Mapping[str, bytes]) -> ort.InferenceSession:
         path = self.path / f"{graph}.onnx"
-        session = self._open(path.name, graphs[path.name])
-        names = {item.name for item in session.get_inputs()}
-        missing = [name for name in _INPUTS[graph] if name not in names]
-        if missing or len(session.get_outputs()) != _OUTPUTS[graph]:
+        data = graphs[path.name]
+        try:
+            inputs, outputs = ends_of(data)
+        except GraphError as error:
+            raise _unusable(path, error) from error
+        if not inputs.issuperset(_INPUTS[graph]) or outputs != _OUTPUTS[graph]:
             wanted = f"inputs {', '.join(_INPUTS[graph])} and {_OUTPUTS[graph]} outputs"
             raise BundleError(f"{path}: a {graph} graph has {wanted}; export the bundle again")
-        return session
+        return self._open(path.name, outputs_only(data, _READ[graph]) if graph in _READ else data)
+
+
+def _unusable(path: Path, error: GraphError) -> BundleError:
+    return BundleError(f"{path}: not a usable ONNX graph: {error}; export it again")
 
 
 def _run_next(session: ort.InferenceSession, h: F32, z: F32, action: F32, noise: F32) -> F32:

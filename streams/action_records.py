@@ -1,5 +1,7 @@
 """A frame's actions as records, most of which is made before anybody waits for it."""
 
+from collections.abc import Iterable
+from functools import partial
 from hashlib import blake2b
 from itertools import compress, repeat
 from typing import NamedTuple
@@ -13,7 +15,9 @@ from schemas.trajectories import Decisions
 from streams.publish import Headers, Record
 
 VALID_TICKS = 2  # one lost frame does not send an actuator to its local fallback
-_ID_AT = len(b'{"id":"')
+_ID = b'{"id":"'
+# `Record._make`, without asking how long each is.
+_record = partial(tuple.__new__, Record)
 
 
 class _Fleet(NamedTuple):
@@ -34,7 +38,7 @@ class _Envelopes(NamedTuple):
 
     tick: int
     fleet: _Fleet
-    ids: list[bytes]
+    begun: list[bytes]
     headers: list[Headers]
 
 
@@ -57,8 +61,8 @@ class ActionRecords:
         headers = cloudevents_headers(spec.system, "action", "")
         self._common: Headers = [(name, value) for name, value in headers if name != "ce_id"]
         self._valid_us = VALID_TICKS * spec.period_us + spec.lateness_us + spec.deadline_us
-        names = [encode_list([name])[1:-1].replace(b"%", b"%%") for name in spec.action_columns]
-        self._values = b",".join(name + b":%b" for name in names)
+        first, *more = (encode_list([name])[1:-1] + b":" for name in spec.action_columns)
+        self._first, self._more = first, [b"," + name for name in more]
         self._expected: dict[int, _Envelopes] = {}
 
     def expect(self, cohort: int, tick: int, entities: tuple[str, ...]) -> None:
@@ -82,20 +86,22 @@ class ActionRecords:
         fleet, count = made.fleet, len(self._spec.action_columns)
         texts = encode_list(decisions.action.ravel().tolist())[1:-1].split(b",")
         columns = [texts[i::count] for i in range(count)]
-        times = b'"tick":%d,"time":%d,"values":{' % (frame.tick, frame.header.time_us)
-        pattern = b'{"id":"%b%b' + times + self._values + b"}%b"
-        tails = self._tails(frame, decisions, decided_us)
-        parts = zip(made.ids, fleet.heads, *columns, tails, strict=True)
-        values = [pattern % part for part in parts]
-        names = repeat(self._topic, len(values))
-        rows = zip(names, fleet.partitions, values, fleet.keys, made.headers, strict=True)
+        times = b'"tick":%d,"time":%d,"values":{%b'
+        begun, rows = times % (frame.tick, frame.header.time_us, self._first), len(made.begun)
+        parts: list[Iterable[bytes]] = [made.begun, repeat(begun, rows), columns[0]]
+        for name, column in zip(self._more, columns[1:], strict=True):
+            parts += repeat(name, rows), column
+        parts.append(self._tails(frame, decisions, decided_us))
+        values = list(map(b"".join, zip(*parts, strict=True)))
+        names = repeat(self._topic, rows)
+        made_of = zip(names, fleet.partitions, values, fleet.keys, made.headers, strict=True)
         sent = [mode != Mode.REFUSED for mode in decisions.mode.tolist()]
         if only is not None:
             sent = [s and name in only for s, name in zip(sent, frame.entities, strict=True)]
-        return list(map(Record._make, rows if all(sent) else compress(rows, sent)))
+        return list(map(_record, made_of if all(sent) else compress(made_of, sent)))
 
     def _tails(self, frame: Frame, decisions: Decisions, decided_us: int) -> list[bytes]:
-        """The JSON of each action after its values: few kinds, of which each is encoded once."""
+        """The JSON of each action from the end of its values on: each of few kinds encoded once."""
         tiers = ("", *self._spec.budget.tiers)
         until = frame.header.time_us + self._valid_us
         made: dict[tuple[int, int, int, int], bytes] = {}
@@ -128,7 +134,7 @@ class ActionRecords:
                     decisions.bundle,
                     decided_us,
                 )
-                tail = made[row] = encode(action).partition(b'"values":{}')[2]
+                tail = made[row] = b"}" + encode(action).partition(b'"values":{}')[2]
             tails.append(tail)
         return tails
 
@@ -141,7 +147,8 @@ class ActionRecords:
         ids = [id_at(digest, tick).encode() for digest in fleet.digests]
         common = self._common
         headers: list[Headers] = [[*common, ("ce_id", identity)] for identity in ids]
-        return _Envelopes(tick, fleet, ids, headers)
+        begun = [_ID + identity + head for identity, head in zip(ids, fleet.heads, strict=True)]
+        return _Envelopes(tick, fleet, begun, headers)
 
     def _fleet(self, entities: tuple[str, ...]) -> _Fleet:
         system, nothing = self._spec.system, Values()
@@ -152,5 +159,5 @@ class ActionRecords:
             # As every client's murmur2 partitioner.
             [cohort_of(entity, self._partitions) for entity in entities],
             [id_of(system, entity) for entity in entities],
-            [encode(action).partition(b'"tick":')[0][_ID_AT:] for action in blank],
+            [encode(action).partition(b'"tick":')[0][len(_ID) :] for action in blank],
         )

@@ -179,7 +179,7 @@ class BeliefTable:
     async def write(self, publisher: Publisher, partition: int, cohort: int, row: bytes) -> None:
         """Stores a row. Raises `DeliveryError` where the changelog did not take it."""
         record = Record(self.topic, partition, row, _key(cohort))
-        offset = await publisher.send([record])
+        offset = await publisher.send([record], hurry=False)
         # With the offset up to which the store is complete, where Faust's recovery looks for it.
         batch = rocksdict.WriteBatch(raw_mode=True)
         batch.put(_key(cohort), row)

@@ -307,7 +307,7 @@ class Desk:
         packed = encode_row(row)
         try:
             log = self._trajectory(frame, decisions, packed, _notes(acted))
-            sent = [acted.confirmed, self._publisher.send([log])]
+            sent = [acted.confirmed, self._publisher.send([log], hurry=False)]
         except BaseException:
             self._slots.release()
             raise

@@ -85,6 +85,7 @@ class Publisher:
         self._pending: set[asyncio.Future[int]] = set()
         self._closing = threading.Event()
         self._sent = threading.Event()
+        self._hurry = False
         # librdkafka calls back from flush() and poll(), which wait without the interpreter's lock.
         self._poller = threading.Thread(target=self._poll, name="delivery-reports", daemon=True)
         self._poller.start()
@@ -94,7 +95,9 @@ class Publisher:
             try:
                 if self._sent.is_set():
                     self._sent.clear()
-                    self._producer.flush(HURRY_S)
+                    if self._hurry:
+                        self._hurry = False
+                        self._producer.flush(HURRY_S)
                 elif len(self._producer):
                     self._producer.poll(0.2)  # or until the next report
                 else:
@@ -109,8 +112,11 @@ class Publisher:
             if not future.done():
                 future.set_exception(error)
 
-    def send(self, records: Sequence[Record]) -> "asyncio.Future[int]":
-        """Hands `records` over; the future gives the last confirmed offset, or `DeliveryError`."""
+    def send(self, records: Sequence[Record], hurry: bool = True) -> "asyncio.Future[int]":
+        """Hands `records` over; the future gives the last confirmed offset, or `DeliveryError`.
+
+        hurry: somebody waits for them, so they do not wait for others to go with them.
+        """
         future: asyncio.Future[int] = self._loop.create_future()
         if not records:
             future.set_result(-1)
@@ -129,6 +135,7 @@ class Publisher:
                 # The count can no longer reach zero, so nothing else resolves the future.
                 future.set_exception(DeliveryError(f"{topic}: {error}"))
                 break
+        self._hurry |= hurry
         self._sent.set()
         return future
 

@@ -39,7 +39,7 @@ F64 = npt.NDArray[np.float64]
 def posterior_at(states: npt.ArrayLike, latent: int = 2, std: float = 0.0) -> Posterior:
     h = np.asarray(states, dtype=np.float32)
     mean = np.zeros((len(h), latent), np.float32)
-    return Posterior(h, mean, mean + np.float32(std), h, h, np.zeros(len(h), np.float32))
+    return Posterior(h, mean, mean + np.float32(std), np.zeros(len(h), np.float32))
 
 
 def roll(

@@ -67,7 +67,7 @@ def scene(count: int = 5, tick: int = 7, **frame: Any) -> tuple[Any, Posterior]:
     states[:, 2:4] = generator.uniform(-0.5, 0.5, (count, 2))
     h = states.astype(np.float32)
     zeros = np.zeros((count, 2), np.float32)
-    posterior = Posterior(h, zeros, zeros, h, h, np.zeros(count, np.float32))
+    posterior = Posterior(h, zeros, zeros, np.zeros(count, np.float32))
     frame = {"applied": np.zeros((count, 2))} | frame
     return make_frame(QUICK, states, tick=tick, **frame), posterior
 
@@ -104,7 +104,7 @@ def test_without_time_the_actor_answers(bundle: Bundle, mute: Bundle) -> None:
     made = make(bundle, budget=First(0))
     assert (made.mode == Mode.ACTOR).all()
     _, posterior = scene()
-    expected = np.clip(bundle.act(posterior.h, posterior.mean)[0], -1, 1)
+    expected = np.clip(bundle.act(posterior.h, posterior.mean), -1, 1)
     np.testing.assert_allclose(made.proposal, expected, atol=1e-6)
     assert (make(mute, budget=First(0)).mode == Mode.FALLBACK).all()
 

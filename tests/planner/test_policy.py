@@ -30,7 +30,7 @@ class Recorder:
 
 def asked(rows: int, steps: int) -> Any:
     h = np.tile(np.arange(rows, dtype=np.float32)[:, None] * 10, (1, 4))
-    posterior = Posterior(*(h,) * 5, innovation=np.zeros(rows, np.float32))
+    posterior = Posterior(*(h,) * 3, innovation=np.zeros(rows, np.float32))
     first = np.stack([np.arange(rows) / 100.0, np.full(rows, 0.5)], axis=1)
     bundle: Any = Recorder()
     return first, driven(SPEC, bundle, posterior, first, steps)
@@ -59,6 +59,6 @@ def test_an_unknown_first_action_is_taken_for_the_safe_one() -> None:
         return np.zeros((*noise.shape[:3], 2), np.float32)
 
     bundle: Any = SimpleNamespace(members=1, latent=1, drive=drive)
-    posterior = Posterior(*(np.zeros((1, 1), np.float32),) * 5, innovation=np.zeros(1, np.float32))
+    posterior = Posterior(*(np.zeros((1, 1), np.float32),) * 3, innovation=np.zeros(1, np.float32))
     driven(SPEC, bundle, posterior, np.full((1, 2), np.nan), 3)
     np.testing.assert_array_equal(seen[0][0], SPEC.action_safe[None])

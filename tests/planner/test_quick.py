@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from planner.library import SHIPPED
-from planner.quick import spread_constants
+from planner.quick import outputs_only, spread_constants
 from planner.runtime import session_options
 
 
@@ -36,10 +36,24 @@ def inputs(session: ort.InferenceSession, rows: int, ticks: int) -> dict[str, np
 def test_a_shipped_graph_gives_the_same_bits(bundle: str, graph: str) -> None:
     data = (SHIPPED / bundle / f"{graph}.onnx").read_bytes()
     plain, spread = opened(data), opened(spread_constants(data))
+    last = len(plain.get_outputs()) - 1
+    small = opened(spread_constants(outputs_only(data, (last, 0) if last else (0,))))
     for rows, ticks in ((1, 1), (2, 3), (7, 1), (200, 2)):
         given = inputs(plain, rows, ticks)
         wanted = [array.tobytes() for array in plain.run(None, given)]
         assert [array.tobytes() for array in spread.run(None, given)] == wanted
+        parts = [wanted[last], wanted[0]] if last else wanted
+        assert [array.tobytes() for array in small.run(None, given)] == parts
+
+
+def test_what_nobody_asks_for_is_left_out() -> None:
+    data = (SHIPPED / "nav2d" / "imagine.onnx").read_bytes()
+    whole, small = (onnx.load_model_from_string(d) for d in (data, outputs_only(data, (0,))))
+    assert [output.name for output in small.graph.output] == ["channels"]
+    assert len(small.graph.node) < len(whole.graph.node)
+    names = {tensor.name for tensor in small.graph.initializer}
+    assert any("critic" in tensor.name for tensor in whole.graph.initializer)
+    assert not any("critic" in name for name in names)
 
 
 def tiny(*nodes: onnx.NodeProto, constant: tuple[int, ...]) -> bytes:

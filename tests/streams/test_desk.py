@@ -39,10 +39,12 @@ class Outside:
     sent: list["asyncio.Future[int]"] = field(default_factory=list)
     written: list["asyncio.Future[int]"] = field(default_factory=list)
     records: list[list[Record]] = field(default_factory=list)
+    hurried: list[bool] = field(default_factory=list)
 
-    def send(self, records: list[Record]) -> "asyncio.Future[int]":
+    def send(self, records: list[Record], hurry: bool = True) -> "asyncio.Future[int]":
         kinds = sorted({record.topic.split(".")[1] for record in records})
         self.log.append(f"send {','.join(kinds)}")
+        self.hurried.append(hurry)
         self.records.append(records)
         future = asyncio.get_running_loop().create_future()
         self.sent.append(future)
@@ -92,6 +94,7 @@ async def test_order_of_work() -> None:
     await publish(desk, outside, 0)
     await settle()
     assert outside.log == ["send actions", "send trajectories"]
+    assert outside.hurried == [True, False], "nobody waits for the log"
     outside.sent[1].set_result(0)
     await settle()
     assert outside.log[2:] == []

@@ -22,8 +22,8 @@ FRAMES = TP("nav2d.frames", 3)
 class Broker(Outside):
     """Confirms at once, and keeps dead letters."""
 
-    def send(self, records: list[Record]) -> "asyncio.Future[int]":
-        future = super().send(records)
+    def send(self, records: list[Record], hurry: bool = True) -> "asyncio.Future[int]":
+        future = super().send(records, hurry)
         future.set_result(0)
         self.letters = [
             decode(DeadLetter, record.value or b"")
