@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 import pytest
+from confluent_kafka import Producer
 
 from infra.kafka import ensure_topics
 from streams.publish import DeliveryError, Publisher, Record
@@ -29,6 +31,32 @@ async def test_a_report_means_that_all_records_are_there_in_order(kafka: Mapping
     assert await publisher.send([Record(name, 0, b"next")]) == 100
     assert await publisher.send([]) == -1
     assert publisher.close() == 0
+
+
+async def test_what_hurries_does_so_once(
+    kafka: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the log, nor actions behind others that are on their way still."""
+    hurries = []
+
+    class Watched(Producer):
+        def flush(self, timeout: float = -1) -> int:
+            hurries.append(timeout)
+            return super().flush(timeout)
+
+    monkeypatch.setattr("streams.publish.Producer", Watched)
+    name = unique("hurry")
+    ensure_topics(kafka, [(name, 1, {})])
+    publisher = Publisher(kafka["bootstrap.servers"], {})
+    await publisher.send([Record(name, 0, b"log")], hurry=False)
+    assert not hurries
+    for wanted in (1, 2):
+        sent = [
+            publisher.send([Record(name, 0, b"action")], hurry) for hurry in (True, False, True)
+        ]
+        assert await asyncio.gather(*sent) == [3 * wanted - 2, 3 * wanted - 1, 3 * wanted]
+        assert len(hurries) == wanted
+    publisher.close()
 
 
 async def test_what_the_broker_refuses_fails_this_batch_and_all_later_ones(
