@@ -86,7 +86,6 @@ class Publisher:
         self._closing = threading.Event()
         self._sent = threading.Event()
         self._hurry = False
-        self._hurried: asyncio.Future[int] | None = None  # the last that was to hurry
         # librdkafka calls back from flush() and poll(), which wait without the interpreter's lock.
         self._poller = threading.Thread(target=self._poll, name="delivery-reports", daemon=True)
         self._poller.start()
@@ -116,9 +115,7 @@ class Publisher:
     def send(self, records: Sequence[Record], hurry: bool = True) -> "asyncio.Future[int]":
         """Hands `records` over; the future gives the last confirmed offset, or `DeliveryError`.
 
-        hurry: somebody waits for them, so they do not wait for others to go with them. It counts
-        where nothing that hurried is still on its way: behind that, librdkafka's thread would ask
-        without pause whether it may send, and who is behind gains nothing by half a millisecond.
+        hurry: somebody waits for them, so they do not wait for others to go with them.
         """
         future: asyncio.Future[int] = self._loop.create_future()
         if not records:
@@ -138,9 +135,7 @@ class Publisher:
                 # The count can no longer reach zero, so nothing else resolves the future.
                 future.set_exception(DeliveryError(f"{topic}: {error}"))
                 break
-        if hurry:
-            self._hurry |= self._hurried is None or self._hurried.done()
-            self._hurried = future
+        self._hurry |= hurry
         self._sent.set()
         return future
 
