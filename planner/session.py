@@ -19,8 +19,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-import structlog
 
+from infra.log import Log
 from planner.graphs import GraphError
 from planner.manifest import BundleError, Manifest, read_bundle
 from planner.quick import first_output_only, spread_constants
@@ -28,7 +28,7 @@ from schemas.system import SystemSpec
 
 F32 = npt.NDArray[np.float32]
 Provider = Literal["auto", "cpu", "cuda"]
-_log = structlog.get_logger(__name__)
+_log = Log("session")
 
 _INPUTS = {
     "believe": ("h", "z", "action", "obs", "mask"),

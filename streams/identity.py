@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
-import structlog
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from infra.kafka import BrokerAwayError, client_config
+from infra.log import Log
 
 _TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.5
@@ -21,7 +21,7 @@ SETTLING: Final = (
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
 )
-_log = structlog.get_logger("worker")
+_log = Log("worker")
 
 
 def instance_id(group: str, worker: str) -> str:

@@ -14,10 +14,10 @@ from typing import Any
 import faust
 import numpy as np
 import onnxruntime
-import structlog
 from aiokafka.errors import KafkaConnectionError
 
 from infra.kafka import BrokerAwayError
+from infra.log import Log
 from planner.session import Provider
 from schemas.system import SystemSpec
 from schemas.topics import WorkerRole, changelog_of, topic, worker_group
@@ -34,7 +34,7 @@ from streams.twin_start import begin_with_beliefs
 from streams.warm import collector_at_rest, warm_frames
 from streams.watchdog import PATIENCE_S, Guard, WorkerError, WorkerStalled
 
-_log = structlog.get_logger(__name__)
+_log = Log("worker")
 CHECK_S = 0.05
 STOP_S = 10.0
 

@@ -10,6 +10,7 @@ from rich.live import Live
 
 from infra.home import home_folder
 from infra.secure import as_role
+from streams.commands.console import console
 from streams.commands.options import (
     Bootstrap,
     Bundles,
@@ -24,7 +25,6 @@ from streams.commands.options import (
     Twin,
     acting_bundles,
     cluster_of,
-    console,
     errors,
     interruptible,
     plant_options,
