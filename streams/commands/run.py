@@ -149,7 +149,8 @@ def run(
         with Supervisor(folder, settings) as supervisor:
             supervisor.start("sink", "sink", spec, *connection)
             mode = ["--shadow"] if shadow else []
-            supervisor.start("worker", "worker", spec, *clock, *mode, *chosen, *connection)
+            decide = ["worker", spec, *clock, *mode, *chosen, *connection]
+            supervisor.start("worker", *decide, spared=not (twin or shadow))
             if twin:
                 supervisor.start("twin", "worker", spec, "--twin", *clock, *chosen, *connection)
             for name, way in _aligners(aligners, standby):
