@@ -80,6 +80,13 @@ class _Consumer(driver.Consumer):
         found: Mapping[Any, int] = await asyncio.wrap_future(asked)
         return found
 
+    def leave(self) -> None:
+        """Has the broker told when it ends, so that the others need not wait for its session.
+
+        aiokafka never says so of a static member, in case it is back soon.
+        """
+        self._thread._ensure_consumer()._coordinator._group_instance_id = None
+
     async def _wait_next_records(self, timeout: float) -> Any:
         # Faust sleeps a second when all partitions wait for the stream's buffer to empty, which
         # takes far less.

@@ -66,7 +66,7 @@ def bench_failover(
     steady: both run, and in addition `twice`, the share of actions that both sent;  first_killed,
     twin_killed: SIGKILL of one, the other goes on;  restarted: no twin, a supervisor
     starts the worker again;  spared: it has a spare of the worker ready;  joined: a second worker
-    of the group;  taken_over: it is left alone;
+    of the group;  taken_over: it is left alone;  left: it ends in order, and the first is alone;
     restored: a worker without a folder, from its start until it has all of 10,000 beliefs of 1 kB
     (`ms`, in place of a gap).
 
@@ -164,9 +164,10 @@ class _Scene:
             time.sleep(SESSION_S)
             self._until_all_are_answered()
         self._return(self.worker)
-        second.ask_to_stop()
-        second.wait()
-        self._until_all_are_answered()
+        with self._window("left"):
+            second.ask_to_stop()
+            second.wait()
+            self._until_all_are_answered()
 
     def _window(self, name: str) -> "_Open":
         time.sleep(_STEADY_S)

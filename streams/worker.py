@@ -26,7 +26,7 @@ from streams.belief import Row
 from streams.bundles import ReleaseWatch, Shelf
 from streams.decide import decide, step
 from streams.desk import Clock, Desk, Options
-from streams.identity import client_id, other_holder
+from streams.identity import client_id, has_others, other_holder
 from streams.publish import Publisher
 from streams.relief import Relief
 from streams.twin import Ears, Twin
@@ -165,6 +165,9 @@ async def _serve(
         try:
             with collector_at_rest():  # a full pass would stop the loop for a tenth of a second
                 await _until(worker, desk, stop, ears, guard)
+            # Alone it stays a member: where a new one would wait for others to join, it need not.
+            if await asyncio.to_thread(has_others, bootstrap, extra, group, name):
+                worker.app.consumer.leave()
         finally:
             await asyncio.to_thread(guard.close)  # to end takes as long as it takes
             await _end(worker, desk, publisher)
