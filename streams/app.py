@@ -27,7 +27,7 @@ from streams.stores import drop_damaged
 FETCH_WAIT_MS = 20
 FULL_S = 0.005
 RECOVERY_WAIT_S = 0.05
-SESSION_S, HEARTBEAT_S, COMMIT_S = 8.0, 2.0, 0.5
+SESSION_S, HEARTBEAT_S, COMMIT_S = 8.0, 1.0, 0.5
 # Rows are few and small, and the newest of each is kept decoded in memory.
 ROCKSDB = {"block_cache_size": 8 << 20, "write_buffer_size": 8 << 20, "max_write_buffer_number": 2}
 
