@@ -88,8 +88,11 @@ class _Consumer(driver.Consumer):
         self._thread._ensure_consumer()._coordinator._group_instance_id = None
 
     async def _wait_next_records(self, timeout: float) -> Any:
-        # Faust sleeps a second when all partitions wait for the stream's buffer to empty, which
-        # takes far less.
+        # Faust sleeps a second when all partitions wait: for the stream's buffer to empty, which
+        # takes far less, or for a change of partitions to end. So after its flow was stopped we
+        # look once more; else robots would wait for that second where a worker joins.
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)  # type: ignore[arg-type]
         if self.flow_active and not self._get_active_partitions():
             await self.sleep(FULL_S)
             return {}, set()
