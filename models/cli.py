@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import structlog
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -25,12 +24,6 @@ Data = Annotated[
 ]
 Split = Literal["time", "entity"]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-
-
-def _log_to_stderr() -> None:
-    # Standard output is for the result alone; the main command has set this up already.
-    if not structlog.is_configured():
-        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 
 def _fail(message: str) -> typer.Exit:
@@ -116,7 +109,6 @@ def train(
     except ImportError as error:
         raise _fail(f"{_TORCH}\n{error}") from error
     torch.set_num_threads(threads)
-    _log_to_stderr()
     loaded = _spec(spec)
     extra = (steps if actor_steps is None else actor_steps) if actor else 0
     sizes = ModelConfig(memory=memory, free=free, units=units)
@@ -203,7 +195,6 @@ def evaluate_command(
         from planner.session import load_bundle
     except ImportError as error:
         raise _fail(f"{_TORCH}\n{error}") from error
-    _log_to_stderr()
     try:
         loaded = load_bundle(bundle, provider="cpu")
         described = _spec(spec or loaded.manifest.system)

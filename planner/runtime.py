@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import onnxruntime as ort
-import structlog
 
+from infra.log import Log
 from planner.manifest import BundleError
 
 Provider = Literal["auto", "cpu", "cuda"]
-_log = structlog.get_logger(__name__)
+_log = Log("session")
 
 
 def session_options(threads: int) -> ort.SessionOptions:

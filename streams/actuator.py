@@ -23,9 +23,9 @@ from types import TracebackType
 from typing import Final, Self
 
 import msgspec
-import structlog
 from confluent_kafka import Message, Producer
 
+from infra.log import Log
 from schemas.codes import Status
 from schemas.messages import Action, Applied, Control, decode, encode
 from schemas.system import SystemSpec, load_spec
@@ -39,7 +39,7 @@ Clock = Callable[[], int]
 _BATCH: Final = 1_000
 _RESTORED: Final = 2_000  # reports per partition that a restarted actuator reads back
 
-_log = structlog.get_logger("actuator")
+_log = Log("actuator")
 
 
 def wall_us() -> int:

@@ -5,10 +5,10 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Literal
 
-import structlog
 from confluent_kafka import Consumer, TopicPartition
 
 from infra.kafka import KafkaSetupError
+from infra.log import Log
 from schemas.frames import Frame, FrameError, Offsets, decode_frame
 from schemas.system import SystemSpec
 from schemas.topics import cohort_partitions, topic
@@ -16,7 +16,7 @@ from streams.align_feed import Place
 from streams.topic_io import TIMEOUT_S, read_to_end
 
 _OLD_US: Final = 10_000_000  # a first start under the wall clock reads at least so much of the past
-_log = structlog.get_logger("align")
+_log = Log("align")
 
 
 def offsets_to_begin(

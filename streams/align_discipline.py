@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
-import structlog
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
 
+from infra.log import Log
 from schemas.system import SystemSpec
 from streams.align_clocks import DeviceClocks
 from streams.align_state import Ints
@@ -15,7 +15,7 @@ _SAMPLE: Final = 500  # of a larger batch, so many readings are learnt from
 _SHOWN: Final = 20  # clocks that metrics and summary name, of each sensor
 _TOLD: Final = 10  # jumps that are logged, of each time that was learnt
 
-_log = structlog.get_logger("align")
+_log = Log("align")
 
 
 class Discipline:

@@ -5,9 +5,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, Protocol
 
-import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
+from infra.log import Log
 from infra.registry import Registry, registry_settings
 from schemas.frames import Frame
 from schemas.system import SystemSpec
@@ -47,7 +47,7 @@ _CLOCKS: Final = {
     "drift": "rehearse_align_clock_drift_ratio",
 }
 
-_log = structlog.get_logger("align")
+_log = Log("align")
 
 
 class Stop(Protocol):

@@ -7,10 +7,10 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from infra.kafka import KafkaSetupError
+from infra.log import Log
 from schemas.arrow_io import FrameError, header_of, read_batch
 from schemas.frames import Frame, FrameHeader, encode_frame, header_from_json
 from schemas.messages import EPOCH_HEADER, DeadLetter, encode
@@ -27,7 +27,7 @@ _GAPLESS: Final = {
     "log_level": "3",  # it warns at every start that the guarantee is new
 }
 _ASK_S: Final = 1.0
-_log = structlog.get_logger("align")
+_log = Log("align")
 
 
 class Watch:

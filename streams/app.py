@@ -27,7 +27,7 @@ from streams.stores import drop_damaged
 FETCH_WAIT_MS = 20
 FULL_S = 0.005
 RECOVERY_WAIT_S = 0.05
-SESSION_S, HEARTBEAT_S, COMMIT_S = 8.0, 2.0, 0.5
+SESSION_S, HEARTBEAT_S, COMMIT_S = 8.0, 1.0, 0.5
 # Rows are few and small, and the newest of each is kept decoded in memory.
 ROCKSDB = {"block_cache_size": 8 << 20, "write_buffer_size": 8 << 20, "max_write_buffer_number": 2}
 
@@ -80,9 +80,19 @@ class _Consumer(driver.Consumer):
         found: Mapping[Any, int] = await asyncio.wrap_future(asked)
         return found
 
+    def leave(self) -> None:
+        """Has the broker told when it ends, so that the others need not wait for its session.
+
+        aiokafka never says so of a static member, in case it is back soon.
+        """
+        self._thread._ensure_consumer()._coordinator._group_instance_id = None
+
     async def _wait_next_records(self, timeout: float) -> Any:
-        # Faust sleeps a second when all partitions wait for the stream's buffer to empty, which
-        # takes far less.
+        # Faust sleeps a second when all partitions wait: for the stream's buffer to empty, which
+        # takes far less, or for a change of partitions to end. So after its flow was stopped we
+        # look once more; else robots would wait for that second where a worker joins.
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)  # type: ignore[arg-type]
         if self.flow_active and not self._get_active_partitions():
             await self.sleep(FULL_S)
             return {}, set()

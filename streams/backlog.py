@@ -1,10 +1,11 @@
-"""Too much to read: what cannot be caught up with is passed over, so that the newest data counts.
+"""Too much to read: what cannot be caught up with soon is passed over; the newest data counts.
 
 Under the wall clock alone: somebody waits there. Under the event clock the topics wait.
 """
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Final, NamedTuple
 
 Place = tuple[str, int]
@@ -12,7 +13,9 @@ Place = tuple[str, int]
 BEHIND_S: Final = 1.0
 """Records that were there for so long and are not read yet are a backlog."""
 TREND_S: Final = 2.0
-"""A backlog that was never larger in this time is one that will not be caught up with."""
+"""So long is looked at how fast a backlog shrinks."""
+CATCH_UP_S: Final = 3.0
+"""One that would take longer than this from now on is not read: meanwhile everybody would wait."""
 STILL_S: Final = 1.0
 """Who did not look for so long stood still: what came meanwhile is no trend."""
 _EVERY_S: Final = 0.25
@@ -29,9 +32,10 @@ class _Look(NamedTuple):
 
 
 class Backlog:
-    """Whether reading falls behind for good; times are seconds in which it was looked at.
+    """Whether reading is behind for long, or for good; times are seconds in which it was looked at.
 
-    After a restart or an outage there is a backlog as well, but it shrinks: nothing of it is shed.
+    After a restart or an outage there is a backlog as well. Where it shrinks fast enough, nothing
+    of it is shed.
     """
 
     def __init__(self) -> None:
@@ -59,14 +63,20 @@ class Backlog:
         while len(self._looks) > 1 and self._looks[1].at_s <= self._now_s - TREND_S:
             self._looks.popleft()
         first = self._looks[0]
-        # Not only than at first: what came while we stood still may shrink fast by now.
-        most = max(look.backlog for look in self._looks)
-        grows = self._now_s - first.at_s >= TREND_S and backlog >= most and first.backlog > 0
-        if not grows or not self._is_behind(read):
+        known = self._now_s - first.at_s >= TREND_S and first.backlog > 0
+        if not known or self._left_s(backlog) <= CATCH_UP_S or not self._is_behind(read):
             return {}
         over = self._looks[-2].high
         self._looks.clear()
         return {place: end for place, end in over.items() if end > read.get(place, end)}
+
+    def _left_s(self, backlog: int) -> float:
+        """For how long it will still be there, as it shrinks now."""
+        # Not since the first look: what came while we stood still may shrink fast by now.
+        most = max(reversed(self._looks), key=lambda look: look.backlog)
+        if backlog >= most.backlog:
+            return inf
+        return backlog * (self._now_s - most.at_s) / (most.backlog - backlog)
 
     def _is_behind(self, read: Offsets) -> bool:
         before = [look for look in self._looks if look.at_s <= self._now_s - BEHIND_S]

@@ -37,6 +37,7 @@ BELIEFS, _COHORTS = 10_000, 32
 _HIDDEN, _LATENT = 208, 16  # with which a belief has 1 kB
 LIMITS_MS: Final[Mapping[str, float]] = {
     "restarted": 3_000.0,
+    "spared": 3_000.0,
     "taken_over": 1e3 * SESSION_S + 2_000.0,
     "joined": 1_000.0,
     "restored": 5_000.0,
@@ -64,7 +65,8 @@ def bench_failover(
 
     steady: both run, and in addition `twice`, the share of actions that both sent;  first_killed,
     twin_killed: SIGKILL of one, the other goes on;  restarted: no twin, a supervisor
-    starts the worker again;  joined: a second worker of the group;  taken_over: it is left alone;
+    starts the worker again;  spared: it has a spare of the worker ready;  joined: a second worker
+    of the group;  taken_over: it is left alone;  left: it ends in order, and the first is alone;
     restored: a worker without a folder, from its start until it has all of 10,000 beliefs of 1 kB
     (`ms`, in place of a gap).
 
@@ -144,10 +146,13 @@ class _Scene:
             self._return(process)
 
     def alone(self, turn: int) -> None:
-        """Killed and restarted; joined by a second one; killed, and followed by that one."""
-        with self._window("restarted"):
-            _kill(self.worker)
-            self._return(self.worker, looks=True)
+        """Killed and restarted, twice; joined by a second one; killed, and followed by that one."""
+        for name in ("restarted", "spared"):
+            if name == "spared":
+                self._make_spare()
+            with self._window(name):
+                _kill(self.worker)
+                self._return(self.worker, looks=True)
         name = f"second-{turn}"
         with self._window("joined"):
             arguments = self.stage.worker_arguments(name, self.stage.folder / name)
@@ -159,9 +164,10 @@ class _Scene:
             time.sleep(SESSION_S)
             self._until_all_are_answered()
         self._return(self.worker)
-        second.ask_to_stop()
-        second.wait()
-        self._until_all_are_answered()
+        with self._window("left"):
+            second.ask_to_stop()
+            second.wait()
+            self._until_all_are_answered()
 
     def _window(self, name: str) -> "_Open":
         time.sleep(_STEADY_S)
@@ -175,6 +181,18 @@ class _Scene:
         process.start()
         _wait(lambda: _starts(process) > before, f"the return of {process.name}")
         self._until_all_are_answered()
+
+    def _make_spare(self) -> None:
+        """Has one stand ready in the worker's place, this once."""
+        worker = self.worker
+        worker.spared = True
+
+        def ready() -> bool:
+            worker.keep_spare()
+            return worker.spare is not None and worker.spare.ready
+
+        _wait(ready, "a spare")
+        worker.spared = False
 
     def _until_heard(self, worker: str) -> None:
         _wait(lambda: worker in {a.worker for a in _newest_actions(self.stage)}, f"{worker} acts")

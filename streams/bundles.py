@@ -6,9 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
-import structlog
 from confluent_kafka import OFFSET_BEGINNING, Message, TopicPartition
 
+from infra.log import Log
 from planner.library import folders_of
 from planner.manifest import BundleError, peek
 from planner.runtime import Provider
@@ -18,7 +18,7 @@ from schemas.system import SystemSpec
 from schemas.topics import topic
 from streams.topic_io import make_consumer
 
-_log = structlog.get_logger(__name__)
+_log = Log("bundles")
 
 
 class Shelf:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
-import structlog
-
+from infra.log import Log
 from planner.budget import Budget, Cost, FreeBudget, WallBudget
 from planner.session import Bundle
 from schemas.frames import Frame, decode_frame
@@ -23,7 +22,7 @@ from streams.tally import Tally
 from streams.turns import Turns
 from streams.twin import Twin, without_plans
 
-_log = structlog.get_logger(__name__)
+_log = Log("worker")
 Clock = Literal["event", "wall"]
 Place = tuple[str, int]
 """Topic and partition."""

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
-import structlog
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from infra.kafka import BrokerAwayError, client_config
+from infra.log import Log
 
 _TIMEOUT_S: Final = 10.0
+_SOON_S: Final = 2.0
 _POLL_S: Final = 0.5
 _SETTLING_S: Final = 0.1
 # A broker that has just started says so for a moment, without a text.
@@ -21,7 +22,7 @@ SETTLING: Final = (
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
 )
-_log = structlog.get_logger("worker")
+_log = Log("worker")
 
 
 def instance_id(group: str, worker: str) -> str:
@@ -71,6 +72,18 @@ def other_holder(
     return None
 
 
+def has_others(bootstrap: str, extra: Mapping[str, str], group: str, worker: str) -> bool:
+    """Whether the group has members beside this worker; no, where no broker says so soon."""
+    admin = AdminClient({"log_level": "0", **client_config(bootstrap, extra)})
+    try:
+        described = _describe(admin, group, _SOON_S)
+    except BrokerAwayError:
+        return False
+    own = instance_id(group, worker)
+    members = described.members if described else ()
+    return any(member.group_instance_id != own for member in members)
+
+
 def _holder(admin: AdminClient, group: str, instance: str, own: str) -> str | None:
     described = _describe(admin, group)
     for member in described.members if described else ():
@@ -79,13 +92,13 @@ def _holder(admin: AdminClient, group: str, instance: str, own: str) -> str | No
     return None
 
 
-def _describe(admin: AdminClient, group: str) -> Any:
+def _describe(admin: AdminClient, group: str, patience_s: float = _TIMEOUT_S) -> Any:
     """What the broker says of a group; None where it knows none. Raises `BrokerAwayError`."""
-    end = time.monotonic() + _TIMEOUT_S
+    end = time.monotonic() + patience_s
     while True:
         try:
-            described = admin.describe_consumer_groups([group], request_timeout=_TIMEOUT_S)
-            return described[group].result(_TIMEOUT_S)
+            described = admin.describe_consumer_groups([group], request_timeout=patience_s)
+            return described[group].result(patience_s)
         except TimeoutError as error:
             reason, cause = "timed out", cast(Exception, error)
         except KafkaException as error:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import structlog
 from aiokafka.errors import KafkaConnectionError
 
 from infra.kafka import BrokerAwayError, KafkaSetupError
+from infra.log import Log
 from planner.encoder import Encoder
 from planner.runtime import Provider
 from schemas.system import SystemSpec
@@ -23,7 +23,7 @@ from streams.topic_io import make_consumer, partitions
 from streams.watchdog import Watchdog, WorkerStalled, committed
 from streams.worker import CHECK_S, STOP_S, alone_in, crash_of, refuse_a_second
 
-_log = structlog.get_logger(__name__)
+_log = Log("perceive")
 
 
 def run_perceive(

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
-import structlog
 
+from infra.log import Log
 from infra.plants.base import Floats, Plant, Sample
 from infra.registry import Registry, registry_settings
 from schemas.clock import tick_of, tick_time
@@ -30,7 +30,7 @@ _NEWEST: Final = 10_000  # actions whose latency Prometheus is shown
 _QUANTILES: Final = {"p50": "0.5", "p99": "0.99", "p999": "0.999", "max": "1"}
 _LEAD_US: Final = 1_500_000  # how far ahead of now a plant under the wall clock begins
 
-_log = structlog.get_logger("plant")
+_log = Log("plant")
 
 
 class Stop(Protocol):

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import structlog
 from confluent_kafka import Message, TopicPartition
 from rich.console import Console
 from rich.progress import Progress
 
+from infra.log import Log
 from schemas.arrow_io import HEADER_KEY, FrameError, write_batch
 from schemas.clock import tick_of
 from schemas.frames import encode_frame
@@ -43,7 +43,7 @@ _BATCH: Final = 500
 _APART: Final = 2  # ticks by which cohorts of one partition may be apart
 _QUIET_S: Final = 20.0  # without a record before the end, the broker has a problem
 OnProgress = Callable[[int, int], None]
-_log = structlog.get_logger("record")
+_log = Log("record")
 
 
 def record(

@@ -5,13 +5,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import structlog
 from aiokafka.errors import KafkaError
 
+from infra.log import Log
 from streams.backlog import Backlog
 from streams.desk import Desk, Place
 
-_log = structlog.get_logger("worker")
+_log = Log("worker")
 _ASK_S = 0.1  # between two questions to the broker,
 _BEHIND_S = 0.5  # which nobody asks while frames are read sooner than this after they were written
 

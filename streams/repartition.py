@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from infra.kafka import KafkaSetupError
+from infra.log import Log
 from schemas.messages import WATERMARK_HEADER, Watermark, decode, encode
 from schemas.system import SystemSpec
 from schemas.topics import cohort_of
@@ -24,7 +24,7 @@ _MOST: Final = 10_000
 _WAIT_S: Final = 0.05
 _COMMIT_S: Final = 0.2
 _TIMESTAMP_UNKNOWN: Final = 0
-_log = structlog.get_logger("repartition")
+_log = Log("repartition")
 
 
 def run_repartition(

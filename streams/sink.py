@@ -12,11 +12,11 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import structlog
 from confluent_kafka import KafkaException, Message, TopicPartition
 from sqlalchemy.exc import OperationalError
 
 from infra.kafka import BrokerAwayError, is_away
+from infra.log import Log
 from schemas.arrow_io import FrameError
 from schemas.messages import Applied, decode
 from schemas.system import SystemSpec
@@ -44,7 +44,7 @@ PIECE_S: Final = 0.004  # after which no more is begun, while less waits than a 
 _DONE: Final = object()
 _BATCH: Final = 2_000
 
-_log = structlog.get_logger("sink")
+_log = Log("sink")
 
 
 def run_sink(

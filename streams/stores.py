@@ -4,9 +4,10 @@ import shutil
 from pathlib import Path
 
 import rocksdict
-import structlog
 
-_log = structlog.get_logger("worker")
+from infra.log import Log
+
+_log = Log("worker")
 
 
 def drop_damaged(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.settings import as_environment
+from streams.spare import AFTER_S, Spare
 
 STOP_SECONDS = 15.0  # after which a process that does not heed SIGTERM is killed
 CRASHES = 5  # of one process in a row, after which the whole run is given up
@@ -55,16 +56,21 @@ def end_with_parent(parent: int, end: Callable[[], object]) -> None:
 
 @dataclass
 class Process:
-    """One of our commands as a child process: its log in a file, its summary on standard output."""
+    """One of our commands as a child process: its log in a file, its summary on standard output.
+
+    spared: a second process stands ready to go on where this one crashes (`streams.spare`).
+    """
 
     name: str
     arguments: Sequence[str]
     folder: Path
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)  # of Kafka's clients
+    spared: bool = False
     restarts: int = 0
     crashes: int = 0
     begun: float = 0.0
     child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    spare: Spare | None = field(default=None, repr=False)
 
     @property
     def log(self) -> Path:
@@ -77,22 +83,34 @@ class Process:
         return self.folder / f"{self.name}.json"
 
     def start(self) -> None:
+        """Start it, or have its spare begin."""
+        self.begun = time.monotonic()
+        spare, self.spare = self.spare, None
+        self.child = spare.begin() if spare else None
+        self.child = self.child or self._launch(subprocess.DEVNULL, {})
+
+    def keep_spare(self) -> None:
+        """Starts its spare once it has run for a while; one that ends by itself stays away."""
+        steady = time.monotonic() - self.begun > AFTER_S
+        if self.spared and self.spare is None and steady and self.poll() is None:
+            self.spare = Spare(self._launch)
+
+    def _launch(self, stdin: int, more: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """Start it in a group of its own, so that Ctrl-C reaches it only through us.
 
         Not in a session: Linux shares the processors among sessions first (autogroup), and a lower
         priority (`infra.priority`) would count for nothing against the others of the loop.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.begun = time.monotonic()
         command = [sys.executable, "-m", "streams.cli", *self.arguments, "--json"]
         with self.log.open("ab") as log, self.output.open("wb") as output:
-            self.child = subprocess.Popen(
+            return subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=output,
                 stderr=log,
                 process_group=0,
-                env=environment(self.settings),
+                env={**environment(self.settings), **more},
             )
 
     @property
@@ -107,7 +125,10 @@ class Process:
         return None if self.child is None else self.child.poll()
 
     def ask_to_stop(self) -> None:
-        """Send SIGTERM: finish what is begun, commit, and go."""
+        """Send SIGTERM: finish what is begun, commit, and go. Its spare ends at once."""
+        if self.spare is not None:
+            self.spare.close()
+            self.spare = None
         if self.child is not None and self.child.poll() is None:
             self.child.send_signal(signal.SIGTERM)
 
@@ -148,13 +169,16 @@ class Supervisor:
         self.folder, self.settings = folder, dict(settings or {})
         self.processes: list[Process] = []
 
-    def start(self, name: str, *arguments: str) -> Process:
-        """Start `rehearse ARGUMENTS` under `name`, with no more rights than its role needs."""
+    def start(self, name: str, *arguments: str, spared: bool = False) -> Process:
+        """Start `rehearse ARGUMENTS` under `name`, with no more rights than its role needs.
+
+        spared: with a spare, where the command knows how to be one.
+        """
         from infra.secure import as_role  # not in every process that knows this module
         from schemas.roles import role_of
 
         settings = as_role(self.settings, role_of(arguments))
-        process = Process(name, arguments, self.folder, settings)
+        process = Process(name, arguments, self.folder, settings, spared)
         self.processes.append(process)  # before it starts: stopped even when we are interrupted
         process.start()
         return process
@@ -167,6 +191,7 @@ class Supervisor:
         for process in self.processes:
             status = process.poll()
             if status in (None, 0):
+                process.keep_spare()
                 continue
             process.restarts += 1
             steady = time.monotonic() - process.begun > STEADY_S

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Final
 
 import msgspec
-import structlog
 from confluent_kafka import KafkaException, Message, TopicPartition
 
+from infra.log import Log
 from planner.memory import PlannerMemory
 from schemas.frames import Frame
 from schemas.messages import Action, decode
@@ -25,7 +25,7 @@ _NEVER: Final = -(2**62)
 _TAIL: Final = 2_000  # actions of each partition that a twin reads back at its start
 _BATCH: Final = 1_000
 _WAIT_S: Final = 0.1
-_log = structlog.get_logger("worker")
+_log = Log("worker")
 
 
 class StandIn:

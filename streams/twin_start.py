@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping
 
-import structlog
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from infra.kafka import client_config
+from infra.log import Log
 from schemas.system import SystemSpec
 from schemas.topics import changelog_of, cohort_partitions, partition_of, topic
 from streams.belief import Row, RowError, decode_row
 from streams.topic_io import TIMEOUT_S, make_consumer, make_producer, partitions, read_to_end
 
-_log = structlog.get_logger("worker")
+_log = Log("worker")
 
 
 def begin_with_beliefs(

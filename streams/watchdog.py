@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from infra.log import Log
 from schemas.system import SystemSpec
 from schemas.topics import topic
 from streams.supervise import STATUS_AGAIN, TryAgain
 from streams.topic_io import make_consumer
 
-_log = structlog.get_logger("worker")
+_log = Log("worker")
 PATIENCE_S = 20.0
 LOOKS = 20  # within its patience
 QUERY_S = 2.0  # for the broker to answer

@@ -14,10 +14,10 @@ from typing import Any
 import faust
 import numpy as np
 import onnxruntime
-import structlog
 from aiokafka.errors import KafkaConnectionError
 
 from infra.kafka import BrokerAwayError
+from infra.log import Log
 from planner.runtime import Provider
 from schemas.system import SystemSpec
 from schemas.topics import WorkerRole, changelog_of, topic, worker_group
@@ -26,7 +26,7 @@ from streams.belief import Row
 from streams.bundles import ReleaseWatch, Shelf
 from streams.decide import decide, step
 from streams.desk import Clock, Desk, Options
-from streams.identity import client_id, other_holder
+from streams.identity import client_id, has_others, other_holder
 from streams.publish import Publisher
 from streams.relief import Relief
 from streams.twin import Ears, Twin
@@ -34,7 +34,7 @@ from streams.twin_start import begin_with_beliefs
 from streams.warm import collector_at_rest, warm_frames
 from streams.watchdog import PATIENCE_S, Guard, WorkerError, WorkerStalled
 
-_log = structlog.get_logger(__name__)
+_log = Log("worker")
 CHECK_S = 0.05
 STOP_S = 10.0
 
@@ -165,6 +165,9 @@ async def _serve(
         try:
             with collector_at_rest():  # a full pass would stop the loop for a tenth of a second
                 await _until(worker, desk, stop, ears, guard)
+            # Alone it stays a member: where a new one would wait for others to join, it need not.
+            if await asyncio.to_thread(has_others, bootstrap, extra, group, name):
+                worker.app.consumer.leave()
         finally:
             await asyncio.to_thread(guard.close)  # to end takes as long as it takes
             await _end(worker, desk, publisher)

@@ -11,18 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from infra import broker as embedded
 from infra.broker import Broker
 from infra.kafka import client_config
-
-# As in every command: what is logged is no output. The stream is that of the test that logs.
-structlog.configure(
-    logger_factory=lambda *_: structlog.PrintLogger(sys.stderr), cache_logger_on_first_use=False
-)
 
 # A busy machine is no failure: time is measured by benchmarks.
 settings.register_profile("patient", deadline=None)

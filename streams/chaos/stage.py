@@ -154,7 +154,7 @@ class Stage:
         start(
             "sink", "sink", spec, "--out", str(self.out), "--catalog", catalog, *self.connection()
         )
-        start("worker", *self.worker_arguments("worker-0", self.data))
+        start("worker", *self.worker_arguments("worker-0", self.data), spared=not self.twin)
         if self.twin:
             start("twin", *self.worker_arguments("twin-0", self.folder / "twin-0", "--twin"))
         start("align", "align", spec, "--clock", self.clock, *self.connection())

@@ -11,8 +11,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Final
 
-import structlog
-
+from infra.log import Log
 from infra.registry import VARIABLE, Registry, RegistryDown, Schema, UnknownSchema
 from streams.codecs.base import Refused
 
@@ -25,7 +24,7 @@ _ATTEMPTS: Final = 64  # unknown ids in that time, beyond which no others are as
 _RETRY_S: Final = 1.0
 _REMIND_S: Final = 30.0
 
-_log = structlog.get_logger("schemas")
+_log = Log("schemas")
 
 
 @dataclass

@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from streams.commands.console import console
 from streams.commands.options import (
     Bootstrap,
     Device,
     Extra,
     Json,
     cluster_of,
-    console,
     errors,
     interruptible,
     show,

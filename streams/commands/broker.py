@@ -13,13 +13,13 @@ from schemas.asyncapi import document, document_yaml
 from schemas.plain_json import json_line
 from schemas.roles import ROLES
 from schemas.topics import TABLE, topics_of
+from streams.commands.console import console
 from streams.commands.options import (
     Bootstrap,
     Extra,
     Json,
     Spec,
     cluster_of,
-    console,
     errors,
     show,
     spec_of,

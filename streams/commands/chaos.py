@@ -8,7 +8,8 @@ import typer
 
 from infra.home import home_folder
 from planner.library import SHIPPED
-from streams.commands.options import Json, Seed, console, errors, interruptible, show
+from streams.commands.console import console
+from streams.commands.options import Json, Seed, errors, interruptible, show
 
 if TYPE_CHECKING:
     from streams.chaos.schedule import Kind

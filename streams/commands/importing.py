@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from streams.commands.console import console
 from streams.commands.options import (
     Bootstrap,
     Extra,
@@ -14,7 +15,6 @@ from streams.commands.options import (
     Spec,
     catalog_url,
     cluster_of,
-    console,
     errors,
     show,
     spec_of,

@@ -1,11 +1,11 @@
-"""Logging of every process: structlog to standard error, one line per event."""
+"""Logging of every process: to standard error, one line per event."""
 
 import logging
 import sys
 import time
 from collections.abc import Callable
 
-import structlog
+from infra.log import show_events
 
 REPEAT_S = 10.0
 _KEPT = 1_000  # sorts of lines that are remembered
@@ -38,7 +38,7 @@ class Seldom(logging.Filter):
 
 
 def set_up_logging() -> None:
-    """Readable lines on a terminal, key=value lines in a file; libraries from WARNING on."""
+    """Our own events from INFO on, those of libraries from WARNING on, to standard error."""
     logging.basicConfig(
         level=logging.WARNING,
         stream=sys.stderr,
@@ -46,15 +46,4 @@ def set_up_logging() -> None:
     )
     for handler in logging.getLogger().handlers:
         handler.addFilter(Seldom())
-    renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
-    )
+    show_events()

@@ -7,13 +7,13 @@ import typer
 
 from schemas.messages import ALL, Control
 from schemas.system import SystemSpec
+from streams.commands.console import console
 from streams.commands.options import (
     Bootstrap,
     Extra,
     Json,
     Spec,
     cluster_of,
-    console,
     errors,
     show,
     spec_of,

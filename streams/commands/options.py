@@ -7,14 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-import structlog
 import typer
 from confluent_kafka import KafkaException
-from rich.console import Console
-from rich.text import Text
 
 from infra.home import home_folder
 from infra.kafka import client_config, is_away, wait_ready
+from infra.log import Log
 from infra.settings import kafka_settings
 from infra.signals import interrupting
 from infra.signals import stopping as stopping
@@ -34,7 +32,6 @@ _REFUSALS: Final = {
 """What brokers say when they refuse for good, and what helps."""
 
 ANSWER_S = 10.0  # for which a cluster may be silent before a command gives up
-console = Console(stderr=True)
 
 Spec = Annotated[
     str, typer.Argument(metavar="SPEC", help="A shipped system (autoscale, nav2d) or a YAML file.")
@@ -166,6 +163,7 @@ def cluster_of(
         wait_ready(client_config(bootstrap, given), ANSWER_S)
         return bootstrap, given
     from infra.broker import start
+    from streams.commands.console import console
 
     broker = start(progress=lambda text: console.print(f"[dim]{text}[/]"))
     return broker.bootstrap, {**broker.settings(role), **given}
@@ -177,6 +175,8 @@ def show(result: Mapping[str, Any], as_json: bool) -> None:
         sys.stdout.write(json_line(result) + "\n")
         sys.stdout.flush()
         return
+    from rich.console import Console
+
     out = Console()
     for name, value in result.items():
         out.print(f"[bold]{name:>24}[/]  {value}", highlight=False)
@@ -194,6 +194,10 @@ def errors() -> Iterator[None]:
     except typer.Exit:  # a command that has said why
         raise
     except (OSError, ValueError, RuntimeError, KafkaException) as error:
+        from rich.text import Text
+
+        from streams.commands.console import console
+
         console.print(Text.assemble(("error ", "bold red"), _plainly(error)), soft_wrap=True)
         raise typer.Exit(_status(error)) from error
 
@@ -224,7 +228,7 @@ def metrics_at(port: int | None, host: str) -> Iterator[None]:
 
     with serving(port, host) as found:
         if found is not None:
-            structlog.get_logger("metrics").info("served", url=f"http://{host}:{found}/metrics")
+            Log("metrics").info("served", url=f"http://{host}:{found}/metrics")
         yield
 
 
@@ -235,6 +239,8 @@ def interruptible() -> Iterator[None]:
         with interrupting():
             yield
     except KeyboardInterrupt:
+        from streams.commands.console import console
+
         console.print("stopped; nothing of this run is left running")
         raise typer.Exit(130) from None
 

@@ -148,8 +148,10 @@ def worker(
     A twin beside the workers that act: rehearse worker nav2d --twin
     """
     from infra.priority import go_first
+    from streams.spare import stand_ready
     from streams.worker import run_worker
 
+    stand_ready()
     go_first()
     with errors(), stopping() as stop, metrics_at(metrics_port, metrics_host):
         role, system = worker_role(shadow, twin), spec_of(spec)

@@ -7,7 +7,7 @@ from typing import Final
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from streams.commands.options import console
+from streams.commands.console import console
 from streams.plant import Stop
 
 _EVERY_S: Final = 0.1

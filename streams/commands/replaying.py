@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from streams.commands.console import console
 from streams.commands.importing import LiveTopics
 from streams.commands.options import (
     Bootstrap,
@@ -15,7 +16,6 @@ from streams.commands.options import (
     To,
     bundle_roots,
     cluster_of,
-    console,
     errors,
     show,
     spec_of,

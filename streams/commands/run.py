@@ -10,6 +10,7 @@ from rich.live import Live
 
 from infra.home import home_folder
 from infra.secure import as_role
+from streams.commands.console import console
 from streams.commands.options import (
     Bootstrap,
     Bundles,
@@ -24,7 +25,6 @@ from streams.commands.options import (
     Twin,
     acting_bundles,
     cluster_of,
-    console,
     errors,
     interruptible,
     plant_options,
@@ -149,7 +149,8 @@ def run(
         with Supervisor(folder, settings) as supervisor:
             supervisor.start("sink", "sink", spec, *connection)
             mode = ["--shadow"] if shadow else []
-            supervisor.start("worker", "worker", spec, *clock, *mode, *chosen, *connection)
+            decide = ["worker", spec, *clock, *mode, *chosen, *connection]
+            supervisor.start("worker", *decide, spared=not (twin or shadow))
             if twin:
                 supervisor.start("twin", "worker", spec, "--twin", *clock, *chosen, *connection)
             for name, way in _aligners(aligners, standby):

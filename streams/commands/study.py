@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.progress import Progress
 
+from streams.commands.console import console
 from streams.commands.options import (
     Bootstrap,
     Bundles,
@@ -20,7 +21,6 @@ from streams.commands.options import (
     acting_bundles,
     catalog_url,
     cluster_of,
-    console,
     errors,
     extra_settings,
     plant_options,

@@ -6,24 +6,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 import torch
 from typer.testing import CliRunner
 
 from models import cli
 from models.cli import app
 from tests.models.synthetic import SPEC
-
-
-@pytest.fixture(autouse=True)
-def _plain_logging() -> Iterator[None]:
-    structlog.reset_defaults()
-    yield
-    structlog.reset_defaults()  # the stream of a finished test is closed
 
 
 @pytest.fixture

@@ -86,3 +86,40 @@ async def test_a_fetch_that_outlives_a_rebalance_loses_no_frame(
         await worker.app.stop()
     told = {(partition, value) for partition, value in seen if value == b"meanwhile"}
     assert sorted(told) == [(p, b"meanwhile") for p in range(cohort_partitions(spec))]
+
+
+async def test_a_change_of_partitions_costs_no_sleep_of_a_second(
+    kafka: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While they change hands Faust lets records in before any partition is to be read."""
+    spec = small_spec(unique("tanks"))
+    make_topics(spec, kafka)
+    bootstrap = kafka["bootstrap.servers"]
+    worker = make_app(spec, bootstrap, {}, group=spec.system, worker="w", data_dir=tmp_path)
+
+    async def agent(stream: Any) -> None:
+        async for event in stream.noack().events():
+            event.ack()
+
+    worker.app.agent(worker.frames, name="see")(agent)
+    await worker.app.start()
+    slept: list[float] = []
+    try:
+        consumer = worker.app.consumer
+        sleep = consumer.sleep
+
+        async def counted(seconds: float, **more: Any) -> None:
+            slept.append(seconds)
+            await sleep(seconds, **more)
+
+        monkeypatch.setattr(consumer, "sleep", counted)
+        consumer.stop_flow()
+        asking = asyncio.create_task(consumer._wait_next_records(1.0))
+        await asyncio.sleep(0)
+        consumer.pause_partitions(consumer.assignment())
+        consumer.resume_flow()
+        assert await asking == ({}, set())
+    finally:
+        await worker.app.stop()
+    assert app_module.FULL_S in slept
+    assert 1 not in slept
