@@ -58,14 +58,15 @@ async def test_frames_go_by_unread_and_a_letter_says_which() -> None:
     assert desk.tally.summary()["frames_shed"] == 3
 
 
-@pytest.mark.parametrize(("clock", "grows", "shed"), [
-    ("wall", 2, True), ("wall", 0.5, False), ("event", 2, False),
+@pytest.mark.parametrize(("clock", "high", "grows", "shed"), [
+    ("wall", 200, 2, True), ("wall", 200, 0.5, True), ("wall", 40, 0.1, False),
+    ("event", 200, 2, False),
 ])  # fmt: skip
-async def test_only_what_cannot_be_caught_up_with_goes_by(
-    clock: Clock, grows: float, shed: bool, monkeypatch: pytest.MonkeyPatch
+async def test_only_what_cannot_be_caught_up_with_soon_goes_by(
+    clock: Clock, high: float, grows: float, shed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a backlog of 200 frames, 20 a second are decided while others come."""
-    now, high = 0.0, 200.0
+    """Of a backlog of `high` frames, 20 a second are decided while others come."""
+    now = 0.0
     clocks = SimpleNamespace(monotonic=lambda: now, time=lambda: now)
     monkeypatch.setattr("streams.relief.time", clocks)
     desk = make_desk(Broker(), clock=clock)
