@@ -7,7 +7,7 @@ the first place and the stride of all others (Kirsch and Mitzenmacher 2006).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Final
 
 import numpy as np
@@ -17,6 +17,7 @@ Keys = npt.NDArray[np.uint64]
 BITS: Final = 10  # a key; with `HASHES` places each, 0.8 % of other keys seem to be there
 HASHES: Final = 7
 _DIGITS: Final = 16  # of an action id
+_AT_ONCE: Final = 16_384  # keys: some 5 ms
 _SMALLEST: Final = 1_024  # bits: in a tiny filter places with one stride fall on each other
 
 
@@ -44,10 +45,22 @@ def keys_of_entities(names: Sequence[str]) -> Keys:
 
 def filter_of(keys: Keys) -> bytes:
     """A filter that holds these keys; its length says its size."""
+    work = filling(keys)
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+
+
+def filling(keys: Keys) -> Generator[None, None, bytes]:
+    """As `filter_of`, with a pause for whoever calls after each few thousand keys."""
     size = max(_SMALLEST, -(-BITS * len(keys) // 8) * 8)
     marks = np.zeros(size, bool)
-    for number in range(HASHES):
-        marks[_places(keys, number, size)] = True
+    for begin in range(0, len(keys), _AT_ONCE):
+        for number in range(HASHES):
+            marks[_places(keys[begin : begin + _AT_ONCE], number, size)] = True
+        yield
     return np.packbits(marks).tobytes()
 
 
@@ -71,4 +84,13 @@ def _is_id(text: str) -> bool:
     return len(text) == _DIGITS and not set(text.lower()) - set("0123456789abcdef")
 
 
-__all__ = ["BITS", "HASHES", "Keys", "filter_of", "keys_of", "keys_of_entities", "may_hold"]
+__all__ = [
+    "BITS",
+    "HASHES",
+    "Keys",
+    "filling",
+    "filter_of",
+    "keys_of",
+    "keys_of_entities",
+    "may_hold",
+]

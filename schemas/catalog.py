@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Executable, Select, create_engine, event, func, select, text
+from sqlalchemy import Executable, Select, create_engine, delete, event, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
-from schemas.bloom import Keys, filter_of, keys_of, keys_of_entities, may_hold
+from schemas.bloom import Keys, keys_of, keys_of_entities, may_hold
 from schemas.catalog_tables import (
     About,
     Alert,
@@ -123,15 +123,17 @@ class Catalog:
             query = query.where(File.day <= to_day)
         return self._all(query.order_by(File.day, File.first_tick, File.path))
 
-    def put_file(self, file: File, keys: Keys) -> None:
-        """Writes or replaces a file and the keys of what it holds, in one transaction.
+    def put_file(self, file: File, bits: bytes, *, replaces: Sequence[str] = ()) -> None:
+        """Writes or replaces a file and the filter of what it holds, in one transaction.
 
-        `keys` [any number]: of its actions and of its entities, by `schemas.bloom`.
+        `bits`: of its actions and of its entities, by `schemas.bloom`. `replaces`: paths of the
+        files that were merged into it, which go out.
         """
         with self.session(write=True) as session:
+            session.execute(delete(File).where(File.path.in_(replaces)))
             _upsert(session, file)
             file_id = session.scalars(select(File.id).where(File.path == file.path)).one()
-            _upsert(session, Filter(file_id=file_id, bits=filter_of(keys)))
+            _upsert(session, Filter(file_id=file_id, bits=bits))
 
     def indexed(self, system: str) -> set[str]:
         """Paths of the files of which it is known what they hold."""

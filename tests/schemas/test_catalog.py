@@ -174,7 +174,7 @@ def write_much(url: str, worker: int, barrier: Any) -> None:
         path = f"{worker}/{step}"
         catalog.put(bundle(f"{worker}-{step}"))
         ids = [action_id(path, "e", row) for row in range(300)]
-        catalog.put_file(file(path), bloom.keys_of(ids))
+        catalog.put_file(file(path), bloom.filter_of(bloom.keys_of(ids)))
         catalog.promote("nav2d", f"{worker}-{step}", at_us=step, by="test")
     catalog.close()
 

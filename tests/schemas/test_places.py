@@ -50,7 +50,8 @@ def put_written(
     row = written(folder, name, decisions, **changes)
     ids = [action_id(row.system, entity, tick) for entity, tick in decisions]
     names = sorted({entity for entity, _ in decisions})
-    catalog.put_file(row, np.concatenate([bloom.keys_of(ids), bloom.keys_of_entities(names)]))
+    keys = np.concatenate([bloom.keys_of(ids), bloom.keys_of_entities(names)])
+    catalog.put_file(row, bloom.filter_of(keys))
     return row.path
 
 
