@@ -54,13 +54,15 @@ def bench_soak(
     with TemporaryDirectory(prefix="rehearse-soak-") as temporary:
         folder, name = Path(temporary), f"soak{uuid4().hex[:10]}"
         broker = Broker(bootstrap, folder, 0)
-        seconds, bundle = 60.0 * minutes + _READY_S, SHIPPED / "nav2d"
+        seconds, bundle = 60.0 * minutes + 2 * _READY_S, SHIPPED / "nav2d"
         with Stage(broker, folder, name, "wall", seconds, 0, bundle, twin=True) as stage:
             stage.start_loop()
             names = (*stage.workers, "align")
             if not wait_until(lambda: stage.ready(names), _READY_S, stage.watch):
                 raise ProcessFailed(f"the loop is not ready after {_READY_S:g} s")
             stage.start_plant()
+            if not wait_until(lambda: stage.ends("frames") > 0, _READY_S, stage.watch):
+                raise ProcessFailed(f"no frame came within {_READY_S:g} s")
             samples = _watch(stage, 60.0 * minutes, every_s, say)
             restarts = {p.name: p.restarts for p in stage.supervisor.processes}
             stage.stop_all()
