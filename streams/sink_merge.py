@@ -151,7 +151,7 @@ def merging(
 
 
 def _row_groups(files: Sequence[FileInfo], keys: FileKeys) -> Iterator[pa.Table | None]:
-    """All rows in large row groups, and None after each that was read: few are in memory."""
+    """All rows in large row groups, and None after each small one that was read."""
     held: pa.Table | None = None
     for info in files:
         with pq.ParquetFile(info.path) as file:
@@ -159,11 +159,10 @@ def _row_groups(files: Sequence[FileInfo], keys: FileKeys) -> Iterator[pa.Table 
                 read = file.read_row_group(number).replace_schema_metadata(None)
                 keys.add(read)
                 held = read if held is None else pa.concat_tables([held, read])
-                if held.num_rows >= ROW_GROUP:
+                yield None
+                while held.num_rows >= ROW_GROUP:
                     yield held.slice(0, ROW_GROUP)
                     held = held.slice(ROW_GROUP)
-                else:
-                    yield None
     if held is not None and held.num_rows:
         yield held
 

@@ -167,8 +167,11 @@ def test_a_file_that_is_merged_meanwhile_is_looked_for_again(
     assert place.path == str(tmp_path / "merged")
 
 
-def test_a_catalog_with_a_row_for_every_action_is_taken_over(
-    catalog: Catalog, catalog_url: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("version", "table"), [("1", "decisions (action_id VARCHAR)"), ("2", "filters (bits VARCHAR)")]
+)
+def test_a_catalog_of_an_older_layout_is_taken_over(
+    catalog: Catalog, catalog_url: str, tmp_path: Path, version: str, table: str
 ) -> None:
     one = Bundle(
         digest="one", name="one", system="nav2d", interface_hash="1", objective_hash="2",
@@ -177,12 +180,14 @@ def test_a_catalog_with_a_row_for_every_action_is_taken_over(
     catalog.put(written(tmp_path, "a", [("r1", 3)]), one)
     catalog.promote("nav2d", "one", at_us=1, by="me")
     with catalog.session(write=True) as session:
-        session.execute(text("DROP TABLE filters"))
-        session.execute(text("CREATE TABLE decisions (action_id VARCHAR PRIMARY KEY)"))
-        session.execute(text("UPDATE about SET value = '1' WHERE key = 'version'"))
+        session.execute(text("DROP TABLE filter_blocks"))
+        session.execute(text("ALTER TABLE files DROP COLUMN blocks"))
+        session.execute(text(f"CREATE TABLE {table}"))
+        session.execute(text(f"UPDATE about SET value = '{version}' WHERE key = 'version'"))
     for _ in range(2):
         again = Catalog(catalog_url)
         again.create()
+        assert again.indexed("nav2d") == set()
         assert len(again.find_action(action_id("nav2d", "r1", 3))) == 1
         champion = again.champion("nav2d")
         assert champion is not None
@@ -190,5 +195,5 @@ def test_a_catalog_with_a_row_for_every_action_is_taken_over(
         again.close()
     with catalog.session() as session:
         tables = inspect(session.connection()).get_table_names()
-    assert "filters" in tables
-    assert "decisions" not in tables
+    assert "filter_blocks" in tables
+    assert table.split()[0] not in tables

@@ -82,7 +82,7 @@ def test_what_a_day_left_is_merged_when_it_is_over() -> None:
     assert due([old[0], later]) == []
 
 
-@given(st.integers(1, 30_000), st.integers(1, 5_000))
+@given(st.integers(1, 30_000), st.integers(1, 1_500))
 @settings(max_examples=20)
 def test_few_files_are_left_and_rows_are_written_again_a_few_times(rows: int, count: int) -> None:
     files: list[FileInfo] = []
@@ -255,48 +255,67 @@ class Folder:
         assert list(self.root.rglob("*.tmp")) == []
 
 
+def three(root: Path) -> Folder:
+    """A folder of three files, two of which are due."""
+    folder = Folder(root)
+    for _ in range(3):
+        folder.flush(1)
+    return folder
+
+
+def merge(folder: Folder, life: Life) -> None:
+    with life.lived():
+        while len(folder.files) == 3:
+            folder.merger.step()
+            life.step()
+
+
+def test_whoever_looks_sees_each_row_once_wherever_a_merge_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_merge, "FAN_IN", 2)
+    folder = three(tmp_path)
+
+    def look() -> None:
+        folder.check()
+        folder.check_catalog()
+
+    life = Life(10**6, look)
+    merge(folder, life)
+    assert life.steps > 15, "there are so many moments to look"
+    folder.begin_again()
+
+
 def test_a_merge_that_is_killed_anywhere_loses_and_doubles_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And whoever looks meanwhile sees each row once, wherever the merge is."""
-    monkeypatch.setattr(sink_merge, "FAN_IN", 3)
+    monkeypatch.setattr(sink_merge, "FAN_IN", 2)
+    dead = []  # kept, so that it tidies nothing up
     for kill_at in itertools.count(1):
-        folder = Folder(tmp_path / str(kill_at))
-        for _ in range(4):
-            folder.flush(2)
-
-        def look(folder: Folder = folder) -> None:
-            folder.check()
-            folder.check_catalog()
-
-        life = Life(kill_at, look)
-        merger = folder.merger  # kept, so that it tidies nothing up
+        folder = three(tmp_path / str(kill_at))
+        dead.append(folder.merger)
         try:
-            with life.lived():
-                for _ in range(30):
-                    merger.step()
-                    life.step()
+            merge(folder, Life(kill_at))
         except Killed:
             folder.begin_again()
         else:
-            assert len(folder.files) == 2
             break
-    assert kill_at > 20, "there are so many places to be killed"
+    assert kill_at > 15, "there are so many places to be killed"
 
 
 @given(data=st.data())
-@settings(max_examples=30)
+@settings(max_examples=8)
 def test_flushes_and_merges_that_are_killed_go_on(data: st.DataObject) -> None:
     with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sink_merge, "FAN_IN", 3)
+        patch.setattr(sink_merge, "FAN_IN", 2)
         folder = Folder(Path(name))
         dead = []
         for _ in range(data.draw(st.integers(1, 4), "lives")):
-            life = Life(data.draw(st.integers(1, 60), "kill at"))
+            life = Life(data.draw(st.integers(1, 40), "kill at"))
             dead.append(folder.merger)
             try:
                 with life.lived():
-                    for step in data.draw(st.lists(st.sampled_from("fm"), max_size=25), "steps"):
+                    for step in data.draw(st.lists(st.sampled_from("fm"), max_size=12), "steps"):
                         if step == "f":
                             folder.flush(1)
                         else:
