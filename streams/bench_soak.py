@@ -106,9 +106,13 @@ def _watch(
 
 
 def _mb(pid: int) -> float:
-    """What a process alone holds: pages that others share may come and go by their doing."""
-    memory = psutil.Process(pid).memory_full_info()
-    return float(memory.uss) / _MB
+    """What a process allocated (Linux: RssAnon).
+
+    Pages of libraries are left out. They count as a process's own or as shared by who else has
+    them, and as none while the system has no use for them.
+    """
+    memory = psutil.Process(pid).memory_info()
+    return float(memory.rss - getattr(memory, "shared", 0)) / _MB
 
 
 def summary(samples: Sequence[Sample]) -> dict[str, Any]:

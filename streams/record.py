@@ -231,13 +231,9 @@ def _copy_sink(
     spec: SystemSpec, source: Path, folder: Path, span: Span, stop: Stop | None, shown: OnProgress
 ) -> tuple[bool, list[str]]:
     """Makes the records again from the rows of a sink's files; and says which are in none."""
-    writers: dict[Kind, ChunkWriter] = {}
+    files = _sink_files(spec, source)
+    writers = {kind: ChunkWriter(folder, kind, files[0].topic_id) for kind in KINDS}
     while True:
-        files = sink_files.newest_topic(sink_files.listed(source, spec.system))
-        if not files:
-            raise RecordingError(f"{source}: no file of {spec.system} that a sink wrote")
-        if not writers:
-            writers = {kind: ChunkWriter(folder, kind, files[0].topic_id) for kind in KINDS}
         try:
             for done, info in enumerate(files):
                 if stop and stop.is_set():
@@ -245,8 +241,18 @@ def _copy_sink(
                 _copy_file(spec, info.path, span, writers)
                 shown(done + 1, len(files))
             return True, _not_stored(source, files, span)
-        except FileNotFoundError:  # it was merged; what was copied is not copied again
-            continue
+        except FileNotFoundError:
+            # It was merged into another one meanwhile. What was copied is not copied again.
+            before, files = files, _sink_files(spec, source)
+            if files == before:
+                raise
+
+
+def _sink_files(spec: SystemSpec, source: Path) -> list[sink_files.FileInfo]:
+    files = sink_files.newest_topic(sink_files.listed(source, spec.system))
+    if not files:
+        raise RecordingError(f"{source}: no file of {spec.system} that a sink wrote")
+    return files
 
 
 def _copy_file(

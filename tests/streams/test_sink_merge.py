@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from schemas.catalog import Catalog
 from schemas.messages import action_id
 from streams import sink_files, sink_merge
+from streams.record import sink_records
 from streams.sink_files import FileInfo
 from streams.sink_index import FileKeys, SinkIndex
 from streams.sink_merge import Merger, due, left, merging
@@ -129,6 +130,10 @@ def test_a_merged_file_holds_what_they_held(
     assert table.schema.remove_metadata().equals(before[0].schema.remove_metadata())
     assert sizes == [7] * (len(rows) // 7) + [len(rows) % 7] * (len(rows) % 7 > 0)
     assert len(keys.all()) == len(rows) + len(NAMES)
+    # Records go on from one row group to the next, and are the same.
+    records = [one.value for info in parts for one in sink_records(SPEC, info.path)]
+    assert [one.value for one in sink_records(SPEC, merged.path)] == records
+    assert len(records) == 15
     assert (merged.rows, merged.merges, merged.ranges) == (len(rows), 1, {0: [(0, 15)]})
     assert merged.replaces == tuple(info.path.name for info in parts)
     assert sink_files.read_info(merged.path) == merged
