@@ -19,7 +19,7 @@ from streams.chaos.stage import PERIOD_S, Stage, wait_until
 from streams.supervise import ProcessFailed
 from streams.topic_io import make_consumer
 
-_READY_S: Final = 60.0
+_READY_S: Final = 120.0
 _WARM: Final = 1 / 3
 """Of the samples, in which caches fill and libraries take what they keep."""
 GROWTH_MB_PER_H: Final = 10.0

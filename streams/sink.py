@@ -228,10 +228,10 @@ class Sink:
             full or time.monotonic() < now + PIECE_S
         ):
             pass
+        if not busy and not full:
+            self._merger.step()
         if not busy and (full or now - self._flushed >= self.flush_s):
             self._begin(now)
-        elif not busy:
-            self._merger.step()
         return len(messages)
 
     def _take(self, message: Message) -> bool:

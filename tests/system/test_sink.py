@@ -44,7 +44,7 @@ sink_merge.FAN_IN = 3
 spec, kafka, out, catalog = sys.argv[1:]
 print("ready", flush=True)
 run_sink(load_spec(spec), kafka, None, threading.Event(), Path(out), catalog,
-         flush_s=0.05, flush_rows=40)
+         flush_s=0.05, flush_rows=400)
 """
 
 
