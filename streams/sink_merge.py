@@ -77,6 +77,7 @@ class Merger:
         sink_files.remove(group)
         gone = {info.path for info in group}
         self._files[:] = [*(info for info in self._files if info.path not in gone), merged]
+        pa.default_memory_pool().release_unused()  # ten times what a flush needs
 
 
 def due(files: Sequence[FileInfo]) -> list[FileInfo]:
