@@ -77,7 +77,6 @@ class Merger:
         sink_files.remove(group)
         gone = {info.path for info in group}
         self._files[:] = [*(info for info in self._files if info.path not in gone), merged]
-        pa.default_memory_pool().release_unused()  # ten times what a flush needs
 
 
 def due(files: Sequence[FileInfo]) -> list[FileInfo]:
@@ -157,7 +156,7 @@ def _row_groups(files: Sequence[FileInfo], keys: FileKeys) -> Iterator[pa.Table 
     for info in files:
         with pq.ParquetFile(info.path) as file:
             for number in range(file.num_row_groups):
-                read = file.read_row_group(number).replace_schema_metadata(None)
+                read = file.read_row_group(number, use_threads=False).replace_schema_metadata(None)
                 keys.add(read)
                 held = read if held is None else pa.concat_tables([held, read])
                 yield None
