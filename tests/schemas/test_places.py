@@ -18,6 +18,7 @@ from sqlalchemy import inspect, text
 import schemas.catalog
 from schemas import bloom
 from schemas.catalog import Bundle, Catalog, CatalogError, File, Place
+from schemas.catalog_tables import Block
 from schemas.messages import action_id
 from schemas.places import of_action
 
@@ -115,6 +116,24 @@ def test_the_last_decision_is_found_in_any_order_of_files(data: st.DataObject) -
         last = action_id("nav2d", entity, -1 if newest is None else newest)
         assert catalog.find_action(last) == places
         catalog.close()
+
+
+def test_a_look_up_goes_by_one_block_of_each_filter(catalog: Catalog, tmp_path: Path) -> None:
+    path = put_written(catalog, tmp_path, "a", [("r1", tick) for tick in range(9_000)])
+    (row,) = catalog.files("nav2d")
+    assert row.blocks == 3
+    nothing = bytes(bloom.BLOCK_BYTES)
+    for tick in range(7):
+        ident = action_id("nav2d", "r1", tick)
+        assert [place.path for place in catalog.find_action(ident)] == [path]
+        with catalog.session(write=True) as session:
+            number = int(bloom.block_number(bloom.keys_of([ident]))[0]) % row.blocks
+            block = session.get(Block, (row.id, number))
+            assert block is not None
+            kept, block.bits = block.bits, nothing
+        assert catalog.find_action(ident) == []
+        with catalog.session(write=True) as session:
+            session.merge(Block(file_id=row.id, number=number, bits=kept))
 
 
 def test_a_file_without_a_filter_is_looked_into(catalog: Catalog, tmp_path: Path) -> None:
