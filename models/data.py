@@ -15,6 +15,7 @@ from torch import Tensor
 from models.transforms import ColumnScale, fit_column, fit_step, kind_of
 from schemas.codes import Flag
 from schemas.frames import applied_columns
+from schemas.logged import with_files
 from schemas.system import SystemSpec
 
 Split = Literal["time", "entity"]
@@ -133,7 +134,14 @@ def _is_parquet(file: Path) -> bool:
 
 
 def _read_run(spec: SystemSpec, folder: Path, run: int) -> pl.DataFrame:
-    files = sorted(folder.rglob("*.parquet")) if folder.is_dir() else []
+    frame = with_files(folder, lambda files: _read_files(spec, folder, files))
+    if "attempt" in frame.columns:  # a tick done again after a crash: the last attempt counts
+        frame = frame.sort("attempt", maintain_order=True)
+    frame = frame.unique(["entity", "tick"], keep="last", maintain_order=True)
+    return frame.with_columns(pl.lit(run).alias("run"))
+
+
+def _read_files(spec: SystemSpec, folder: Path, files: list[Path]) -> pl.DataFrame:
     if not files:
         raise DataError(
             f"{folder}: no Parquet files there; log some with "
@@ -160,10 +168,7 @@ def _read_run(spec: SystemSpec, folder: Path, run: int) -> pl.DataFrame:
                 f"{folder}: logged under interface {odd[0]}, the spec's is {spec.interface_hash}: "
                 "use the spec of that time, or log again"
             )
-    if "attempt" in frame.columns:  # a tick done again after a crash: the last attempt counts
-        frame = frame.sort("attempt", maintain_order=True)
-    frame = frame.unique(["entity", "tick"], keep="last", maintain_order=True)
-    return frame.with_columns(pl.lit(run).alias("run"))
+    return frame
 
 
 def _with_reward(spec: SystemSpec, frame: pl.DataFrame) -> pl.DataFrame:

@@ -1,23 +1,27 @@
-"""A Bloom filter (Bloom 1970): which keys a file may hold, in ten bits a key.
+"""A Bloom filter (Bloom 1970) in blocks: which keys a file may hold, in ten bits a key.
 
-An action id is a digest already, so its own bits are the hash: the two halves of its 64 bits give
-the first place and the stride of all others (Kirsch and Mitzenmacher 2006).
+All bits of a key are in one block (Putze, Sanders and Singler 2007), so that whoever looks for it
+reads that block, however many keys there are. An action id is a digest already, so its own bits are
+the hash: the upper 31 choose the block, others give the first place in it and the stride of all
+further ones (Kirsch and Mitzenmacher 2006).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 Keys = npt.NDArray[np.uint64]
-BITS: Final = 10  # a key; with `HASHES` places each, 0.8 % of other keys seem to be there
+BITS: Final = 10  # a key at most; with `HASHES` places each, 0.9 % of others seem to be there
 HASHES: Final = 7
+BLOCK_BYTES: Final = 4_096  # a power of two, so that an odd stride comes to every place
 _DIGITS: Final = 16  # of an action id
-_SMALLEST: Final = 1_024  # bits: in a tiny filter places with one stride fall on each other
+_AT_ONCE: Final = 16_384  # keys: some 5 ms
+_PLACES: Final = 8 * BLOCK_BYTES
 
 
 def keys_of(action_ids: Sequence[str]) -> Keys:
@@ -42,28 +46,48 @@ def keys_of_entities(names: Sequence[str]) -> Keys:
     return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
 
 
-def filter_of(keys: Keys) -> bytes:
-    """A filter that holds these keys; its length says its size."""
-    size = max(_SMALLEST, -(-BITS * len(keys) // 8) * 8)
-    marks = np.zeros(size, bool)
-    for number in range(HASHES):
-        marks[_places(keys, number, size)] = True
-    return np.packbits(marks).tobytes()
+def block_number(keys: Keys) -> npt.NDArray[np.int64]:
+    """[keys] a number of 31 bits each; the key's block is that modulo the number of blocks."""
+    return (keys >> np.uint64(33)).astype(np.int64)
 
 
-def may_hold(bits: bytes, keys: Keys) -> npt.NDArray[np.bool_]:
-    """[keys] whether the filter may hold each; where False, it does not."""
+def filter_of(keys: Keys) -> list[bytes]:
+    """The blocks of a filter that holds these keys: one at least."""
+    work = filling(keys)
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+
+
+def filling(keys: Keys) -> Generator[None, None, list[bytes]]:
+    """As `filter_of`, with a pause for whoever calls after each few thousand keys."""
+    blocks = max(1, -(-BITS * len(keys) // _PLACES))
+    marks = np.zeros((blocks, _PLACES), bool)
+    for begin in range(0, len(keys), _AT_ONCE):
+        some = keys[begin : begin + _AT_ONCE]
+        at = block_number(some) % blocks
+        for number in range(HASHES):
+            marks[at, _places(some, number)] = True
+        yield
+    return [bits.tobytes() for bits in np.packbits(marks, axis=1)]
+
+
+def may_hold(block: bytes, keys: Keys) -> npt.NDArray[np.bool_]:
+    """[keys] whether a filter may hold each whose block this is; where False, it does not."""
     found = np.ones(len(keys), bool)
-    marks = np.frombuffer(bits, np.uint8)
+    marks = np.frombuffer(block, np.uint8)
     for number in range(HASHES):
-        at = _places(keys, number, 8 * len(bits))
+        at = _places(keys, number)
         found &= (marks[at >> 3] & (0x80 >> (at & 7))) > 0
     return found
 
 
-def _places(keys: Keys, number: int, size: int) -> npt.NDArray[np.intp]:
-    stride = (keys & np.uint64(0xFFFF_FFFF)) | np.uint64(1)
-    places = ((keys >> np.uint64(32)) + np.uint64(number) * stride) % np.uint64(size)
+def _places(keys: Keys, number: int) -> npt.NDArray[np.intp]:
+    first = keys >> np.uint64(18)
+    stride = (keys & np.uint64(0x3_FFFF)) | np.uint64(1)
+    places = (first + np.uint64(number) * stride) & np.uint64(_PLACES - 1)
     return places.astype(np.intp)
 
 
@@ -71,4 +95,15 @@ def _is_id(text: str) -> bool:
     return len(text) == _DIGITS and not set(text.lower()) - set("0123456789abcdef")
 
 
-__all__ = ["BITS", "HASHES", "Keys", "filter_of", "keys_of", "keys_of_entities", "may_hold"]
+__all__ = [
+    "BITS",
+    "BLOCK_BYTES",
+    "HASHES",
+    "Keys",
+    "block_number",
+    "filling",
+    "filter_of",
+    "keys_of",
+    "keys_of_entities",
+    "may_hold",
+]

@@ -7,28 +7,37 @@ write-ahead log, takes its write lock at the start of a transaction, and waits f
 
 from __future__ import annotations
 
-import sqlite3
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Executable, Select, create_engine, event, func, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Select,
+    and_,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+)
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
-from schemas.bloom import Keys, filter_of, keys_of, keys_of_entities, may_hold
+from schemas.bloom import Keys, block_number, keys_of, keys_of_entities, may_hold
+from schemas.catalog_engine import CatalogError, engine_of, lock
 from schemas.catalog_tables import (
     About,
     Alert,
+    Block,
     Bundle,
     Dataset,
     File,
-    Filter,
     Recording,
     Release,
     Role,
@@ -49,15 +58,9 @@ __all__ = [
     "Role",
 ]
 
-VERSION = "2"
-BUSY_MS = 30_000
-_ADVISORY_LOCK = 0x5EBEA25E  # any number will do that only catalogs use
-_FILTERS_AT_ONCE = 16  # in memory: that of two million actions has 2.5 MB
+VERSION = "3"
+_FILES_AT_ONCE = 256
 _REMEDY = "The sink that writes there takes what is gone out of the catalog when it starts"
-
-
-class CatalogError(RuntimeError):
-    """The catalog cannot be opened, or does not hold what was asked for."""
 
 
 class Catalog:
@@ -71,7 +74,7 @@ class Catalog:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = _engine(url)
+        self._engine = engine_of(url)
         self._writing = self._engine.execution_options(write=True)
         self._sessions = sessionmaker(expire_on_commit=False)
 
@@ -93,7 +96,7 @@ class Catalog:
             Path(str(database)).parent.mkdir(parents=True, exist_ok=True)
         try:
             with self.session(write=True) as session:
-                _lock(session)
+                lock(session)
                 Table.metadata.create_all(session.connection())
                 _check_version(session)
         except OperationalError as error:
@@ -123,20 +126,24 @@ class Catalog:
             query = query.where(File.day <= to_day)
         return self._all(query.order_by(File.day, File.first_tick, File.path))
 
-    def put_file(self, file: File, keys: Keys) -> None:
-        """Writes or replaces a file and the keys of what it holds, in one transaction.
+    def put_file(self, file: File, blocks: Sequence[bytes], replaces: Sequence[str] = ()) -> None:
+        """Writes or replaces a file and the filter of what it holds, in one transaction.
 
-        `keys` [any number]: of its actions and of its entities, by `schemas.bloom`.
+        `blocks`: of its actions and of its entities, by `schemas.bloom`. `replaces`: paths of the
+        files that were merged into it, which go out.
         """
+        file.blocks = len(blocks)
         with self.session(write=True) as session:
+            session.execute(delete(File).where(File.path.in_([*replaces, file.path])))
             _upsert(session, file)
             file_id = session.scalars(select(File.id).where(File.path == file.path)).one()
-            _upsert(session, Filter(file_id=file_id, bits=filter_of(keys)))
+            rows = [{"file_id": file_id, "number": n, "bits": b} for n, b in enumerate(blocks)]
+            session.execute(insert(Block), rows)
 
     def indexed(self, system: str) -> set[str]:
         """Paths of the files of which it is known what they hold."""
-        query = select(File.path).join(Filter, Filter.file_id == File.id)
-        return set(self._all(query.where(File.system == system)))
+        query = select(File.path).where(File.system == system, File.blocks > 0)
+        return set(self._all(query))
 
     def find_action(self, action_id: str) -> list[Place]:
         """Every place that holds rows of the action, the oldest file first; empty if unknown.
@@ -159,23 +166,24 @@ class Catalog:
         return self._looked_up(lambda: self._places_of_last(system, entity, tick))
 
     def _places_of_action(self, action_id: str, keys: Keys) -> list[Place]:
-        query = select(File, Filter.bits).outerjoin(Filter, Filter.file_id == File.id)
+        query = select(File, Block.bits).outerjoin(Block, _block_of(keys))
         with self.session() as session:
-            rows = session.execute(query.execution_options(yield_per=_FILTERS_AT_ONCE))
+            rows = session.execute(query.execution_options(yield_per=_FILES_AT_ONCE))
             files = [file for file, bits in rows if _may_hold(bits, keys)]
         files.sort(key=lambda file: (file.day, file.first_tick, file.path))
         return [place for file in files for place in of_action(file.path, action_id)]
 
     def _places_of_last(self, system: str, entity: str, tick: int) -> list[Place]:
         keys = keys_of_entities([entity])
-        query = select(File).where(File.system == system, File.first_tick <= tick)
+        query = select(File, Block.bits).outerjoin(Block, _block_of(keys))
+        query = query.where(File.system == system, File.first_tick <= tick)
+        query = query.order_by(File.last_tick.desc())
         found: list[tuple[File, Place]] = []
         with self.session() as session:
-            for file in session.scalars(query.order_by(File.last_tick.desc())).all():
+            for file, bits in session.execute(query.execution_options(yield_per=_FILES_AT_ONCE)):
                 last = max((place.tick for _, place in found), default=file.last_tick)
                 if file.last_tick < last:
                     break
-                bits = session.scalar(select(Filter.bits).where(Filter.file_id == file.id))
                 if _may_hold(bits, keys):
                     found += [(file, one) for one in last_of_entity(file.path, entity, tick)]
         last = max((place.tick for _, place in found), default=tick)
@@ -245,7 +253,7 @@ class Catalog:
             CatalogError: the bundle is unknown, or belongs to another system.
         """
         with self.session(write=True) as session:
-            _lock(session)
+            lock(session)
             bundle = session.get(Bundle, digest)
             if bundle is None or bundle.system != system:
                 owner = "unknown" if bundle is None else f"a bundle of {bundle.system}"
@@ -296,14 +304,21 @@ class Catalog:
             return list(session.scalars(query))
 
 
+_BLOCKS = "ALTER TABLE files ADD COLUMN blocks BIGINT DEFAULT 0 NOT NULL"
+_OLDER = {
+    "1": ("DROP TABLE decisions", _BLOCKS),  # it had a row for every action
+    "2": ("DROP TABLE filters", _BLOCKS),  # it had a filter in one piece
+}
+
+
 def _check_version(session: Session) -> None:
     about = session.get(About, "version")
     if about is None:
         session.add(About(key="version", value=VERSION))
-    elif about.value == "1":
-        # It had a row for every action. A sink makes filters of its files when it starts; until
-        # then every file is looked into.
-        session.execute(text("DROP TABLE decisions"))
+    elif old := _OLDER.get(about.value):
+        # A sink makes filters of its files when it starts; until then every file is looked into.
+        for statement in old:
+            session.execute(text(statement))
         about.value = VERSION
     elif about.value != VERSION:
         raise CatalogError(
@@ -330,61 +345,14 @@ def _replacing(kind: type[Table], dialect: str) -> tuple[Executable, tuple[str, 
     return insert.on_conflict_do_update(index_elements=kind.natural, set_=new), names
 
 
+def _block_of(keys: Keys) -> ColumnElement[bool]:
+    """Which block of each file's filter the one key is in."""
+    number = int(block_number(keys)[0])
+    return and_(
+        Block.file_id == File.id, Block.number == literal(number) % func.nullif(File.blocks, 0)
+    )
+
+
 def _may_hold(bits: bytes | None, keys: Keys) -> bool:
-    """Whether a file with that filter may hold the one key; without a filter, it may."""
+    """Whether a file with that block may hold the one key; without a filter, it may."""
     return bits is None or bool(may_hold(bits, keys)[0])
-
-
-def _engine(url: str) -> Engine:
-    try:
-        parsed = make_url(url)
-        if parsed.drivername in ("postgresql", "postgres"):
-            parsed = parsed.set(drivername="postgresql+psycopg")
-        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-            raise CatalogError(f"{parsed.drivername}: the catalog is in sqlite or postgresql")
-        engine = create_engine(parsed)
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise CatalogError(
-            f"{url!r} is not a database URL such as sqlite:///file: {error}"
-        ) from None
-    except ModuleNotFoundError as error:
-        remedy = "pip install 'psycopg[binary]'"
-        raise CatalogError(f"PostgreSQL needs a driver ({error}): {remedy}") from error
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # transactions begin where we say, in `_begin_sqlite`
-    connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA synchronous = NORMAL")  # with WAL: a power cut loses no consistency
-    _write_ahead(connection)
-
-
-def _write_ahead(connection: Any) -> None:
-    # Of two connections that switch a new file at once SQLite refuses one without waiting, busy
-    # timeout or not: each holds what the other needs, so that one has to let go and try again.
-    patience = time.monotonic() + BUSY_MS / 1000
-    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # its kinds are above that
-            if not busy or time.monotonic() > patience:
-                raise
-            time.sleep(0.005)
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads and then writes cannot wait for another writer: lock before reading.
-    write = connection.get_execution_options().get("write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-
-def _lock(session: Session) -> None:
-    """Until the end of the transaction nobody else passes here; SQLite's write lock does that."""
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))

@@ -58,20 +58,23 @@ class File(Table, kw_only=True):
     bytes: Mapped[int]
     digest: Mapped[str]
     """SHA-256 of its content."""
+    blocks: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Of its filter; 0: it has none, and may hold anything."""
 
 
-class Filter(Table, kw_only=True):
-    """Which actions and entities a file may hold: a Bloom filter (`schemas.bloom`).
+class Block(Table, kw_only=True):
+    """Which actions and entities a file may hold: a block of a Bloom filter (`schemas.bloom`).
 
     Not a row for every action: at 2,000 a second, each in a page of its own, that took more reads
-    and writes than all else here together.
+    and writes than all else here together. Not a whole filter: of each a look-up needs one block.
     """
 
-    __tablename__ = "filters"
-    natural = ("file_id",)
+    __tablename__ = "filter_blocks"
+    natural = ("file_id", "number")
     file_id: Mapped[int] = mapped_column(
         ForeignKey("files.id", ondelete="CASCADE"), primary_key=True
     )
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
     bits: Mapped[bytes]
 
 

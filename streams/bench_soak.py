@@ -19,7 +19,7 @@ from streams.chaos.stage import PERIOD_S, Stage, wait_until
 from streams.supervise import ProcessFailed
 from streams.topic_io import make_consumer
 
-_READY_S: Final = 60.0
+_READY_S: Final = 120.0
 _WARM: Final = 1 / 3
 """Of the samples, in which caches fill and libraries take what they keep."""
 GROWTH_MB_PER_H: Final = 10.0
@@ -54,13 +54,15 @@ def bench_soak(
     with TemporaryDirectory(prefix="rehearse-soak-") as temporary:
         folder, name = Path(temporary), f"soak{uuid4().hex[:10]}"
         broker = Broker(bootstrap, folder, 0)
-        seconds, bundle = 60.0 * minutes + _READY_S, SHIPPED / "nav2d"
+        seconds, bundle = 60.0 * minutes + 2 * _READY_S, SHIPPED / "nav2d"
         with Stage(broker, folder, name, "wall", seconds, 0, bundle, twin=True) as stage:
             stage.start_loop()
             names = (*stage.workers, "align")
             if not wait_until(lambda: stage.ready(names), _READY_S, stage.watch):
                 raise ProcessFailed(f"the loop is not ready after {_READY_S:g} s")
             stage.start_plant()
+            if not wait_until(lambda: stage.ends("frames") > 0, _READY_S, stage.watch):
+                raise ProcessFailed(f"no frame came within {_READY_S:g} s")
             samples = _watch(stage, 60.0 * minutes, every_s, say)
             restarts = {p.name: p.restarts for p in stage.supervisor.processes}
             stage.stop_all()
@@ -104,9 +106,13 @@ def _watch(
 
 
 def _mb(pid: int) -> float:
-    """What a process alone holds: pages that others share may come and go by their doing."""
-    memory = psutil.Process(pid).memory_full_info()
-    return float(memory.uss) / _MB
+    """What a process allocated (Linux: RssAnon).
+
+    Pages of libraries are left out. They count as a process's own or as shared by who else has
+    them, and as none while the system has no use for them.
+    """
+    memory = psutil.Process(pid).memory_info()
+    return float(memory.rss - getattr(memory, "shared", 0)) / _MB
 
 
 def summary(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -231,26 +231,44 @@ def _copy_sink(
     spec: SystemSpec, source: Path, folder: Path, span: Span, stop: Stop | None, shown: OnProgress
 ) -> tuple[bool, list[str]]:
     """Makes the records again from the rows of a sink's files; and says which are in none."""
+    files = _sink_files(spec, source)
+    writers = {kind: ChunkWriter(folder, kind, files[0].topic_id) for kind in KINDS}
+    while True:
+        try:
+            for done, info in enumerate(files):
+                if stop and stop.is_set():
+                    return False, []
+                _copy_file(spec, info.path, span, writers)
+                shown(done + 1, len(files))
+            return True, _not_stored(source, files, span)
+        except FileNotFoundError:
+            # It was merged into another one meanwhile. What was copied is not copied again.
+            before, files = files, _sink_files(spec, source)
+            if files == before:
+                raise
+
+
+def _sink_files(spec: SystemSpec, source: Path) -> list[sink_files.FileInfo]:
     files = sink_files.newest_topic(sink_files.listed(source, spec.system))
     if not files:
         raise RecordingError(f"{source}: no file of {spec.system} that a sink wrote")
-    writers = {kind: ChunkWriter(folder, kind, files[0].topic_id) for kind in KINDS}
-    for done, info in enumerate(files):
-        if stop and stop.is_set():
-            return False, []
-        for read in sink_records(spec, info.path):
-            known = writers["trajectories"].seen.get(read.partition)
-            if span.holds(read.tick) and not (known and read.offset in known):
-                frame = encode_frame(spec, decode_trajectory(spec, read.value).frame)
-                name = topic(spec, "frames")
-                writers["frames"].add(
-                    RawRecord(**{**vars(read), "topic": name, "bundle": "", "value": frame})
-                )
-                writers["trajectories"].add(read)
-        for kind in KINDS:
-            writers[kind].flush()
-        shown(done + 1, len(files))
-    return True, _not_stored(source, files, span)
+    return files
+
+
+def _copy_file(
+    spec: SystemSpec, path: Path, span: Span, writers: Mapping[Kind, ChunkWriter]
+) -> None:
+    for read in sink_records(spec, path):
+        known = writers["trajectories"].seen.get(read.partition)
+        if span.holds(read.tick) and not (known and read.offset in known):
+            frame = encode_frame(spec, decode_trajectory(spec, read.value).frame)
+            name = topic(spec, "frames")
+            writers["frames"].add(
+                RawRecord(**{**vars(read), "topic": name, "bundle": "", "value": frame})
+            )
+            writers["trajectories"].add(read)
+    for kind in KINDS:
+        writers[kind].flush()
 
 
 def _not_stored(source: Path, files: Sequence[sink_files.FileInfo], span: Span) -> list[str]:
@@ -275,14 +293,32 @@ def _not_stored(source: Path, files: Sequence[sink_files.FileInfo], span: Span) 
 
 def sink_records(spec: SystemSpec, path: Path) -> Iterator[RawRecord]:
     """The trajectory records that stand in a sink's file, made again from its rows."""
-    table = pq.read_table(path, partitioning=None).combine_chunks()
+    with pq.ParquetFile(path) as file:
+        held = file.schema_arrow.remove_metadata().empty_table()
+        for number in range(file.num_row_groups):
+            read = file.read_row_group(number).replace_schema_metadata(None)
+            held = pa.concat_tables([held, read])
+            starts = _starts(held)
+            whole = starts[-1] if starts else 0  # the last record may go on in the next row group
+            yield from _records(spec, held.slice(0, whole))
+            held = held.slice(whole)
+        yield from _records(spec, held)
+
+
+def _starts(table: pa.Table) -> list[int]:
+    """The first row of each record: that one alone has the header."""
+    headers = table.column("header").to_pylist()
+    return [i for i, header in enumerate(headers) if header is not None]
+
+
+def _records(spec: SystemSpec, table: pa.Table) -> Iterator[RawRecord]:
+    table = table.combine_chunks()
     names = table.column_names[: table.column_names.index("system")]
     schema = pa.schema([table.schema.field(name) for name in names])
-    headers = table.column("header").to_pylist()
-    starts = [i for i, header in enumerate(headers) if header is not None]
+    starts = _starts(table)
     for start, end in zip(starts, [*starts[1:], table.num_rows], strict=True):
         rows = table.slice(start, end - start)
-        metadata = {HEADER_KEY: headers[start].encode()}
+        metadata = {HEADER_KEY: rows.column("header")[0].as_py().encode()}
         if (row := rows.column("row")[0].as_py()) is not None:
             metadata[ROW_KEY] = row
         arrays = [pa.concat_arrays(rows.column(name).chunks) for name in names]

@@ -18,6 +18,7 @@ from rich.console import Console
 from infra.plants.base import make_plant
 from infra.traces import Trace, days
 from planner.manifest import read_manifest
+from schemas.logged import with_files
 from schemas.messages import Control
 from schemas.spec_parts import ExploreSpec
 from schemas.system import SystemSpec, load_spec, parse_spec
@@ -167,7 +168,7 @@ def _collect(show: Show, scene: Scene, ticks: int) -> None:
 
 def _stored(folder: Path) -> int:
     """Rows that the sink has written."""
-    return sum(pq.read_metadata(file).num_rows for file in folder.rglob("*.parquet"))
+    return with_files(folder, lambda files: sum(int(pq.read_metadata(f).num_rows) for f in files))
 
 
 def _train(show: Show, scene: Scene, out: Path, seed: int, course: Course) -> None:

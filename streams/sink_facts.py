@@ -57,10 +57,12 @@ def info_of(
 def few_at_a_time(frames: Sequence[LoggedFrame], rows: int) -> Iterator[list[LoggedFrame]]:
     """`frames` in order, in parts of about so many rows."""
     few: list[LoggedFrame] = []
+    taken = 0
     for frame in frames:
         few.append(frame)
-        if sum(one.batch.num_rows for one in few) >= rows:
+        taken += frame.batch.num_rows
+        if taken >= rows:
             yield few
-            few = []
+            few, taken = [], 0
     if few:
         yield few

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import delete
 
-from schemas.bloom import Keys, keys_of, keys_of_entities
+from schemas.bloom import Keys, filling, filter_of, keys_of, keys_of_entities
 from schemas.catalog import Catalog, File
 from schemas.system import SystemSpec
 from streams.sink_files import FileInfo
@@ -54,19 +54,23 @@ class SinkIndex:
     def _adding(self, info: FileInfo, batches: Iterable[pa.RecordBatch]) -> Iterator[None]:
         if self._catalog is None:
             return
-        content = hashlib.sha256()
-        with info.path.open("rb") as file:
-            while piece := file.read(PIECE_BYTES):
-                content.update(piece)
-                yield
-        keys = _keys(batches)
+        digest = yield from _digest(info.path)
+        keys = FileKeys()
+        for batch in batches:
+            keys.add(batch)
         yield
-        self._catalog.put_file(_row(info, content.hexdigest()), keys)
+        self._catalog.put_file(_row(info, digest), filter_of(keys.all()))
 
-    def replace(self, old: Sequence[FileInfo], merged: FileInfo) -> None:
-        """Puts the merged file in, and takes those out that it replaces."""
-        self.add(merged)
-        self._drop([str(info.path) for info in old])
+    def replacing(
+        self, old: Sequence[FileInfo], merged: FileInfo, keys: FileKeys
+    ) -> Iterator[None]:
+        """Puts the merged file in, and those out that it replaces, in one transaction."""
+        if self._catalog is None:
+            return
+        digest = yield from _digest(merged.path)
+        bits = yield from filling(keys.all())
+        paths = [str(info.path) for info in old]
+        self._catalog.put_file(_row(merged, digest), bits, replaces=paths)
 
     def _drop(self, paths: Sequence[str]) -> None:
         if self._catalog is None or not paths:
@@ -78,6 +82,32 @@ class SinkIndex:
         """Leaves the catalog."""
         if self._catalog is not None:
             self._catalog.close()
+
+
+class FileKeys:
+    """The keys of all actions and entities in the rows that it was given."""
+
+    def __init__(self) -> None:
+        self._actions: list[Keys] = []
+        self._entities: set[Any] = set()
+
+    def add(self, rows: pa.RecordBatch | pa.Table) -> None:
+        """Takes rows in; their columns `action_id` and `entity` are looked at."""
+        self._actions.append(keys_of(rows.column("action_id").to_pylist()))
+        self._entities.update(rows.column("entity").unique().to_pylist())
+
+    def all(self) -> Keys:
+        """[any number] all keys."""
+        return np.concatenate([*self._actions, keys_of_entities(sorted(self._entities))])
+
+
+def _digest(path: Path) -> Generator[None, None, str]:
+    content = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            content.update(piece)
+            yield
+    return content.hexdigest()
 
 
 def _row(info: FileInfo, digest: str) -> File:
@@ -97,13 +127,3 @@ def _row(info: FileInfo, digest: str) -> File:
         bytes=info.path.stat().st_size,
         digest=digest,
     )
-
-
-def _keys(batches: Iterable[pa.RecordBatch]) -> Keys:
-    """Of all actions and entities in the batches."""
-    entities: set[Any] = set()
-    found = []
-    for batch in batches:
-        entities.update(batch.column("entity").unique().to_pylist())
-        found.append(keys_of(batch.column("action_id").to_pylist()))
-    return np.concatenate([*found, keys_of_entities(sorted(entities))])

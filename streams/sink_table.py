@@ -46,6 +46,11 @@ class LoggedFrame:
     belief: str  # digest of the belief after it
 
     @property
+    def place(self) -> tuple[int, int, int]:
+        """Its tick, and where it stands in the log."""
+        return self.tick, self.partition, self.offset
+
+    @property
     def layout(self) -> str:
         """Equal for frames that fit into one table."""
         columns = [(item.name, str(item.type)) for item in self.batch.schema]

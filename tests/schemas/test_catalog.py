@@ -21,7 +21,7 @@ from schemas.catalog import (
     File,
     Recording,
 )
-from schemas.catalog_tables import Filter, Release
+from schemas.catalog_tables import Block, Release
 from schemas.messages import action_id
 
 
@@ -174,7 +174,7 @@ def write_much(url: str, worker: int, barrier: Any) -> None:
         path = f"{worker}/{step}"
         catalog.put(bundle(f"{worker}-{step}"))
         ids = [action_id(path, "e", row) for row in range(300)]
-        catalog.put_file(file(path), bloom.keys_of(ids))
+        catalog.put_file(file(path), bloom.filter_of(bloom.keys_of(ids)))
         catalog.promote("nav2d", f"{worker}-{step}", at_us=step, by="test")
     catalog.close()
 
@@ -194,7 +194,7 @@ def test_two_processes_create_and_write_at_once(catalog_url: str) -> None:
     assert len(catalog.files("nav2d")) == 30
     assert len(catalog.released("nav2d", "champion")) == 1
     with catalog.session() as session:
-        assert session.scalar(select(func.count()).select_from(Filter)) == 30
+        assert session.scalar(select(func.count()).select_from(Block)) == 30
         assert session.scalar(select(func.count()).select_from(Release)) == 30
     catalog.close()
 

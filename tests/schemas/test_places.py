@@ -18,6 +18,7 @@ from sqlalchemy import inspect, text
 import schemas.catalog
 from schemas import bloom
 from schemas.catalog import Bundle, Catalog, CatalogError, File, Place
+from schemas.catalog_tables import Block
 from schemas.messages import action_id
 from schemas.places import of_action
 
@@ -50,7 +51,8 @@ def put_written(
     row = written(folder, name, decisions, **changes)
     ids = [action_id(row.system, entity, tick) for entity, tick in decisions]
     names = sorted({entity for entity, _ in decisions})
-    catalog.put_file(row, np.concatenate([bloom.keys_of(ids), bloom.keys_of_entities(names)]))
+    keys = np.concatenate([bloom.keys_of(ids), bloom.keys_of_entities(names)])
+    catalog.put_file(row, bloom.filter_of(keys))
     return row.path
 
 
@@ -116,6 +118,24 @@ def test_the_last_decision_is_found_in_any_order_of_files(data: st.DataObject) -
         catalog.close()
 
 
+def test_a_look_up_goes_by_one_block_of_each_filter(catalog: Catalog, tmp_path: Path) -> None:
+    path = put_written(catalog, tmp_path, "a", [("r1", tick) for tick in range(9_000)])
+    (row,) = catalog.files("nav2d")
+    assert row.blocks == 3
+    nothing = bytes(bloom.BLOCK_BYTES)
+    for tick in range(7):
+        ident = action_id("nav2d", "r1", tick)
+        assert [place.path for place in catalog.find_action(ident)] == [path]
+        with catalog.session(write=True) as session:
+            number = int(bloom.block_number(bloom.keys_of([ident]))[0]) % row.blocks
+            block = session.get(Block, (row.id, number))
+            assert block is not None
+            kept, block.bits = block.bits, nothing
+        assert catalog.find_action(ident) == []
+        with catalog.session(write=True) as session:
+            session.merge(Block(file_id=row.id, number=number, bits=kept))
+
+
 def test_a_file_without_a_filter_is_looked_into(catalog: Catalog, tmp_path: Path) -> None:
     row = written(tmp_path, "a", [("r1", 3)])
     catalog.put(row)
@@ -166,8 +186,11 @@ def test_a_file_that_is_merged_meanwhile_is_looked_for_again(
     assert place.path == str(tmp_path / "merged")
 
 
-def test_a_catalog_with_a_row_for_every_action_is_taken_over(
-    catalog: Catalog, catalog_url: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("version", "table"), [("1", "decisions (action_id VARCHAR)"), ("2", "filters (bits VARCHAR)")]
+)
+def test_a_catalog_of_an_older_layout_is_taken_over(
+    catalog: Catalog, catalog_url: str, tmp_path: Path, version: str, table: str
 ) -> None:
     one = Bundle(
         digest="one", name="one", system="nav2d", interface_hash="1", objective_hash="2",
@@ -176,12 +199,14 @@ def test_a_catalog_with_a_row_for_every_action_is_taken_over(
     catalog.put(written(tmp_path, "a", [("r1", 3)]), one)
     catalog.promote("nav2d", "one", at_us=1, by="me")
     with catalog.session(write=True) as session:
-        session.execute(text("DROP TABLE filters"))
-        session.execute(text("CREATE TABLE decisions (action_id VARCHAR PRIMARY KEY)"))
-        session.execute(text("UPDATE about SET value = '1' WHERE key = 'version'"))
+        session.execute(text("DROP TABLE filter_blocks"))
+        session.execute(text("ALTER TABLE files DROP COLUMN blocks"))
+        session.execute(text(f"CREATE TABLE {table}"))
+        session.execute(text(f"UPDATE about SET value = '{version}' WHERE key = 'version'"))
     for _ in range(2):
         again = Catalog(catalog_url)
         again.create()
+        assert again.indexed("nav2d") == set()
         assert len(again.find_action(action_id("nav2d", "r1", 3))) == 1
         champion = again.champion("nav2d")
         assert champion is not None
@@ -189,5 +214,5 @@ def test_a_catalog_with_a_row_for_every_action_is_taken_over(
         again.close()
     with catalog.session() as session:
         tables = inspect(session.connection()).get_table_names()
-    assert "filters" in tables
-    assert "decisions" not in tables
+    assert "filter_blocks" in tables
+    assert table.split()[0] not in tables

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import pytest
 
 from streams import sink_files
 from streams.sink_files import FileInfo
@@ -33,15 +32,6 @@ def put(
         {"spec_hash": SPEC.spec_hash, "bundles": []}, last_ms=first + count,
     )  # fmt: skip
     return sink_files.write(root, table, info)
-
-
-def ticks_in(root: Path) -> list[int]:
-    found = [pq.read_table(p, partitioning=None) for p in sorted(root.rglob("*.parquet"))]
-    return sorted({t for table in found for t in table.column("tick").to_pylist()})
-
-
-def rows_in(root: Path) -> int:
-    return sum(pq.read_metadata(path).num_rows for path in root.rglob("*.parquet"))
 
 
 def test_a_file_says_what_it_holds(tmp_path: Path) -> None:
@@ -74,35 +64,6 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     )
     assert sink_files.recover(tmp_path, "tanks") == [written]
     assert other.exists()
-
-
-@pytest.mark.parametrize("killed", ["before removal", "during removal", "not at all"])
-def test_a_merge_that_is_cut_off_is_ended_at_the_next_start(tmp_path: Path, killed: str) -> None:
-    parts = [put(tmp_path, first, 3) for first in (8, 2, 5)]
-    before = rows_in(tmp_path)
-    (group,) = sink_files.merge_groups(parts)
-    merged = sink_files.merge(tmp_path, group)
-    sink_files.remove({"before removal": [], "during removal": group[:1]}.get(killed, group))
-    (found,) = sink_files.recover(tmp_path, "tanks")
-    assert found == merged
-    assert found.path.exists()
-    assert (rows_in(tmp_path), ticks_in(tmp_path)) == (before, list(range(2, 11)))
-    assert list(sink_files.covered([found], "t1")[0]) == [(2, 11)]
-    table = pq.read_table(found.path, partitioning=None)
-    assert table.column("tick").to_pylist() == sorted(table.column("tick").to_pylist())
-    # Each frame's header is still in its first row, and only there.
-    rows = table.select(["tick", "header"]).to_pylist()
-    starts = [i for i, row in enumerate(rows) if i == 0 or row["tick"] != rows[i - 1]["tick"]]
-    assert [i for i, row in enumerate(rows) if row["header"]] == starts
-    assert all(f'"tick":{rows[i]["tick"]},' in rows[i]["header"] for i in starts)
-
-
-def test_only_files_that_belong_together_are_merged(tmp_path: Path) -> None:
-    put(tmp_path, 0, 2, day="2026-01-01")
-    put(tmp_path, 2, 2, topic_id="t2")
-    one, two = put(tmp_path, 4, 2), put(tmp_path, 6, 2)
-    groups = sink_files.merge_groups(sink_files.recover(tmp_path, "tanks"))
-    assert groups == [[one, two]]
 
 
 def test_days_are_of_event_time() -> None:
