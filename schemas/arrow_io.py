@@ -30,10 +30,15 @@ def write_batch(
     return b"".join((memoryview(schema.serialize()), memoryview(batch.serialize()), END))
 
 
-def read_batch(data: bytes) -> tuple[pa.RecordBatch, dict[bytes, bytes]]:
-    """The record batch of an Arrow IPC stream and its schema's metadata. Raises `FrameError`."""
+def check_size(data: bytes) -> None:
+    """Raises `FrameError` where somebody sent more than a frame may have."""
     if len(data) > MOST_BYTES:
         raise FrameError(f"{len(data)} bytes; {MOST_BYTES} are the most")
+
+
+def read_batch(data: bytes) -> tuple[pa.RecordBatch, dict[bytes, bytes]]:
+    """The record batch of an Arrow IPC stream and its schema's metadata. Raises `FrameError`."""
+    check_size(data)
     buffer = pa.py_buffer(data)
     try:
         refuse_compressed(buffer)

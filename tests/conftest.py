@@ -31,17 +31,12 @@ if not sys.stdout.isatty():
 
 
 # Long ones first, so that no process has much left when the others are done.
-_ORDER = ("system", "models")
-
-
-def _package(path: Path) -> str:
-    return path.relative_to(Path(__file__).parent).parts[0]
+_FIRST = [Path(__file__).parent / name for name in ("system", "models")]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests in the order in which processes take them."""
-    place = {name: number for number, name in enumerate(_ORDER)}
-    items.sort(key=lambda item: place.get(_package(item.path), len(place)))
+    items.sort(key=lambda item: [not item.path.is_relative_to(folder) for folder in _FIRST])
 
 
 class _ByFile(LoadScopeScheduling):  # type: ignore[misc]

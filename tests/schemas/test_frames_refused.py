@@ -59,6 +59,11 @@ def test_a_frame_is_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
         decode_frame(SPEC, WHOLE)
 
 
+def test_so_is_one_like_those_that_were_read_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    decode_frame(SPEC, WHOLE)
+    test_a_frame_is_of_bounded_size(monkeypatch)
+
+
 def test_names_that_are_not_utf_8() -> None:
     assert WHOLE.count(b"abce") == 1, "the entities of cohort 0, one behind the other"
     with pytest.raises(FrameError, match="UTF8"):
