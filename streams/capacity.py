@@ -59,8 +59,8 @@ class Costs:
 
 
 MEASURED: Final = Costs(
-    align=Cost(0.0, 8.5),
-    worker=Cost(8_957.0, 37.6),
+    align=Cost(0.0, 3.7),
+    worker=Cost(10_859.0, 15.1),
     sink=Cost(901.0, 7.5),
     broker=Cost(3_863.0, 12.3),
     broker_reading_us=11.4,
@@ -73,10 +73,11 @@ MEASURED: Final = Costs(
 )
 """nav2d on two shared cores with the broker beside, 2026-11-27.
 
-Worker, sink and broker: `rehearse bench decide`'s rounds with cohorts of 50 and 200, `fitted`;
-`align`, frames included: `rehearse bench align` with cohorts of 50, JSON; sizes: of records made.
-Cohorts of 400, which were not used, took 54.8 µs of worker a decision where 60.0 were predicted,
-20.4 of broker for 22.0, and 10.6 of sink for 9.7.
+Worker: `rehearse bench decide`'s rounds with cohorts of 200 and 800, `fitted`; sink and broker:
+with cohorts of 50 and 200, before frames were made cheaper for the worker; `align`, frames
+included: `rehearse bench align` with cohorts of 50, JSON; sizes: of records made. Cohorts of 400,
+which were not used, took 40.6 µs of worker a decision where 42.2 are predicted, 20.4 of broker for
+22.0, and 10.6 of sink for 9.7.
 """
 
 
