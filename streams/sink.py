@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -109,7 +110,8 @@ class Sink:
         self._index = SinkIndex(spec, self.root, catalog_url)
         # Nobody waits for the sink: it takes much at a time and leaves the broker to the loop.
         slow = {"fetch_min_bytes": "200000", "fetch_wait_max_ms": "300"}
-        self._consumer = make_consumer(bootstrap, extra, **slow)
+        self._connect = partial(make_consumer, bootstrap, extra, **slow)
+        self._consumer = self._connect()
         self._topic_id = topic_id(bootstrap, extra, self._trajectories)
         self.counts: Counter[str] = Counter()
         self.cohorts: Counter[int] = Counter()
@@ -209,7 +211,11 @@ class Sink:
         except (KafkaException, BrokerAwayError) as error:
             if not is_away(error):
                 raise
-            self._room_at = time.monotonic() + ROOM_S  # there is, but no broker
+            # There is, but no broker. A client that asks one which is just back, and knows no broker
+            # yet, not even itself, may never ask again (librdkafka 2.16, its issue 5301).
+            self._consumer.close()
+            self._consumer = self._connect()
+            self._room_at = time.monotonic() + ROOM_S
             return 0
         self._room_at = 0.0
         _log.info("there is room again", folder=str(self.root))
