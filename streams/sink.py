@@ -211,8 +211,8 @@ class Sink:
         except (KafkaException, BrokerAwayError) as error:
             if not is_away(error):
                 raise
-            # There is, but no broker. A client that asks one which is just back, and knows no broker
-            # yet, not even itself, may never ask again (librdkafka 2.16, its issue 5301).
+            # There is, but no broker. A client that asks one which is back, and names none yet, not
+            # even itself, may never ask again (librdkafka 2.16, its issue 5301).
             self._consumer.close()
             self._consumer = self._connect()
             self._room_at = time.monotonic() + ROOM_S

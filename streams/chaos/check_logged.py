@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from schemas.frames import Frame
 from schemas.trajectories import Trajectory
@@ -11,6 +11,7 @@ from streams.chaos.facts import Facts, Findings
 
 Replay = Callable[[list[Frame], str], Mapping[tuple[int, int], str]]
 """Frames in order, and a bundle's digest → (cohort, tick) → the digest of an undisturbed belief."""
+_TWIN: Final = "twin-"  # as a run names them
 
 
 def check_trajectories(facts: Facts, findings: Findings) -> dict[str, int]:
@@ -99,27 +100,36 @@ def check_beliefs(facts: Facts, findings: Findings, replay: Replay) -> dict[str,
     """Every attempt had the belief that an undisturbed replay of the same frames has.
 
     Frames that were passed over are not in it. One of them may have been decided all the same, by a
-    worker that began again before it: then either belief will do.
+    worker that began again before it: then either belief will do. A twin has beliefs of its own,
+    and passes over what its own time does not allow.
     """
     bundles = Counter(t.decisions.bundle for _, t in facts.trajectories)
     if not bundles:
         return {"beliefs": 0}
     bundle = bundles.most_common(1)[0][0]
-    decided = {(t.frame.cohort, t.frame.tick) for _, t in facts.trajectories}
-    over = {key for key, place in facts.places.items() if facts.was_shed(place)}
-    ways = {frozenset(over), frozenset(over - decided)}
-    wanted = [
-        replay([frame for key, frame in facts.frames.items() if key not in left], bundle)
-        for left in ways
-    ]
+    over = frozenset(key for key, place in facts.places.items() if facts.was_shed(place))
+    decided: dict[bool, set[tuple[int, int]]] = defaultdict(set)
+    for _, t in facts.trajectories:
+        decided[_is_twins(t)].add((t.frame.cohort, t.frame.tick))
+    ways = {twin: {over, over - decided[twin]} for twin in (False, True)}
+    replays = {
+        left: replay([frame for key, frame in facts.frames.items() if key not in left], bundle)
+        for left in ways[False] | ways[True]
+    }
     for entry, t in facts.trajectories:
         place = (t.frame.cohort, t.frame.tick)
         if place not in facts.frames:
             findings.add("belief", f"{entry.place}: decided on a frame that does not count")
-        elif t.decisions.spent.get("belief") not in {found.get(place) for found in wanted}:
+        elif t.decisions.spent.get("belief") not in {
+            replays[left].get(place) for left in ways[_is_twins(t)]
+        }:
             text = f"cohort {place[0]}, tick {place[1]}, {_who(t)}: not that of a replay"
             findings.add("belief", text)
     return {"beliefs": len(facts.trajectories)}
+
+
+def _is_twins(trajectory: Trajectory) -> bool:
+    return str(trajectory.decisions.spent.get("worker", "")).startswith(_TWIN)
 
 
 def _who(trajectory: Trajectory) -> str:
