@@ -13,6 +13,7 @@ from streams.chaos.source import source
 
 RESULTS: Final = "runs.jsonl"
 Outcome = Mapping[str, Any]
+_FIELDS: Final = ("seed", "clock", "faults", "outcome", "by_invariant", "longest_gap_ms")
 
 
 def run_campaign(
@@ -80,13 +81,23 @@ def append_result(file: Path, outcome: Outcome) -> None:
 
 
 def read_results(file: Path) -> list[Outcome]:
-    """The outcomes in a file of results; a last line that was cut off is left out."""
+    """The outcomes in a file of results; a line that was cut off is left out.
+
+    Raises `ValueError` for one that is something else, with its number and what it lacks.
+    """
     found = []
-    for line in file.read_text().splitlines() if file.exists() else ():
+    for number, line in enumerate(file.read_text().splitlines() if file.exists() else (), 1):
         try:
-            found.append(json.loads(line))
+            outcome = json.loads(line)
         except json.JSONDecodeError:
             continue
+        lacks = [name for name in _FIELDS if not isinstance(outcome, dict) or name not in outcome]
+        if lacks:
+            raise ValueError(
+                f"{file}:{number}: no outcome of a run, as {lacks[0]!r} is missing; name files "
+                "that `rehearse chaos` wrote (runs.jsonl)"
+            )
+        found.append(outcome)
     return found
 
 

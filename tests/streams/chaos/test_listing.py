@@ -43,6 +43,19 @@ def test_several_files_are_one_list_and_a_run_in_two_of_them_is_one(tmp_path: Pa
         read_all([first, tmp_path / "c"])
 
 
+@pytest.mark.parametrize(
+    ("line", "lacks"),
+    [('{"seed": 1}', "clock"), ("7", "seed")],
+)
+def test_a_line_that_is_no_outcome_is_named(tmp_path: Path, line: str, lacks: str) -> None:
+    file = tmp_path / "runs.jsonl"
+    file.write_text(json.dumps(HELD) + "\n" + line + "\n")
+    told = CliRunner().invoke(app, ["chaos", "--list", "--results", str(file)])
+    assert told.exit_code == 2
+    assert "runs.jsonl:2" in told.output.replace("\n", "")
+    assert lacks in told.output
+
+
 def test_the_document_has_a_short_line_for_each_run() -> None:
     text = document_of([VIOLATED, HELD, OLD, INSTALLED])
     assert "4 runs of `rehearse chaos`, 11 faults: 3 held, 1 violated, 0 idle" in text
