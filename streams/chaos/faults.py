@@ -113,11 +113,22 @@ class Injector:
         number = signal.SIGKILL if fault.how == "kill" else signal.SIGTERM
         return lambda: _signal(guest.child, number)
 
-    def _twin_of_one_id(self, fault: Fault) -> None:
-        """The worker once more under its own id: it must be refused."""
+    def _twin_of_one_id(self, fault: Fault) -> Undo:
+        """The worker once more under its own id: it must be refused.
+
+        It is killed where it has not come so far: on a machine that is busy it would take the place
+        of a worker that another fault has killed, rightly, and keep it.
+        """
         same = fault.how == "same folder"
         data = self.stage.data if same else self.stage.folder / "elsewhere"
-        self.stage.start_guest("twice", *self.stage.worker_arguments("worker-0", data))
+        guest = self.stage.start_guest("twice", *self.stage.worker_arguments("worker-0", data))
+
+        def end() -> None:
+            if guest.poll() is None:
+                self.notes.append("the second of one id had not been refused when it was killed")
+                _signal(guest.child, signal.SIGKILL)
+
+        return end
 
     def _damage(self, fault: Fault) -> None:
         """The worker's store is not what it was when the worker comes back."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from planner.library import SHIPPED
 from streams.chaos.facts import Findings
 from streams.chaos.faults import Injector
 from streams.chaos.run import _play, _stop
-from streams.chaos.schedule import Schedule
+from streams.chaos.schedule import Fault, Schedule
 from streams.chaos.stage import Stage
 
 NOWHERE = Broker("127.0.0.1:1", Path("nowhere"), 0)
@@ -63,3 +65,15 @@ def test_a_process_that_is_not_there_at_the_end_is_named(
     _stop(stage, findings)
     assert findings.counts == {"recovery": 3}
     assert {told.detail.split()[0] for told in findings.told} == set(LOOP)
+
+
+def test_a_second_of_one_id_does_not_outlive_its_fault(tmp_path: Path) -> None:
+    """Else it would take the place of a worker that is killed later (found by seed 700)."""
+    stage = staged(Broken, tmp_path)
+    stage.worker_arguments = lambda *_: ["replay", "--help"]  # type: ignore[method-assign]
+    fault = Fault("twice", "worker", 0.0, 0.2, "same folder")
+    injector = Injector(stage, Schedule(1, 60.0, "wall", (fault,)))
+    injector.run(time.monotonic(), lambda: True)
+    (guest,) = stage.guests
+    assert guest.wait() == -signal.SIGKILL
+    assert injector.notes == ["the second of one id had not been refused when it was killed"]
