@@ -13,7 +13,8 @@ from hypothesis import seed as with_seed
 from tests.fuzz.damage import damaged
 from tests.fuzz.targets import Target
 
-LONGEST_S = 20  # that one input may take
+LONGEST_S = 20  # of processor time that one input may take: a machine may be busy with other work
+_STUCK_S = 300  # by the clock: it waits for something that does not come
 Noting = Callable[[bytes], object]
 
 
@@ -50,13 +51,21 @@ def attack(
 
 @contextmanager
 def _in_time() -> Iterator[None]:
-    def late(_: int, __: FrameType | None) -> None:
-        raise AssertionError(f"one input took more than {LONGEST_S} s")
+    def late(number: int, _: FrameType | None) -> None:
+        if number == signal.SIGPROF:
+            raise AssertionError(f"one input took more than {LONGEST_S} s of processor time")
+        raise AssertionError(f"one input waits, for {_STUCK_S} s so far")
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(LONGEST_S)
+    limits = {
+        signal.SIGPROF: (signal.ITIMER_PROF, LONGEST_S),
+        signal.SIGALRM: (signal.ITIMER_REAL, _STUCK_S),
+    }
+    before = {number: signal.signal(number, late) for number in limits}
+    for timer, seconds in limits.values():
+        signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        for number, (timer, _) in limits.items():
+            signal.setitimer(timer, 0)
+            signal.signal(number, before[number])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.fuzz import run
 from tests.fuzz.run import attack
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.targets import TARGETS, Target
 
 _FEW = 30
 FOUND = sorted(Path(__file__).with_name("found").iterdir())
@@ -25,3 +29,25 @@ def test_what_was_found_has_an_answer_now(path: Path) -> None:
     target = TARGETS[path.name.removesuffix(".bin").rpartition(".")[0]]
     with suppress(*target.answers):
         target.run(path.read_bytes())
+
+
+def _damaged_only(decode: Callable[[], object]) -> Target:
+    """One whose seed is valid, and all else is decoded by `decode`."""
+    return Target(lambda: [b"valid"], lambda data: None if data == b"valid" else decode())
+
+
+def test_an_input_that_computes_without_end_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "LONGEST_S", 0.1)
+    with pytest.raises(AssertionError, match=r"more than 0\.1 s"):
+        attack(_damaged_only(lambda: next(n for n in itertools.count() if n < 0)), _FEW)
+
+
+def test_an_input_that_waits_without_end_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_STUCK_S", 0.1)
+    with pytest.raises(AssertionError, match="waits"):
+        attack(_damaged_only(lambda: time.sleep(60)), _FEW)
+
+
+def test_time_in_which_others_compute_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "LONGEST_S", 0.1)
+    attack(_damaged_only(lambda: time.sleep(0.2)), 5)
