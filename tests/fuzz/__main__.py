@@ -1,6 +1,6 @@
-"""`make fuzz MINUTES=60`: every decoder in a process of its own, for an equal part of the time, which
-is the processor's.
+"""`make fuzz MINUTES=60`: every decoder in a process of its own, for an equal part of the time.
 
+Time is the processor's, so it means as much on a machine that is busy.
 What fails is shown with the smallest input that still fails; the last one tried is in the file
 that is named, also where it ended the process. Exit status 1: something was found. What is mended
 goes to `found/`, so that the suite tries it ever after.
