@@ -45,7 +45,8 @@ class Backlog:
     def look(self, passed_s: float, read: Offsets, high: Callable[[], Offsets]) -> Offsets:
         """Up to where records must be passed over, of each partition; empty where none need be.
 
-        What came since the look before stays: the newest counts, also of who says nothing after it.
+        What came last stays, however long ago: the newest counts, also of who says nothing after
+        it. So nothing of a partition is passed over before it is seen that something came.
 
         Args:
             passed_s: since the last call.
@@ -66,9 +67,16 @@ class Backlog:
         known = self._now_s - first.at_s >= TREND_S and first.backlog > 0
         if not known or self._left_s(backlog) <= CATCH_UP_S or not self._is_behind(read):
             return {}
-        over = self._looks[-2].high
-        self._looks.clear()
-        return {place: end for place, end in over.items() if end > read.get(place, end)}
+        over = {place: self._before_the_newest(place, end) for place, end in ends.items()}
+        over = {place: end for place, end in over.items() if end > read.get(place, end)}
+        if over:
+            self._looks.clear()
+        return over
+
+    def _before_the_newest(self, place: Place, end: int) -> int:
+        """Where the last records began that came; 0 where none came since the first look."""
+        had = (look.high.get(place, end) for look in reversed(self._looks))
+        return next((before for before in had if before < end), 0)
 
     def _left_s(self, backlog: int) -> float:
         """For how long it will still be there, as it shrinks now."""

@@ -83,5 +83,25 @@ def test_of_what_is_too_much_no_more_is_shed_than_must_be(
 
 def test_a_machine_that_stands_still_is_not_overloaded() -> None:
     looks = Backlog()
-    assert not any(looks.look(20.0, {PLACE: 0}, lambda: {PLACE: 1_000}) for _ in range(8))
-    assert any(looks.look(0.25, {PLACE: 0}, lambda: {PLACE: 1_000}) for _ in range(8))
+    ends = iter(range(1_000, 2_000))
+    assert not any(looks.look(20.0, {PLACE: 0}, lambda: {PLACE: next(ends)}) for _ in range(8))
+    assert any(looks.look(0.25, {PLACE: 0}, lambda: {PLACE: next(ends)}) for _ in range(8))
+
+
+def test_what_came_last_is_read_also_when_nothing_comes_after_it() -> None:
+    """A stream may end, or be slower than the looks (found by chaos seed 811)."""
+    looks, passed_over = Backlog(), list[int]()
+    came = [1_000] * 4 + [1_010] * 20 + [1_020] * 20  # seldom, and many at once
+    for end in came:
+        over = looks.look(0.25, {PLACE: 0}, lambda end=end: {PLACE: end})  # type: ignore[misc]
+        passed_over += over.values()
+        assert over.get(PLACE, 0) in (0, end - 10)
+    assert passed_over
+
+
+def test_a_partition_that_has_ended_is_read_while_others_grow() -> None:
+    looks, ended = Backlog(), ("zoo.sensors.b", 1)
+    read = {PLACE: 0, ended: 0}
+    overs = [looks.look(0.25, read, lambda n=n: {PLACE: n, ended: 50}) for n in range(1, 40)]  # type: ignore[misc]
+    assert any(PLACE in over for over in overs)
+    assert not any(ended in over for over in overs)
