@@ -36,8 +36,6 @@ from streams.topic_io import TIMEOUT_S, bounds, make_consumer, raise_fatal, topi
 
 FLUSH_ROWS: Final = 50_000
 FLUSH_S: Final = 5.0
-SETTLE_S: Final = 1.0  # for reports of a frame that later ones have followed
-PATIENCE_S: Final = 30.0  # for reports in any case
 DRAIN_S: Final = 8.0  # at the end
 REPORTS_BEFORE_MS: Final = 60_000  # how far before its frames a restart looks for reports
 PIECE_ROWS: Final = 2_000  # are made into a table, or written, at a time: 5 to 10 ms
@@ -133,7 +131,7 @@ class Sink:
         self._rejected.clear()
         self._reports = Reports()
         self._waiting: list[tuple[float, LoggedFrame]] = []  # in the order of arrival
-        self._waiting_rows = 0
+        self._waiting_rows = self._left_rows = 0  # all, and of them those that could not be stored
         self._flushed = self._rested = time.monotonic()
         self._storing: Iterator[None] = iter(())  # what is left of the last flush
         self._ticks: dict[int, Intervals] = {}
@@ -225,7 +223,7 @@ class Sink:
         messages = self._consumer.consume(_BATCH, timeout)
         frames = [self._take(message) for message in messages]
         now = time.monotonic()
-        full = self._waiting_rows >= self.flush_rows
+        full = self._waiting_rows - self._left_rows >= self.flush_rows
         if any(frames):
             self._rested = now
         elif now < self._rested + REST_S and not full:
@@ -291,15 +289,13 @@ class Sink:
     def _begin(self, now: float, everything: bool = False) -> None:
         """Takes up the frames that are settled, to be stored one piece after the other."""
         self._flushed = now
-        newest = {frame.cohort: frame.tick for _, frame in self._waiting}
         ready: list[tuple[float, LoggedFrame]] = []
         waiting: list[tuple[float, LoggedFrame]] = []
         for came, frame in self._waiting:
-            followed = newest[frame.cohort] > frame.tick + 1 and now - came > SETTLE_S
-            settled = everything or followed or now - came > PATIENCE_S
-            (ready if settled or self._reports.complete(frame) else waiting).append((came, frame))
+            settled = everything or self._reports.settled(frame, now - came)
+            (ready if settled else waiting).append((came, frame))
         self._waiting = waiting
-        self._waiting_rows = sum(frame.batch.num_rows for _, frame in waiting)
+        self._waiting_rows = self._left_rows = sum(frame.batch.num_rows for _, frame in waiting)
         ready.sort(key=lambda one: one[1].place)  # so that row groups hold few ticks each
         groups: dict[tuple[str, str], list[LoggedFrame]] = {}
         for _, frame in ready:

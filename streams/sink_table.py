@@ -21,6 +21,9 @@ from schemas.trajectories import ROW_KEY
 
 Bools = npt.NDArray[np.bool_]
 _APPLIED: Final = int(Status.APPLIED)  # comparing with an enumeration takes ten times as long
+SETTLE_S: Final = 1.0  # for a report where its actuator has reported of later ticks,
+SILENT_S: Final = 5.0  # where it never reported,
+PATIENCE_S: Final = 30.0  # and in any case
 KEPT_TICKS: Final = 512  # for how long it is remembered which attempt counted
 
 
@@ -95,20 +98,39 @@ class Reports:
     _known: dict[int, dict[str, Applied]] = field(default_factory=dict)
     _counted: dict[tuple[int, int], set[str]] = field(default_factory=dict)
     _beliefs: dict[tuple[int, int, str], str] = field(default_factory=dict)
+    _newest: dict[str, int] = field(default_factory=dict)  # of each entity, the newest tick
 
     def add(self, applied: Applied) -> None:
         """Takes a report in; that an action was applied outweighs what is said of it later."""
         known = self._known.setdefault(applied.tick, {})
+        self._newest[applied.entity] = max(applied.tick, self._newest.get(applied.entity, 0))
         before = known.get(applied.entity)
         if before is None or before.status != _APPLIED:
             known[applied.entity] = applied
 
-    def complete(self, frame: LoggedFrame) -> bool:
-        """Whether every published action of the frame has its report."""
+    def settled(self, frame: LoggedFrame, waited_s: float) -> bool:
+        """Whether all is known of a frame's actions that will be, `waited_s` after it came.
+
+        Reports may lag far behind the frames: they go another way, and an actuator may have stood
+        still. One that went on to later ticks will not report of this one any more.
+        """
+        missing = self._missing(frame)
+        if missing and waited_s > PATIENCE_S:
+            for entity in missing:
+                self._newest.pop(entity, None)  # as if it had never said anything
+            return True
+        return all(self._is_past(entity, frame.tick, waited_s) for entity in missing)
+
+    def _missing(self, frame: LoggedFrame) -> list[str]:
+        """The entities whose published action of the frame has no report yet."""
         known = self._known.get(frame.tick, {})
         entities, modes = _column(frame.batch, "entity"), _column(frame.batch, "mode")
         pairs = zip(entities, modes, strict=True)
-        return all(mode == Mode.REFUSED or entity in known for entity, mode in pairs)
+        return [entity for entity, mode in pairs if mode != Mode.REFUSED and entity not in known]
+
+    def _is_past(self, entity: str, tick: int, waited_s: float) -> bool:
+        newest = self._newest.get(entity)
+        return waited_s > SILENT_S if newest is None else newest > tick and waited_s > SETTLE_S
 
     def unlike(self, frame: LoggedFrame) -> bool:
         """Whether another attempt at this frame, by the same bundle, had another belief."""

@@ -12,7 +12,7 @@ from schemas.codes import Status
 from schemas.frames import encode_frame
 from schemas.messages import Applied, action_id
 from schemas.trajectories import decode_trajectory, log_table
-from streams.sink_table import Reports, read_frame, table_of
+from streams.sink_table import PATIENCE_S, SETTLE_S, SILENT_S, Reports, read_frame, table_of
 from tests.streams.frames import cohort_names, decisions, frame, trajectory
 from tests.streams.specs import shipped_spec, small_spec
 
@@ -55,11 +55,11 @@ def test_the_first_attempt_with_the_applied_values_counts() -> None:
         read_frame(0, i, 0, trajectory(SPEC, 0, 7, valve=valve, attempt=i))
         for i, valve in enumerate((0.4, 0.5, 0.5))
     )
-    assert not reports.complete(first)
+    assert not reports.settled(first, 0.0)
     for name in names:
         reports.add(applied(name, 7))
         reports.add(applied(name, 7, Status.LOCAL_FALLBACK, 0.25))  # after its time ran out
-    assert reports.complete(first)
+    assert reports.settled(first, 0.0)
     table = table_of(SPEC, [first, second, third], reports)
     n = len(names)
     assert table.column("counted").to_pylist() == [False] * n + [True] * n + [False] * n
@@ -70,6 +70,38 @@ def test_the_first_attempt_with_the_applied_values_counts() -> None:
     for name in names:
         later.add(applied(name, 7))
     assert table_of(SPEC, [third], later).column("counted").to_pylist() == [False] * n
+
+
+def test_reports_that_lag_behind_are_waited_for() -> None:
+    """Rows were stored a second after they came, unreported (found by chaos seed 716)."""
+    names, reports = cohort_names(SPEC, 0), Reports()
+    read = read_frame(0, 0, 0, trajectory(SPEC, 0, 7))
+    assert not reports.settled(read, SILENT_S)
+    assert reports.settled(read, SILENT_S + 0.1)  # nobody ever reported
+    for name in names:
+        reports.add(applied(name, 6))
+    assert not reports.settled(read, PATIENCE_S)
+    for name in names:
+        assert not reports.settled(read, PATIENCE_S)
+        reports.add(applied(name, 8))
+    assert not reports.settled(read, SETTLE_S)  # in whatever order they come
+    assert reports.settled(read, SETTLE_S + 0.1)
+    reports.add(applied(names[0], 7))
+    assert not reports.settled(read, SETTLE_S)
+    for name in names[1:]:
+        reports.add(applied(name, 7))
+    assert reports.settled(read, 0.0)
+
+
+def test_actuators_that_fall_silent_are_waited_for_once() -> None:
+    names, reports = cohort_names(SPEC, 0), Reports()
+    for name in names:
+        reports.add(applied(name, 6))
+    frames = [read_frame(0, tick, 0, trajectory(SPEC, 0, tick)) for tick in (7, 8)]
+    assert not reports.settled(frames[0], PATIENCE_S)
+    assert reports.settled(frames[0], PATIENCE_S + 0.1)
+    assert not reports.settled(frames[1], SILENT_S)
+    assert reports.settled(frames[1], SILENT_S + 0.1)
 
 
 def test_what_was_held_back_does_not_count_and_its_belief_is_compared() -> None:

@@ -26,6 +26,7 @@ from schemas.system import SystemSpec
 from schemas.topics import topic
 from streams import sink_files
 from streams.sink import Sink, run_sink
+from streams.sink_table import SETTLE_S
 from streams.topic_io import bounds, make_producer
 from tests.streams.frames import NAMES, cohort_names, trajectory
 from tests.streams.specs import SMALL, small_spec
@@ -56,7 +57,12 @@ def spec(kafka: Kafka) -> SystemSpec:
 
 
 def publish(
-    spec: SystemSpec, kafka: Mapping[str, str], ticks: range, attempt: int = 0, valve: float = 0.5
+    spec: SystemSpec,
+    kafka: Mapping[str, str],
+    ticks: range,
+    attempt: int = 0,
+    valve: float = 0.5,
+    reported: bool = True,
 ) -> None:
     """Trajectories of both cohorts, and the reports that the first attempts were applied."""
     producer = make_producer(kafka["bootstrap.servers"], kafka)
@@ -64,12 +70,21 @@ def publish(
         for cohort in range(2):
             value = trajectory(spec, cohort, tick, attempt=attempt, valve=valve)
             producer.produce(topic(spec, "trajectories"), value, str(cohort), cohort)
+        producer.poll(0)
+    assert producer.flush(20) == 0
+    if reported and not attempt:
+        report(spec, kafka, ticks)
+
+
+def report(spec: SystemSpec, kafka: Mapping[str, str], ticks: range) -> None:
+    """Says that the first attempts of both cohorts were applied."""
+    producer = make_producer(kafka["bootstrap.servers"], kafka)
+    for tick in ticks:
         for entity in NAMES:
             values = {"valve": 0.5, "pumps": 2.0}
             identity = action_id(spec.system, entity, tick)
-            report = Applied(identity, entity, tick, values, int(Status.APPLIED), 0)
-            if not attempt:
-                producer.produce(topic(spec, "applied"), encode(report), entity)
+            said = Applied(identity, entity, tick, values, int(Status.APPLIED), 0)
+            producer.produce(topic(spec, "applied"), encode(said), entity)
         producer.poll(0)
     assert producer.flush(20) == 0
 
@@ -114,6 +129,28 @@ def test_frames_become_rows_and_files_are_in_the_catalog(
     found = pl.read_parquet(place.path, hive_partitioning=False)
     assert "c" in set(found.filter(pl.col("action_id") == place.action_id)["entity"])
     catalog.close()
+
+
+def test_reports_that_come_late_are_waited_for(
+    spec: SystemSpec, kafka: Kafka, tmp_path: Path
+) -> None:
+    publish(spec, kafka, range(5))
+    publish(spec, kafka, range(5, 10), reported=False)
+    stop, found = threading.Event(), list[dict[str, Any]]()
+    arguments = (spec, kafka["bootstrap.servers"], kafka, stop, tmp_path)
+    sink = threading.Thread(target=lambda: found.append(run_sink(*arguments, flush_s=0.2)))
+    sink.start()
+    try:
+        while not list(tmp_path.rglob("*.parquet")):
+            assert sink.is_alive()
+            time.sleep(0.05)
+        time.sleep(SETTLE_S + 1.0)
+        report(spec, kafka, range(5, 10))
+    finally:
+        stop.set()
+        sink.join()
+    assert found[0]["counted"] == 10 * len(NAMES)
+    assert rows(tmp_path)["counted"].all()
 
 
 def test_a_second_run_adds_only_what_is_new(spec: SystemSpec, kafka: Kafka, tmp_path: Path) -> None:
