@@ -23,6 +23,8 @@ MAX_RAW_BYTES: Final = 8 << 20
 """Bytes of a raw message, an image say."""
 MOST_COHORT_PARTITIONS: Final = 16
 """Of frames, trajectories and beliefs: so many workers can share a system."""
+MOST_ROW_BYTES: Final = 450_000
+"""Of a cohort's beliefs: Kafka takes records of 1 MB, and a key frame holds as much again."""
 WorkerRole = Literal["first", "twin", "shadow"]
 """Of a worker: it acts; it acts where no first one does; it decides, and does not act."""
 _DAY_MS: Final = 86_400_000

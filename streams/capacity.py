@@ -10,10 +10,8 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Final, NamedTuple
 
-from schemas.topics import MOST_COHORT_PARTITIONS
+from schemas.topics import MOST_COHORT_PARTITIONS, MOST_ROW_BYTES
 
-MOST_ROW_BYTES: Final = 450_000
-"""Of a cohort's beliefs, which one record has to hold; as `streams.desk.ROW_BYTES`."""
 FULL: Final = 0.6
 """Of a core that a process is planned to use; above it, what waits grows faster than the load."""
 

@@ -12,7 +12,7 @@ from planner.session import Bundle
 from schemas.frames import Frame, decode_frame
 from schemas.messages import DeadLetter, encode
 from schemas.system import SystemSpec
-from schemas.topics import WorkerRole, partition_of, topic, topics_of
+from schemas.topics import MOST_ROW_BYTES, WorkerRole, partition_of, topic, topics_of
 from schemas.trajectories import KEY_FRAME_EVERY, Decisions, encode_trajectory
 from streams.action_records import ActionRecords
 from streams.belief import Row, RowError, decode_row, encode_row
@@ -32,8 +32,6 @@ OUT_S = 0.005  # for actions to get to the broker before planning goes on
 TAKEN_S = 0.004  # and from there to who waits for them
 HEARD_US = 20_000  # for the first worker's answer to be sent, and to be heard by its twin
 MAX_IN_FLIGHT = 64  # frames decided but not yet acknowledged
-# Kafka takes records of 1 MB, and a key frame holds the row and about as much again.
-ROW_BYTES = 450_000
 
 
 class CohortError(ValueError):
@@ -246,10 +244,10 @@ class Desk:
 
         Raises `CohortError` where the belief row is more than Kafka would take.
         """
-        if row.nbytes > ROW_BYTES:
+        if row.nbytes > MOST_ROW_BYTES:
             raise CohortError(
                 f"cohort {frame.cohort}: the beliefs of {len(row.entities)} entities take "
-                f"{row.nbytes} bytes, more than {ROW_BYTES}: raise `cohorts` in the spec"
+                f"{row.nbytes} bytes, more than {MOST_ROW_BYTES}: raise `cohorts` in the spec"
             )
         await self._slots.acquire()
         if self._twin is not None:

@@ -9,7 +9,6 @@ from schemas.topics import MOST_COHORT_PARTITIONS
 from streams.capacity import (
     FULL,
     MEASURED,
-    MOST_ROW_BYTES,
     Cost,
     Costs,
     Fleet,
@@ -18,7 +17,6 @@ from streams.capacity import (
     fitted,
 )
 from streams.cli import app
-from streams.desk import ROW_BYTES
 
 ROUND = Costs(
     align=Cost(100.0, 2.0),
@@ -68,7 +66,6 @@ def test_a_system_has_no_more_workers_than_partitions() -> None:
 def test_larger_cohorts_cost_less_until_a_record_holds_no_more() -> None:
     small, large = (capacity(Fleet(100_000, 1.0, cohort=n)) for n in (50, 400))
     assert large.worker_cores < small.worker_cores
-    assert MOST_ROW_BYTES == ROW_BYTES
     with pytest.raises(ValueError, match="2250 are the most"):
         capacity(Fleet(100_000, 1.0, cohort=2_251), costs=ROUND)
     capacity(Fleet(100_000, 1.0, cohort=2_250), costs=ROUND)

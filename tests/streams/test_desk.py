@@ -179,7 +179,7 @@ async def test_a_twin_answers_for_whom_nobody_else_has(heard: int, sent: int) ->
 async def test_a_cohort_that_does_not_fit_into_a_record_is_refused_before_anything_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("streams.desk.ROW_BYTES", 100)
+    monkeypatch.setattr("streams.desk.MOST_ROW_BYTES", 100)
     outside = Outside()
     with pytest.raises(CohortError, match=r"2 entities take .* raise `cohorts`"):
         await publish(make_desk(outside), outside, 0)
