@@ -178,8 +178,20 @@ def show(result: Mapping[str, Any], as_json: bool) -> None:
     from rich.console import Console
 
     out = Console()
-    for name, value in result.items():
+    for name, value in _lines(result):
         out.print(f"[bold]{name:>24}[/]  {value}", highlight=False)
+
+
+def _lines(result: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, str]]:
+    """Names and values, those of what lies deeper behind the names that lead there."""
+    for name, value in result.items():
+        if isinstance(value, Mapping) and value:
+            yield from _lines(value, f"{within}{name} ")
+        elif isinstance(value, Mapping):
+            yield f"{within}{name}", "–"
+        else:
+            several = isinstance(value, list | tuple)
+            yield f"{within}{name}", ", ".join(map(str, value)) if several else str(value)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import pytest
 import typer
 from confluent_kafka import KafkaError, KafkaException
 
-from streams.commands.options import errors
+from streams.commands.options import errors, show
 from streams.supervise import TryAgain
 
 FORBIDDEN = "ProduceRequest for t [0] failed: Broker: Topic authorization failed"
@@ -34,3 +34,19 @@ def test_an_error_is_one_line_and_a_status(
     said = capsys.readouterr().err
     assert text in said
     assert said.count("\n") == 1
+
+
+def test_what_lies_deeper_is_shown_behind_the_names_that_lead_there(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    worker = {"frames": 7, "gate": {"rate": 2, "late": 0}, "gaps": {}}
+    show({"system": "zoo", "worker": worker, "runs": [1, 2]}, as_json=False)
+    told = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert told == [
+        "system zoo",
+        "worker frames 7",
+        "worker gate rate 2",
+        "worker gate late 0",
+        "worker gaps –",
+        "runs 1, 2",
+    ]
