@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +16,7 @@ from streams.chaos.facts import Findings, facts_of
 from streams.chaos.faults import Injector
 from streams.chaos.log import Log, LogError, read_log, read_partition
 from streams.chaos.schedule import NETWORK, Schedule
+from streams.chaos.settling import Settling
 from streams.chaos.stage import Stage, wait_until
 from streams.chaos.undisturbed import undisturbed
 from streams.supervise import ProcessFailed
@@ -86,7 +86,8 @@ def _play(stage: Stage, injector: Injector, findings: Findings, say: Say) -> Non
         stage.supervisor.stop("plant")
         if plant.poll() != 0:
             findings.add("recovery", f"the plant's exit status is {plant.poll()}")
-        if not wait_until(lambda: _all_decided(stage), RECOVERED_S, stage.watch):
+        settling = Settling()
+        if not wait_until(lambda: _is_settled(stage, settling), RECOVERED_S, stage.watch):
             findings.add("recovery", f"the last frames are undecided after {RECOVERED_S:g} s")
         _stop(stage, findings)
     except ProcessFailed as error:
@@ -96,10 +97,10 @@ def _play(stage: Stage, injector: Injector, findings: Findings, say: Say) -> Non
         stage.stop_all()
 
 
-def _all_decided(stage: Stage) -> bool:
-    """Whether the newest frame of each cohort has a trajectory."""
+def _is_settled(stage: Stage, settling: Settling) -> bool:
+    """Whether the newest frame of each cohort has a trajectory, and no more frames are to come."""
     log = Log(stage.spec, stage.clock)
-    with suppress(LogError):
+    try:
         for kind in ("frames", "trajectories"):
             name = topic(stage.spec, kind)
             log.topics[name] = [
@@ -109,9 +110,17 @@ def _all_decided(stage: Stage) -> bool:
             ]
         facts = facts_of(log)
         decided = {(t.frame.cohort, t.frame.tick) for _, t in facts.trajectories}
-        newest = {cohort: (cohort, tick) for cohort, tick in facts.frames}
-        return len(newest) == stage.spec.cohorts and set(newest.values()) <= decided
-    return False
+        newest = {cohort: frame for (cohort, _), frame in facts.frames.items()}
+        last = {(cohort, frame.tick) for cohort, frame in newest.items()}
+        if len(newest) < stage.spec.cohorts or not last <= decided:
+            return False
+        if stage.clock == "event":  # in lockstep the plant has waited for the last actions
+            return True
+        said = {**stage.ends_of("frames"), **stage.ends_of("deadletter")}
+        return settling.look(newest, stage.ends_of("sensors"), said)
+    except (KafkaException, LogError):
+        settling.interrupted()
+        return False
 
 
 def _stop(stage: Stage, findings: Findings) -> None:

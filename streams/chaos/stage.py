@@ -204,12 +204,18 @@ class Stage:
 
     def ends(self, kind: Kind) -> int:
         """Records on the topics of a kind so far; raises `KafkaException` without a broker."""
+        return sum(self.ends_of(kind).values())
+
+    def ends_of(self, kind: Kind) -> dict[tuple[str, int], int]:
+        """Topic and partition → the offset after its last record, as `ends`."""
         consumer = Consumer({"group.id": "rehearse-chaos", "log_level": "0", **self.kafka})
         try:
             topics = [t for t in topics_of(self.spec) if t.kind == kind]
             places = [(t.name, number) for t in topics for number in range(t.partitions)]
-            found = [consumer.get_watermark_offsets(TopicPartition(*p), timeout=5) for p in places]
-            return sum(high for _, high in found)
+            return {
+                place: consumer.get_watermark_offsets(TopicPartition(*place), timeout=5)[1]
+                for place in places
+            }
         finally:
             consumer.close()
 
