@@ -243,15 +243,15 @@ class Sink:
         if (error := message.error()) is not None:
             _log.warning("kafka", detail=raise_fatal(error))
         elif message.topic() == self._applied:
-            self._take_report(message.value() or b"")
+            self._take_report(message)
         else:
             self._take_frame(message)
             return True
         return False
 
-    def _take_report(self, value: bytes) -> None:
+    def _take_report(self, message: Message) -> None:
         try:
-            self._reports.add(decode(Applied, value))
+            self._reports.add(decode(Applied, message.value() or b""), message.timestamp()[1])
         except msgspec.DecodeError:  # a watermark
             self.counts["other"] += 1
 

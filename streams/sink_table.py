@@ -21,7 +21,7 @@ from schemas.trajectories import ROW_KEY
 
 Bools = npt.NDArray[np.bool_]
 _APPLIED: Final = int(Status.APPLIED)  # comparing with an enumeration takes ten times as long
-SETTLE_S: Final = 1.0  # for a report where its actuator has reported of later ticks,
+SETTLE_S: Final = 1.0  # after a frame its actuators have reported of it, where they report,
 SILENT_S: Final = 5.0  # where it never reported,
 PATIENCE_S: Final = 30.0  # and in any case
 KEPT_TICKS: Final = 512  # for how long it is remembered which attempt counted
@@ -98,12 +98,15 @@ class Reports:
     _known: dict[int, dict[str, Applied]] = field(default_factory=dict)
     _counted: dict[tuple[int, int], set[str]] = field(default_factory=dict)
     _beliefs: dict[tuple[int, int, str], str] = field(default_factory=dict)
-    _newest: dict[str, int] = field(default_factory=dict)  # of each entity, the newest tick
+    _newest: dict[str, int] = field(default_factory=dict)  # of each entity, the newest stamp
 
-    def add(self, applied: Applied) -> None:
-        """Takes a report in; that an action was applied outweighs what is said of it later."""
+    def add(self, applied: Applied, stamp_ms: int) -> None:
+        """Takes a report in; that an action was applied outweighs what is said of it later.
+
+        stamp_ms: of the record, whose partition has those of an entity in their order.
+        """
         known = self._known.setdefault(applied.tick, {})
-        self._newest[applied.entity] = max(applied.tick, self._newest.get(applied.entity, 0))
+        self._newest[applied.entity] = max(stamp_ms, self._newest.get(applied.entity, 0))
         before = known.get(applied.entity)
         if before is None or before.status != _APPLIED:
             known[applied.entity] = applied
@@ -111,15 +114,17 @@ class Reports:
     def settled(self, frame: LoggedFrame, waited_s: float) -> bool:
         """Whether all is known of a frame's actions that will be, `waited_s` after it came.
 
-        Reports may lag far behind the frames: they go another way, and an actuator may have stood
-        still. One that went on to later ticks will not report of this one any more.
+        Reports may lag far behind the frames: they go another way, and an actuator, or the broker,
+        may have stood still. So it is by the log that time must have passed, not by the clock
+        alone: a report was read that its actuator sent well after the frame. (Not of a later tick:
+        an actuator that falls back says so before it applies what comes late.)
         """
         missing = self._missing(frame)
         if missing and waited_s > PATIENCE_S:
             for entity in missing:
                 self._newest.pop(entity, None)  # as if it had never said anything
             return True
-        return all(self._is_past(entity, frame.tick, waited_s) for entity in missing)
+        return all(self._is_past(entity, frame.stamp_ms, waited_s) for entity in missing)
 
     def _missing(self, frame: LoggedFrame) -> list[str]:
         """The entities whose published action of the frame has no report yet."""
@@ -128,9 +133,11 @@ class Reports:
         pairs = zip(entities, modes, strict=True)
         return [entity for entity, mode in pairs if mode != Mode.REFUSED and entity not in known]
 
-    def _is_past(self, entity: str, tick: int, waited_s: float) -> bool:
-        newest = self._newest.get(entity)
-        return waited_s > SILENT_S if newest is None else newest > tick and waited_s > SETTLE_S
+    def _is_past(self, entity: str, stamp_ms: int, waited_s: float) -> bool:
+        newest_ms = self._newest.get(entity)
+        if newest_ms is None:
+            return waited_s > SILENT_S
+        return waited_s > SETTLE_S and newest_ms > stamp_ms + 1e3 * SETTLE_S
 
     def unlike(self, frame: LoggedFrame) -> bool:
         """Whether another attempt at this frame, by the same bundle, had another belief."""

@@ -57,8 +57,8 @@ def test_the_first_attempt_with_the_applied_values_counts() -> None:
     )
     assert not reports.settled(first, 0.0)
     for name in names:
-        reports.add(applied(name, 7))
-        reports.add(applied(name, 7, Status.LOCAL_FALLBACK, 0.25))  # after its time ran out
+        reports.add(applied(name, 7), 0)
+        reports.add(applied(name, 7, Status.LOCAL_FALLBACK, 0.25), 0)  # after its time ran out
     assert reports.settled(first, 0.0)
     table = table_of(SPEC, [first, second, third], reports)
     n = len(names)
@@ -68,35 +68,38 @@ def test_the_first_attempt_with_the_applied_values_counts() -> None:
     later = Reports()
     later.remember(0, 7, names)
     for name in names:
-        later.add(applied(name, 7))
+        later.add(applied(name, 7), 0)
     assert table_of(SPEC, [third], later).column("counted").to_pylist() == [False] * n
 
 
 def test_reports_that_lag_behind_are_waited_for() -> None:
     """Rows were stored a second after they came, unreported (found by chaos seed 716)."""
-    names, reports = cohort_names(SPEC, 0), Reports()
-    read = read_frame(0, 0, 0, trajectory(SPEC, 0, 7))
+    names, reports, at_ms = cohort_names(SPEC, 0), Reports(), 5_000
+    soon_ms, later_ms = at_ms + round(1e3 * SETTLE_S), at_ms + round(1e3 * SETTLE_S) + 1
+    read = read_frame(0, 0, at_ms, trajectory(SPEC, 0, 7))
     assert not reports.settled(read, SILENT_S)
     assert reports.settled(read, SILENT_S + 0.1)  # nobody ever reported
     for name in names:
-        reports.add(applied(name, 6))
+        reports.add(applied(name, 6), at_ms)
+    assert not reports.settled(read, PATIENCE_S)
+    for name in names:  # falling back, before it applies what is late (seed 748)
+        reports.add(applied(name, 9, Status.LOCAL_FALLBACK), soon_ms)
     assert not reports.settled(read, PATIENCE_S)
     for name in names:
         assert not reports.settled(read, PATIENCE_S)
-        reports.add(applied(name, 8))
-    assert not reports.settled(read, SETTLE_S)  # in whatever order they come
+        reports.add(applied(name, 8), later_ms)
+    assert not reports.settled(read, SETTLE_S)  # clocks may differ
     assert reports.settled(read, SETTLE_S + 0.1)
-    reports.add(applied(names[0], 7))
-    assert not reports.settled(read, SETTLE_S)
-    for name in names[1:]:
-        reports.add(applied(name, 7))
+    for name in names:
+        assert not reports.settled(read, SETTLE_S)
+        reports.add(applied(name, 7), later_ms)
     assert reports.settled(read, 0.0)
 
 
 def test_actuators_that_fall_silent_are_waited_for_once() -> None:
     names, reports = cohort_names(SPEC, 0), Reports()
     for name in names:
-        reports.add(applied(name, 6))
+        reports.add(applied(name, 6), 0)
     frames = [read_frame(0, tick, 0, trajectory(SPEC, 0, tick)) for tick in (7, 8)]
     assert not reports.settled(frames[0], PATIENCE_S)
     assert reports.settled(frames[0], PATIENCE_S + 0.1)
@@ -110,7 +113,7 @@ def test_what_was_held_back_does_not_count_and_its_belief_is_compared() -> None:
     sent = read_frame(0, 1, 0, trajectory(SPEC, 0, 7))
     kept = replace(sent, held=True, worker="twin-0", offset=0)
     for name in names:
-        reports.add(applied(name, 7))
+        reports.add(applied(name, 7), 0)
     n = len(names)
     table = table_of(SPEC, [kept, sent], reports)
     assert table.column("counted").to_pylist() == [False] * n + [True] * n
@@ -125,7 +128,7 @@ def test_what_was_held_back_does_not_count_and_its_belief_is_compared() -> None:
 def test_what_was_not_applied_does_not_count() -> None:
     names = cohort_names(SPEC, 0)
     reports = Reports()
-    reports.add(applied(names[0], 7, Status.EXPIRED, 0.1))
+    reports.add(applied(names[0], 7, Status.EXPIRED, 0.1), 0)
     read = read_frame(0, 0, 0, trajectory(SPEC, 0, 7))
     table = table_of(SPEC, [read], reports)
     assert not any(table.column("counted").to_pylist())
