@@ -75,8 +75,8 @@ class CountsAll(Reports):
 class CountsNone(Reports):
     """Never heard that anything was applied."""
 
-    def add(self, applied: Applied) -> None:
-        super().add(msgspec.structs.replace(applied, status=int(Status.EXPIRED)))
+    def add(self, applied: Applied, stamp_ms: int) -> None:
+        super().add(msgspec.structs.replace(applied, status=int(Status.EXPIRED)), stamp_ms)
 
 
 def forgetful(spec: Any, bundle: Any, row: Any, frame: Any, *budgets: Any) -> Any:

@@ -220,7 +220,7 @@ def stored(spec: SystemSpec, log: Log, build: Build) -> list[dict[str, Any]]:
     """What a sink makes of a log's trajectories and reports."""
     reports = build.reports()
     for entry in log.of("applied"):
-        reports.add(msgspec.json.decode(entry.value or b"", type=Applied))
+        reports.add(msgspec.json.decode(entry.value or b"", type=Applied), entry.stamp_ms)
     frames = [
         read_frame(e.partition, e.offset, e.stamp_ms, e.value or b"")
         for e in log.of("trajectories")
