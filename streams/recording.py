@@ -279,7 +279,10 @@ class Recording:
             self._cache[path] = _columns(path, "value")
             if len(self._cache) > KEPT_CHUNKS:
                 self._cache.popitem(last=False)
-        value: bytes = self._cache[path].column("value")[row].as_py()
+        values = self._cache[path].column("value")
+        if row >= len(values):
+            raise RecordingError(f"{path}: {len(values)} values for more records: record again")
+        value: bytes = values[row].as_py()
         return value
 
     def records(self, kind: Kind) -> Iterator[tuple[int, int, bytes]]:
