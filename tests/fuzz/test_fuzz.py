@@ -20,7 +20,9 @@ FOUND = sorted(Path(__file__).with_name("found").iterdir())
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_damaged_input_has_an_answer(name: str) -> None:
-    attack(TARGETS[name], _FEW)
+    tried: list[bytes] = []
+    attack(TARGETS[name], _FEW, note=tried.append)
+    assert set(tried) - set(TARGETS[name].seeds()), "nothing was damaged"
 
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: path.name)
@@ -50,4 +52,6 @@ def test_an_input_that_waits_without_end_is_found(monkeypatch: pytest.MonkeyPatc
 
 def test_time_in_which_others_compute_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "LONGEST_S", 0.1)
+    began = time.monotonic()
     attack(_damaged_only(lambda: time.sleep(0.2)), 5)
+    assert time.monotonic() - began > run.LONGEST_S  # it was there to be noticed
