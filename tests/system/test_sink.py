@@ -26,7 +26,7 @@ from schemas.system import SystemSpec
 from schemas.topics import topic
 from streams import sink_files
 from streams.sink import Sink, run_sink
-from streams.sink_table import SETTLE_S
+from streams.sink_table import PATIENCE_S, SETTLE_S
 from streams.topic_io import bounds, make_producer
 from tests.streams.frames import NAMES, cohort_names, trajectory
 from tests.streams.specs import SMALL, small_spec
@@ -151,6 +151,28 @@ def test_reports_that_come_late_are_waited_for(
         sink.join()
     assert found[0]["counted"] == 10 * len(NAMES)
     assert rows(tmp_path)["counted"].all()
+
+
+def test_a_report_that_never_comes_is_not_waited_for_when_its_actuator_goes_on(
+    spec: SystemSpec, kafka: Kafka, tmp_path: Path
+) -> None:
+    publish(spec, kafka, range(2))
+    publish(spec, kafka, range(2, 3), reported=False)
+    stop = threading.Event()
+    arguments = (spec, kafka["bootstrap.servers"], kafka, stop, tmp_path)
+    sink = threading.Thread(target=lambda: run_sink(*arguments, flush_s=0.2))
+    sink.start()
+    try:
+        time.sleep(SETTLE_S + 0.2)  # by the stamps of the log
+        publish(spec, kafka, range(3, 4))
+        limit = time.monotonic() + PATIENCE_S / 2
+        while not list(tmp_path.rglob("*.parquet")) or not {2, 3} <= set(rows(tmp_path)["tick"]):
+            assert sink.is_alive()
+            assert time.monotonic() < limit, "it waits"
+            time.sleep(0.1)
+    finally:
+        stop.set()
+        sink.join()
 
 
 def test_a_second_run_adds_only_what_is_new(spec: SystemSpec, kafka: Kafka, tmp_path: Path) -> None:
