@@ -231,6 +231,8 @@ def _scales(spec: SystemSpec, train: Sequences) -> tuple[tuple[ColumnScale, ...]
         _, low, high = kinds[name]
         # Columns of one unit and range share a scale: their differences then mean something.
         alike = [j for j, other in enumerate(spec.columns) if kinds[other] == kinds[name]]
+        if kinds[name][0] == "1":  # plain numbers have no unit in common
+            alike = [i]
         if any(kind_of(_present(values[:, j]), low) == "log" for j in alike):
             alike = [i]
         pooled = values[:, alike].ravel()

@@ -1,8 +1,13 @@
-"""Any Gymnasium environment as a plant: one of them per entity, the spec made from its spaces."""
+"""Any Gymnasium environment as a plant: one of them per entity, the spec made from its spaces.
+
+DeepMind Control's tasks are among them, as `dm_control/DOMAIN-TASK` (by way of Shimmy).
+"""
 
 from __future__ import annotations
 
+import importlib
 import math
+import os
 import re
 from typing import Any
 
@@ -11,6 +16,7 @@ import numpy as np
 import yaml
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import FlattenObservation
 
 from infra.plants.base import (
     Floats,
@@ -26,6 +32,7 @@ from infra.plants.base import (
 from schemas.clock import format_duration, tick_of, tick_time
 from schemas.system import SystemSpec
 
+CONTROL = "dm_control/"
 UNBOUNDED = 1e6  # stands for an infinite bound of an observation
 TIERS = {
     "shallow": {"candidates": 65, "horizon": 10, "iterations": 1},
@@ -37,7 +44,7 @@ def spec_for(env_id: str, entities: int = 8, **env_options: Any) -> str:
     """The YAML text of a spec for environment `env_id`, to be read with `parse_spec`.
 
     The tick is the environment's own time step (`dt` or `tau`), else one over its frames per
-    second, else 50 ms. There is one sensor, `observation`, with the flat vector `state`. A Box
+    second, else 50 ms; with the option `action_repeat` as many of them. There is one sensor, `observation`, with the flat vector `state`. A Box
     action becomes a continuous `action` (one per component where their bounds differ), a discrete
     one a categorical `action`. The reward is not an expression: it has to be learned from logs.
 
@@ -45,7 +52,8 @@ def spec_for(env_id: str, entities: int = 8, **env_options: Any) -> str:
         PlantError: no such environment, or spaces that do not fit.
     """
     env = _make(env_id, env_options)
-    tick = format_duration(_period_us(env))
+    period = _period_us(env)
+    tick = format_duration(period)
     document = {
         "system": re.sub(r"[^A-Za-z0-9_-]", "-", env_id),
         "entity": "env",
@@ -56,7 +64,7 @@ def spec_for(env_id: str, entities: int = 8, **env_options: Any) -> str:
             "observation": {
                 "time": {"field": "ts", "unit": "us"},
                 "every": tick,
-                "max_age": format_duration(10 * _period_us(env)),
+                "max_age": format_duration(10 * period),
                 "channels": {"state": _channel(env.observation_space, env_id)},
             }
         },
@@ -175,20 +183,61 @@ class GymPlant:
         return tuple(made)
 
 
+class Repeat(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Holds each action for several steps of the environment, whose rewards add up."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], times: int) -> None:
+        super().__init__(env)
+        self.times = times
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """The last observation, and the sum of the rewards; ends with the episode."""
+        total: Any = 0.0
+        for _ in range(self.times):
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            total += reward
+            if terminated or truncated:
+                break
+        return observation, total, terminated, truncated, info
+
+
 def _make(env_id: str, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    known = dict(options)
+    times = known.pop("action_repeat", 1)
+    if not isinstance(times, int) or times < 1:
+        raise PlantError(f"option action_repeat: at least 1 is needed, not {times!r}")
     try:
-        return gymnasium.make(env_id, **options)
+        env = gymnasium.make(_registered(env_id), **known)
     except gymnasium.error.Error as error:
         raise PlantError(f"{env_id}: Gymnasium cannot make this environment: {error}") from error
+    if isinstance(env.observation_space, spaces.Dict):
+        env = FlattenObservation(env)
+    return Repeat(env, times) if times > 1 else env
+
+
+def _registered(env_id: str) -> str:
+    """The name under which Gymnasium knows an environment; a task of DeepMind Control gets one."""
+    if not env_id.startswith(CONTROL):
+        return env_id
+    os.environ.setdefault("MUJOCO_GL", "disabled")  # nothing is drawn, and a display is not needed
+    try:
+        importlib.import_module("shimmy")
+    except ImportError as error:
+        raise PlantError(f"{env_id}: {error}; pip install 'rehearse[control]'") from error
+    return env_id if env_id.rpartition("-v")[2].isdigit() else f"{env_id}-v0"
 
 
 def _period_us(env: gymnasium.Env[Any, Any]) -> int:
-    """The time step of the environment in microseconds."""
+    """The time from one action to the next in microseconds."""
+    times = env.times if isinstance(env, Repeat) else 1
+    inner = getattr(env.unwrapped, "_env", None)  # of DeepMind Control
+    if callable(period := getattr(inner, "control_timestep", None)):
+        return round(period() * 1e6) * times
     for name in ("dt", "tau"):
         step = getattr(env.unwrapped, name, None)
         if isinstance(step, (int, float)) and step > 0:
-            return round(step * 1e6)
-    return round(1e6 / (env.metadata.get("render_fps") or 20))
+            return round(step * 1e6) * times
+    return round(1e6 / (env.metadata.get("render_fps") or 20)) * times
 
 
 def _bound(value: float, low: float = -UNBOUNDED, high: float = UNBOUNDED) -> float:
