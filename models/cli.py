@@ -191,7 +191,7 @@ def evaluate_command(
     """
     try:
         from models.data import DataError, load_dataset
-        from models.evaluate import evaluate
+        from models.evaluation.held_out import evaluate
         from planner.session import load_bundle
     except ImportError as error:
         raise _fail(f"{_TORCH}\n{error}") from error

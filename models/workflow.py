@@ -12,9 +12,11 @@ import torch
 
 from infra.signals import stopping
 from models.data import BLOCK, Dataset, Sequences, Split, load_dataset
-from models.evaluate import WARM, evaluate, write_report
+from models.evaluation.held_out import evaluate
+from models.evaluation.windows import WARM
 from models.registry import write_bundle
 from models.train import Progress, TrainConfig, Trainer, TrainingStopped
+from models.training_report import write_report
 from models.trust import Trial, trial
 from planner.session import Bundle
 from schemas.system import SystemSpec

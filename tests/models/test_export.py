@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models import export
-from models.evaluate import evaluate
+from models.evaluation.held_out import evaluate
 from models.export import ParityError, export_graph, parity
 from models.workflow import _release
 from planner.library import SHIPPED, list_bundles, summary
