@@ -3,7 +3,7 @@
 Everything goes through the exported graphs, so what is measured is what will run.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,11 @@ class Believed:
     std: F32
     innovations: F32
 
+    def of(self, windows: slice) -> "Believed":
+        """The beliefs of some of the windows."""
+        h, mean, std = self.h[windows], self.mean[windows], self.std[windows]
+        return Believed(h, mean, std, self.innovations)
+
 
 @dataclass(frozen=True)
 class Imagined:
@@ -42,18 +47,89 @@ class Imagined:
     alive: F32
 
 
-def draw_starts(data: Sequences, rng: np.random.Generator, count: int, length: int) -> I64:
-    """`[<= count]` first rows of unbroken windows of `length` ticks, ordered."""
-    rows = np.arange(len(data))
-    usable = rows[rows + length <= data.last]
-    return np.sort(rng.permutation(usable)[:count])
+@dataclass(frozen=True)
+class Windows:
+    """B stretches of one entity: `WARM` ticks to form a belief on, then up to T to be predicted.
+
+    What lies beyond the end of a block (mostly an episode) is NaN; actions there are the last one.
+
+    Attributes:
+        starts: `[B]` first rows in the data, ascending.
+        block: `[B]` number of the stretch of data that a window is from; blocks share no rows.
+        fitting: `[B]` whether the block belongs to the part that recalibration is fitted on.
+        obs: `[B, WARM + T, O]`; action: `[B, WARM + T, A]`; reward, alive: `[B, WARM + T]`.
+    """
+
+    starts: I64
+    block: I64
+    fitting: npt.NDArray[np.bool_]
+    obs: F32
+    action: F32
+    reward: F32
+    alive: F32
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def of(self, rows: slice) -> "Windows":
+        """Some of the windows."""
+        return Windows(*(x[rows] for x in vars(self).values()))
+
+    def shortened(self, length: int) -> "Windows":
+        """The same windows, of `length` ticks."""
+        names = ("obs", "action", "reward", "alive")
+        return replace(self, **{name: getattr(self, name)[:, :length] for name in names})
+
+
+def cut(data: Sequences, length: int) -> tuple[I64, I64]:
+    """`[N, 2]` first row and one past the last of N blocks, and `[N]` the part, 0 or 1, of each.
+
+    Long segments are cut into blocks of at least four windows, which go to the parts by turns;
+    short segments are a block each, and half of them goes to each part. So the parts are of one
+    kind, as split conformal prediction asks for, and no window of one shares a tick with another's.
+    """
+    edges, parts, last = [], [], 0
+    for first, end in data.segments:
+        pieces = max(1, (end - first) // (4 * length))
+        at = np.linspace(first, end, pieces + 1).astype(np.int64)
+        edges.append(np.stack([at[:-1], at[1:]], 1))
+        parts.append((np.arange(pieces) + last) % 2)
+        last = (last + pieces) % 2
+    return np.concatenate(edges), np.concatenate(parts)
+
+
+def draw_windows(data: Sequences, rng: np.random.Generator, count: int, longest: int) -> Windows:
+    """At most `count` windows, drawn evenly over all places where one tick or more can be judged.
+
+    Raises:
+        ValueError: there is none.
+    """
+    edges, part = cut(data, WARM + longest)
+    of_row = np.repeat(np.arange(len(edges)), np.diff(edges, axis=1)[:, 0])
+    end = edges[of_row, 1]
+    usable = np.flatnonzero(np.arange(len(data)) + WARM < end)
+    if not len(usable):
+        raise ValueError(
+            f"no unbroken sequence of {WARM + 1} ticks to evaluate on: log longer runs"
+        )
+    starts = np.sort(rng.permutation(usable)[:count])
+    rows = starts[:, None] + np.arange(WARM + longest)
+    last = end[starts][:, None] - 1
+    inside, rows = rows <= last, np.minimum(rows, last)
+
+    def known(values: F32) -> F32:
+        held = inside.reshape(*inside.shape, *[1] * (values.ndim - 1))
+        return np.where(held, values[rows], np.float32(np.nan))
+
+    block = of_row[starts]
+    parts = known(data.obs), data.action[rows], known(data.reward), known(data.alive)
+    return Windows(starts, block, part[block] == 0, *parts)
 
 
 def filtered(bundle: Bundle, obs: F32, action: F32) -> Believed:
     """The beliefs after observations `[B, T, O]` (NaN: missing) and applied actions `[B, T, A]`."""
-    rows = len(obs)
-    h = np.zeros((rows, bundle.hidden), np.float32)
-    z = np.zeros((rows, bundle.latent), np.float32)
+    h = np.zeros((len(obs), bundle.hidden), np.float32)
+    z = np.zeros((len(obs), bundle.latent), np.float32)
     std, innovations = z, []
     for t in range(obs.shape[1]):
         mask = np.isfinite(obs[:, t])
