@@ -65,7 +65,8 @@ def evaluate_command(
         if report is not None:
             from models.evaluation.report import write_report
 
-            facts = {"bundle": bundle, "digest": loaded.digest, "data": _names(data), "seed": seed}
+            facts = {"system": described.system, "bundle": bundle, "digest": loaded.digest}
+            facts |= {"data": _names(data), "held out by": split, "seed": seed}
             write_report(report, found, held_out, drifted, facts)
     except (DataError, ValueError, OSError) as error:
         raise fail(str(error)) from error
