@@ -1,43 +1,22 @@
-"""`rehearse train` and `rehearse evaluate`; mounted by the main command through its entry point."""
+"""`rehearse train`, beside it `evaluate`; mounted by the main command through its entry point."""
 
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from models.cli_evaluate import evaluate_command
+from models.cli_parts import NO_TORCH, Data, Json, Split, fail, read_spec, table
 from schemas.plain_json import json_line
-
-if TYPE_CHECKING:  # imported by what lists all commands, so it loads little itself
-    from schemas.system import SystemSpec
 
 app = typer.Typer(help="Train and judge world models.", no_args_is_help=True)
 
-_TORCH = "torch is not installed: pip install 'rehearse[train]' (running a bundle needs no torch)"
 Spec = Annotated[str, typer.Argument(help="A shipped system (autoscale, nav2d) or a YAML file.")]
-Data = Annotated[
-    list[Path], typer.Option("--data", help="Folder of trajectories (Parquet); repeat for several.")
-]
-Split = Literal["time", "entity"]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-
-
-def _fail(message: str) -> typer.Exit:
-    typer.echo(message, err=True)
-    return typer.Exit(2)
-
-
-def _spec(name: str) -> "SystemSpec":
-    from schemas.system import SpecError, load_spec
-
-    try:
-        return load_spec(name)
-    except SpecError as error:
-        raise _fail(str(error)) from error
 
 
 def _summary(manifest: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -52,22 +31,6 @@ def _summary(manifest: dict[str, Any], out: Path) -> dict[str, Any]:
         "innovation_band": manifest["calibration"]["innovation_band"],
         "held_out": metrics["held_out"]["steps"],
     }
-
-
-def _table(steps: dict[str, Any]) -> str:
-    """The held-out errors as text: a row per column, a column per horizon."""
-    horizons = list(steps)
-    head = "error as a share of persistence's (80 % interval holds)"
-    lines = [f"{head}\n{'':>16}" + "".join(f"{'k=' + k:>16}" for k in horizons)]
-    for column in steps[horizons[0]]:
-        cells = ""
-        for k in horizons:
-            entry = steps[k][column]
-            ratio, held = entry["of_persistence"], entry["coverage80"]
-            text = "-" if ratio is None else f"{ratio:.2f} ({held:.0%})"
-            cells += f"{text:>16}"
-        lines.append(f"{column:>16}{cells}")
-    return "\n".join(lines)
 
 
 @app.command(rich_help_panel="Models")
@@ -107,14 +70,14 @@ def train(
         from models.train import CheckpointError, TrainConfig, TrainingStopped
         from models.workflow import train_bundle, work_folder
     except ImportError as error:
-        raise _fail(f"{_TORCH}\n{error}") from error
+        raise fail(f"{NO_TORCH}\n{error}") from error
     torch.set_num_threads(threads)
-    loaded = _spec(spec)
+    loaded = read_spec(spec)
     extra = (steps if actor_steps is None else actor_steps) if actor else 0
     sizes = ModelConfig(memory=memory, free=free, units=units)
     config = TrainConfig(steps=steps, actor_steps=extra, seed=seed, model=sizes)
     if device == "cuda" and not torch.cuda.is_available():
-        raise _fail("cuda: torch finds no usable GPU here; choose --device cpu")
+        raise fail("cuda: torch finds no usable GPU here; choose --device cpu")
     command = _command()
     try:
         with _bar() as bar:
@@ -142,12 +105,12 @@ def train(
         typer.echo(f"stopped: {stopped}. Go on with: {again}", err=True)
         raise typer.Exit(130) from stopped
     except (DataError, CheckpointError, ParityError, OSError, ValueError) as error:
-        raise _fail(str(error)) from error
+        raise fail(str(error)) from error
     summary = _summary(manifest, out)
     if as_json:
         typer.echo(json_line(summary))
         return
-    typer.echo(_table(summary["held_out"]))
+    typer.echo(table(summary["held_out"]))
     typer.echo(f"{out}: {summary['bytes']} bytes, digest {summary['digest'][:12]}")
     typer.echo(f"curves: {work_folder(out) / 'training.html'}")
 
@@ -170,41 +133,4 @@ def _bar() -> Bar:
     return Bar(*columns, console=Console(stderr=True), refresh_per_second=2)
 
 
-@app.command("evaluate", rich_help_panel="Models")
-def evaluate_command(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
-    data: Data,
-    spec: Annotated[
-        str | None, typer.Option(help="System or YAML file; the bundle's system by default.")
-    ] = None,
-    split: Annotated[Split, typer.Option(help="Which part is held out, as in training.")] = "time",
-    seed: Annotated[int, typer.Option(help="Draws windows and futures.")] = 0,
-    as_json: Json = False,
-) -> None:
-    """Judge a bundle on trajectories: errors at 1, 5 and 10 ticks beside persistence, and spread.
-
-    Exit status 1 where some channel that moves is predicted worse than by persistence at 5 ticks.
-
-    Example: rehearse evaluate ./mine --data ./log
-
-    (of what `rehearse train` has made)
-    """
-    try:
-        from models.data import DataError, load_dataset
-        from models.evaluate import evaluate
-        from planner.session import load_bundle
-    except ImportError as error:
-        raise _fail(f"{_TORCH}\n{error}") from error
-    try:
-        loaded = load_bundle(bundle, provider="cpu")
-        described = _spec(spec or loaded.manifest.system)
-        loaded.check(described)
-        held_out = load_dataset(described, data, split=split).validation
-        result = evaluate(loaded, described, held_out, seed=seed)
-    except (DataError, ValueError) as error:
-        raise _fail(str(error)) from error
-    content = result.as_dict()
-    typer.echo(json_line(content) if as_json else _table(content["steps"]))
-    middle = content["steps"][str(result.horizons[len(result.horizons) // 2])]
-    if any((entry["of_persistence"] or 0.0) > 1.05 for entry in middle.values()):
-        raise typer.Exit(1)
+app.command("evaluate", rich_help_panel="Models")(evaluate_command)

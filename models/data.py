@@ -53,6 +53,7 @@ class Sequences:
         action: `[R, A]` float32 applied.
         reward: `[R]` float32; alive: `[R]` float32.
         first, last: `[R]` first row of the row's segment, and one past its last.
+        entity: `[R]` names; tick: `[R]`; run: `[R]` number of the folder: where a row is from.
     """
 
     obs: npt.NDArray[np.float32]
@@ -61,6 +62,9 @@ class Sequences:
     alive: npt.NDArray[np.float32]
     first: npt.NDArray[np.int64]
     last: npt.NDArray[np.int64]
+    entity: npt.NDArray[np.str_]
+    tick: npt.NDArray[np.int64]
+    run: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.obs)
@@ -214,6 +218,9 @@ def _sequences(spec: SystemSpec, frame: pl.DataFrame) -> Sequences:
         alive=alive,
         first=np.repeat(starts, lengths),
         last=np.repeat(starts + lengths, lengths),
+        entity=frame["entity"].to_numpy().astype(np.str_),
+        tick=frame["tick"].to_numpy().astype(np.int64),
+        run=frame["run"].to_numpy().astype(np.int64),
     )
 
 
@@ -264,14 +271,10 @@ def load_dataset(
     Raises:
         DataError: nothing to read, another interface, or too little of it.
     """
-    runs = [_read_run(spec, Path(folder), i) for i, folder in enumerate(folders)]
-    sources = tuple(_describe(folder, run) for folder, run in zip(folders, runs, strict=True))
-    frame = pl.concat([_with_reward(spec, run) for run in runs], how="diagonal_relaxed")
+    frame, sources = _read_runs(spec, folders)
     place = pl.col("tick") if split == "time" else pl.col("entity").rank("dense")
     cut = place.quantile(1.0 - validation).over("run")
-    frame = frame.with_columns((place > cut).alias("part")).sort("run", "entity", "tick")
-    frame = _segments(frame, applied_columns(spec))
-    frame = frame.filter(pl.len().over("segment") >= shortest)
+    frame = _segmented(spec, frame.with_columns((place > cut).alias("part")), shortest)
     parts = [_sequences(spec, frame.filter(pl.col("part") == part)) for part in (False, True)]
     if not len(parts[0]) or not len(parts[1]):
         raise DataError(
@@ -280,6 +283,32 @@ def load_dataset(
         )
     columns, actions = _scales(spec, parts[0])
     return Dataset(parts[0], parts[1], columns, actions, sources)
+
+
+def load_whole(spec: SystemSpec, folders: Sequence[Path], *, shortest: int = 8) -> Sequences:
+    """All trajectories below `folders` as sequences: data that no part of was trained on.
+
+    Raises:
+        DataError: as `load_dataset`.
+    """
+    frame, _ = _read_runs(spec, folders)
+    data = _sequences(spec, _segmented(spec, frame.with_columns(part=pl.lit(True)), shortest))
+    if not len(data):
+        raise DataError(f"{', '.join(map(str, folders))}: no {shortest} consecutive ticks there")
+    return data
+
+
+def _read_runs(
+    spec: SystemSpec, folders: Sequence[Path]
+) -> tuple[pl.DataFrame, tuple[dict[str, object], ...]]:
+    runs = [_read_run(spec, Path(folder), i) for i, folder in enumerate(folders)]
+    sources = tuple(_describe(folder, run) for folder, run in zip(folders, runs, strict=True))
+    return pl.concat([_with_reward(spec, run) for run in runs], how="diagonal_relaxed"), sources
+
+
+def _segmented(spec: SystemSpec, frame: pl.DataFrame, shortest: int) -> pl.DataFrame:
+    frame = _segments(frame.sort("run", "entity", "tick"), applied_columns(spec))
+    return frame.filter(pl.len().over("segment") >= shortest)
 
 
 def _describe(folder: Path, run: pl.DataFrame) -> dict[str, object]:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime
@@ -15,7 +16,7 @@ import torch
 from models.actor import Behaviour
 from models.belief import WorldModel
 from models.export import export_graphs
-from planner.manifest import MANIFEST, SIGNATURE, seal
+from planner.manifest import MANIFEST, SIGNATURE, Recalibration, read_bundle, seal
 from planner.session import Bundle, load_bundle
 from schemas.system import SystemSpec
 
@@ -84,6 +85,36 @@ def write_bundle(
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return manifest
+
+
+def write_recalibrated(
+    bundle: Path, folder: Path, recalibration: Recalibration | None
+) -> dict[str, str]:
+    """Writes a copy of `bundle` with other conformal factors; where it is, and its digest.
+
+    Raises:
+        BundleError: the bundle cannot be read.
+        ValueError: there are no factors, or `folder` is the bundle's own.
+    """
+    if recalibration is None:
+        raise ValueError(f"{folder}: too few windows to fit factors on; give more --data")
+    if folder.resolve() == bundle.resolve():
+        raise ValueError(f"{folder}: is the bundle itself; name another folder")
+    manifest, graphs = read_bundle(bundle)
+    content = msgspec.to_builtins(manifest)
+    was = {name: content.pop(name) for name in ("digest", "format", "files")}
+    content["calibration"]["recalibration"] = msgspec.to_builtins(recalibration)
+    content["lineage"]["recalibrated_from"] = was["digest"]
+    folder.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=".bundle-", dir=folder))
+    try:
+        for name, data in graphs.items():
+            (made / name).write_bytes(data)
+        sealed = seal(made, content)
+        _move(made, folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return {"bundle": str(folder), "digest": str(sealed["digest"])}
 
 
 def _move(made: Path, folder: Path) -> None:

@@ -12,9 +12,12 @@ import torch
 
 from infra.signals import stopping
 from models.data import BLOCK, Dataset, Sequences, Split, load_dataset
-from models.evaluate import WARM, evaluate, write_report
+from models.evaluation.held_out import evaluate
+from models.evaluation.tell import brief
+from models.evaluation.windows import WARM
 from models.registry import write_bundle
 from models.train import Progress, TrainConfig, Trainer, TrainingStopped
+from models.training_report import write_report
 from models.trust import Trial, trial
 from planner.session import Bundle
 from schemas.system import SystemSpec
@@ -109,7 +112,7 @@ def _release(
 
     def measure(bundle: Bundle) -> tuple[dict[str, Any], dict[str, Any]]:
         result = evaluate(bundle, spec, dataset.validation)
-        metrics: dict[str, Any] = {"held_out": result.as_dict(), "train_seconds": round(seconds)}
+        metrics: dict[str, Any] = {"held_out": brief(result), "train_seconds": round(seconds)}
         if verdict is not None:
             metrics["actor"] = verdict.as_dict()
         return result.calibration(config.actor.discount), metrics

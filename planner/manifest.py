@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,17 +39,47 @@ class FileEntry(msgspec.Struct, frozen=True):
     bytes: int
 
 
+class Recalibration(msgspec.Struct, frozen=True):
+    """Conformal factors: how far central intervals must be stretched to hold what they promise.
+
+    `levels` [L] and `horizons` [K] (ticks ahead), both ascending; `factors` [L,K,O], each the
+    factor of both half-widths about the median (`planner.conformal.stretched`); `windows` is how
+    many held-out windows they were fitted on.
+    """
+
+    levels: tuple[float, ...]
+    horizons: tuple[int, ...]
+    factors: tuple[tuple[tuple[float, ...], ...], ...]
+    windows: int
+
+    def __post_init__(self) -> None:
+        for name in ("levels", "horizons"):
+            values = getattr(self, name)
+            if not values or list(values) != sorted(set(values)):
+                raise ValueError(f"{name} must be given, and ascend")
+        if not (self.levels[0] > 0 and self.levels[-1] < 1 <= self.horizons[0]):
+            raise ValueError("levels must lie between 0 and 1, horizons be at least 1")
+        rows = [row for level in self.factors for row in level]
+        shape = len(self.levels), len(self.levels) * len(self.horizons)
+        if (len(self.factors), len(rows)) != shape or len({len(row) for row in rows}) != 1:
+            raise ValueError("factors must be [levels, horizons, columns]")
+        if not all(0 <= factor < math.inf for row in rows for factor in row):
+            raise ValueError("factors must be finite and not negative")
+
+
 class Calibration(msgspec.Struct, frozen=True):
     """What training measured on held-out data.
 
     `innovation_band` is the 99.9 % quantile of the innovation, `channel_scale` [O] the typical
     spread of each observation column in raw units, `discount` the factor per tick that the
-    value was trained with.
+    value was trained with, `recalibration` how much wider the predicted spreads have to be; none in
+    bundles that were made before there was one, or from too little data.
     """
 
     innovation_band: float
     channel_scale: tuple[float, ...]
     discount: float = 1.0
+    recalibration: Recalibration | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True):

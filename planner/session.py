@@ -178,6 +178,10 @@ class Bundle:
         if scales != len(spec.columns):
             reason = f"{scales} entries for {len(spec.columns)} columns; {remedy}"
             raise BundleError(f"{place} calibration.channel_scale: {reason}")
+        stretch = self.manifest.calibration.recalibration
+        if stretch and len(stretch.factors[0][0]) != len(spec.columns):
+            reason = f"{len(stretch.factors[0][0])} for {len(spec.columns)} columns; {remedy}"
+            raise BundleError(f"{place} calibration.recalibration.factors: {reason}")
 
     def objective_matches(self, spec: SystemSpec) -> bool:
         """Whether actor and value were trained on the objective of `spec`."""

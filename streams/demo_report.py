@@ -10,9 +10,9 @@ import numpy as np
 import plotly.graph_objects as go
 import polars as pl
 
+from infra.report import COLOURS, Card, Page
 from schemas.codes import Mode
 from streams.baselines import SLO
-from streams.report import COLOURS, Card, Page
 
 if TYPE_CHECKING:
     from streams.demo_scene import Scene

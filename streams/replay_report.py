@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
+from infra.report import Card, Mood, Page
 from streams.replay_compare import Comparison
 from streams.replay_series import Series
-from streams.report import Card, Mood, Page
 
 SHOWN: Final = 200
 SHOWN_ACTIONS: Final = 8

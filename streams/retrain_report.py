@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import plotly.graph_objects as go
 import polars as pl
 
+from infra.report import COLOURS, Card, Page
 from streams.demo_report import finished
-from streams.report import COLOURS, Card, Page
 
 if TYPE_CHECKING:
     from streams.demo_scene import Scene

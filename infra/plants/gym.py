@@ -1,25 +1,23 @@
-"""Any Gymnasium environment as a plant: one of them per entity, the spec made from its spaces.
-
-DeepMind Control's tasks are among them, as `dm_control/DOMAIN-TASK` (by way of Shimmy).
-"""
+"""Any Gymnasium environment as a plant: one of them per entity, the spec made from its spaces."""
 
 from __future__ import annotations
 
-import importlib
+import copy
 import math
-import os
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 import yaml
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers import FlattenObservation
 
 from infra.plants.base import (
     Floats,
+    Ints,
     PlantError,
     Sample,
     SensorBatch,
@@ -29,11 +27,12 @@ from infra.plants.base import (
     seeds,
     stamps,
 )
+from infra.plants.gym_envs import Env, make_env, period_us, settable
 from schemas.clock import format_duration, tick_of, tick_time
 from schemas.system import SystemSpec
 
-CONTROL = "dm_control/"
 UNBOUNDED = 1e6  # stands for an infinite bound of an observation
+_STATE = ("_tick", "_ended", "_return", "_returns")
 TIERS = {
     "shallow": {"candidates": 65, "horizon": 10, "iterations": 1},
     "deep": {"candidates": 255, "horizon": 20, "iterations": 3},
@@ -51,8 +50,8 @@ def spec_for(env_id: str, entities: int = 8, **env_options: Any) -> str:
     Raises:
         PlantError: no such environment, or spaces that do not fit.
     """
-    env = _make(env_id, env_options)
-    period = _period_us(env)
+    env = make_env(env_id, env_options)
+    period = period_us(env)
     tick = format_duration(period)
     document = {
         "system": re.sub(r"[^A-Za-z0-9_-]", "-", env_id),
@@ -84,6 +83,10 @@ class GymPlant:
     shown to its last observation, with `Sample.done`; the next tick ignores the action, has reward
     0, and begins the next episode (Gymnasium's next-step autoreset). Outcomes: `terminated`,
     `truncated` and `reset`, which is 1 at a tick whose observation begins an episode.
+
+    Options of the environment are passed on to Gymnasium, but for `set`: a mapping from attributes
+    of the unwrapped environment to numbers, as `{m: 1.5}` for a heavier pendulum. What the
+    environment worked out from them when it was made stays.
     """
 
     version = f"gym-1/gymnasium-{gymnasium.__version__}"
@@ -103,9 +106,7 @@ class GymPlant:
         self.spec = spec
         self.entities = names("env", entities)
         self.first_tick = tick_of(start_us, spec.epoch_us, spec.period_us)
-        self._env = SyncVectorEnv(
-            [lambda: _make(env, env_options)] * entities, autoreset_mode=AutoresetMode.NEXT_STEP
-        )
+        self._env = _side_by_side([make_env(env, env_options) for _ in range(entities)])
         self._tick = -1
         self._check(env)
 
@@ -160,6 +161,36 @@ class GymPlant:
         mean = float(np.mean(self._returns)) if self._returns else math.nan
         return {"episodes": float(len(self._returns)), "return": mean}
 
+    @property
+    def attributes(self) -> dict[str, float]:
+        """The numbers that the option `set` can change, as they are now."""
+        return settable(self._env.envs[0])
+
+    def snapshot(self) -> tuple[list[Env], Mapping[str, Any]]:
+        """Copies of the environments, and how far they are; see `restore`."""
+        state = copy.deepcopy({name: getattr(self, name) for name in _STATE})
+        return [_clone(env) for env in self._env.envs], state
+
+    def restore(self, state: tuple[list[Env], Mapping[str, Any]]) -> None:
+        """Goes back to a `snapshot` of this plant."""
+        self._continue([_clone(env) for env in state[0]], state[1])
+
+    def branch(self, index: Ints) -> GymPlant:
+        """A plant of other environments, the i-th as environment `index[i]` is now, its random
+        numbers to come included."""
+        made = copy.copy(self)
+        made.entities = names("env", len(index))
+        envs = [_clone(self._env.envs[i]) for i in index]
+        rows = {"_ended": self._ended[index], "_return": self._return[index]}
+        made._continue(envs, {"_tick": self._tick, "_returns": [], **rows})
+        return made
+
+    def _continue(self, envs: Sequence[Env], state: Mapping[str, Any]) -> None:
+        for name, value in copy.deepcopy(dict(state)).items():
+            setattr(self, name, value)
+        self._env = _side_by_side(envs)
+        self._env._autoreset_envs = self._ended.copy()  # what ended begins anew with the next step
+
     def _sample(
         self, observation: Any, reward: Floats, terminated: Any, truncated: Any, begins: Floats
     ) -> Sample:
@@ -183,61 +214,25 @@ class GymPlant:
         return tuple(made)
 
 
-class Repeat(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Holds each action for several steps of the environment, whose rewards add up."""
-
-    def __init__(self, env: gymnasium.Env[Any, Any], times: int) -> None:
-        super().__init__(env)
-        self.times = times
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """The last observation, and the sum of the rewards; ends with the episode."""
-        total: Any = 0.0
-        for _ in range(self.times):
-            observation, reward, terminated, truncated, info = self.env.step(action)
-            total += reward
-            if terminated or truncated:
-                break
-        return observation, total, terminated, truncated, info
+def _side_by_side(envs: Sequence[Env]) -> SyncVectorEnv:
+    makers = [lambda env=env: env for env in envs]
+    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
 
 
-def _make(env_id: str, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    known = dict(options)
-    times = known.pop("action_repeat", 1)
-    if not isinstance(times, int) or times < 1:
-        raise PlantError(f"option action_repeat: at least 1 is needed, not {times!r}")
+def _clone(env: Env) -> Env:
+    """A copy that goes on as `env` would; what no step changes is shared."""
+    shared: dict[int, Any] = {}
+    layer: Any = env
+    while layer is not None:
+        kept = [
+            value for value in vars(layer).values() if isinstance(value, (spaces.Space, EnvSpec))
+        ]
+        shared |= {id(value): value for value in kept}
+        layer = vars(layer).get("env")
     try:
-        env = gymnasium.make(_registered(env_id), **known)
-    except gymnasium.error.Error as error:
-        raise PlantError(f"{env_id}: Gymnasium cannot make this environment: {error}") from error
-    if isinstance(env.observation_space, spaces.Dict):
-        env = FlattenObservation(env)
-    return Repeat(env, times) if times > 1 else env
-
-
-def _registered(env_id: str) -> str:
-    """The name under which Gymnasium knows an environment; a task of DeepMind Control gets one."""
-    if not env_id.startswith(CONTROL):
-        return env_id
-    os.environ.setdefault("MUJOCO_GL", "disabled")  # nothing is drawn, and a display is not needed
-    try:
-        importlib.import_module("shimmy")
-    except ImportError as error:
-        raise PlantError(f"{env_id}: {error}; pip install 'rehearse[control]'") from error
-    return env_id if env_id.rpartition("-v")[2].isdigit() else f"{env_id}-v0"
-
-
-def _period_us(env: gymnasium.Env[Any, Any]) -> int:
-    """The time from one action to the next in microseconds."""
-    times = env.times if isinstance(env, Repeat) else 1
-    inner = getattr(env.unwrapped, "_env", None)  # of DeepMind Control
-    if callable(period := getattr(inner, "control_timestep", None)):
-        return round(period() * 1e6) * times
-    for name in ("dt", "tau"):
-        step = getattr(env.unwrapped, name, None)
-        if isinstance(step, (int, float)) and step > 0:
-            return round(step * 1e6) * times
-    return round(1e6 / (env.metadata.get("render_fps") or 20)) * times
+        return copy.deepcopy(env, shared)
+    except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise PlantError(f"{env}: this environment cannot be copied: {error}") from error
 
 
 def _bound(value: float, low: float = -UNBOUNDED, high: float = UNBOUNDED) -> float:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from models import cli
 from models.cli import app
+from planner.manifest import read_manifest
 from tests.models.synthetic import SPEC
 
 
@@ -35,12 +36,18 @@ def test_train_then_evaluate(spec_file: Path, run_folder: Path, tmp_path: Path) 
     summary = json.loads(done.stdout)
     assert summary["bytes"] == sum(p.stat().st_size for p in out.glob("*.onnx"))
     assert (tmp_path / ".bundle.training" / "training.html").stat().st_size > 1000
-    judged = runner.invoke(
-        app,
-        ["evaluate", str(out), "--data", str(run_folder), "--spec", str(spec_file), "--json"],
-    )
+    words = ["evaluate", str(out), "--data", str(run_folder), "--spec", str(spec_file)]
+    words += ["--split", "none", "--windows", "200", "--report", str(tmp_path / "page.html")]
+    again = tmp_path / "again"
+    judged = runner.invoke(app, [*words, "--recalibrate", str(again), "--json"])
     assert judged.exit_code in (0, 1)
-    assert set(json.loads(judged.stdout)["steps"]) == {"1", "5", "10"}
+    found = json.loads(judged.stdout)
+    assert set(found["steps"]) == {"1", "5", "10", "20", "50"}
+    assert found["recalibration"]["by"] == "the bundle"
+    assert found["recalibrated"]["digest"] == read_manifest(again).digest
+    assert (tmp_path / "page.html").stat().st_size > 100_000
+    worse = any(x["of_persistence"] > 1.05 for x in found["steps"]["5"].values())
+    assert judged.exit_code == int(worse)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

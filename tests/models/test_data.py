@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import torch
 
-from models.data import BLOCK, DataError, load_dataset
+from models.data import BLOCK, DataError, load_dataset, load_whole
 from schemas.codes import Flag
 from schemas.system import parse_spec
 from tests.models.synthetic import SPEC, mass_spec, simulate
@@ -59,6 +59,17 @@ def test_entities_can_be_held_out_instead(tmp_path: Path) -> None:
     assert (len(data.train), len(data.validation)) == (90, 30)
     last = frame.filter(pl.col("entity") == "mass-3")["place"].to_numpy().astype(np.float32)
     np.testing.assert_array_equal(data.validation.obs[:, 0], last)
+
+
+def test_all_of_it_can_be_taken_and_rows_say_where_they_are_from(tmp_path: Path) -> None:
+    folders = [_write(tmp_path / str(i), simulate(2, 40, seed=i)) for i in range(2)]
+    data = load_whole(mass_spec(), folders)
+    assert len(data) == 2 * 2 * 40
+    row = int(np.flatnonzero((data.run == 1) & (data.entity == "mass-1") & (data.tick == 7))[0])
+    known = simulate(2, 40, seed=1).filter((pl.col("entity") == "mass-1") & (pl.col("tick") == 7))
+    np.testing.assert_allclose(data.obs[row, 0], known["place"].to_numpy()[0], rtol=1e-6)
+    with pytest.raises(DataError, match="consecutive"):
+        load_whole(mass_spec(), [_write(tmp_path / "short", simulate(1, 5, seed=1))])
 
 
 def test_order_of_rows_and_repeated_attempts_do_not_matter(tmp_path: Path) -> None:

@@ -130,6 +130,27 @@ def test_a_bundle_for_another_interface_is_refused(tmp_path: Path) -> None:
         bad.check(SPEC)
 
 
+def test_conformal_factors_must_be_those_of_the_columns(tmp_path: Path) -> None:
+    def calibrated(columns: int) -> dict[str, Any]:
+        factors = [[[1.5] * columns]]
+        stretch = {"levels": [0.8], "horizons": [5], "factors": factors, "windows": 100}
+        scale = [1.0] * len(SPEC.columns)
+        return {"innovation_band": 1.0, "channel_scale": scale, "recalibration": stretch}
+
+    good = calibrated(len(SPEC.columns))
+    bundle = make_bundle(tmp_path / "a", SPEC, double_integrator(), calibration=good)
+    bundle.check(SPEC)
+    found = bundle.manifest.calibration.recalibration
+    assert found is not None
+    assert found.factors[0][0] == (1.5,) * 6
+    other = make_bundle(tmp_path / "b", SPEC, double_integrator(), calibration=calibrated(3))
+    with pytest.raises(BundleError, match=r"recalibration\.factors: 3 for 6 columns"):
+        other.check(SPEC)
+    ragged = good | {"recalibration": good["recalibration"] | {"levels": [0.5, 0.8]}}
+    with pytest.raises(BundleError, match="factors must be"):
+        make_bundle(tmp_path / "c", SPEC, double_integrator(), calibration=ragged)
+
+
 def test_another_objective_leaves_the_actor_out_and_nothing_else(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path, SPEC, double_integrator())
     other = edited("nav2d", ("<= 15", "<= 12"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from streams.report import Card, Page
+from infra.report import Card, Page
 
 
 def test_a_page_holds_its_parts_and_needs_no_network(tmp_path: Path) -> None:

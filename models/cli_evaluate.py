@@ -1,0 +1,103 @@
+"""`rehearse evaluate`: a bundle judged on trajectories that it was not trained on."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from models.cli_parts import NO_TORCH, Data, Json, fail, read_spec, table
+from schemas.plain_json import json_line
+
+if TYPE_CHECKING:  # imported by what lists all commands, so it loads little itself
+    from models.data import Sequences
+    from schemas.system import SystemSpec
+
+HeldOut = Literal["time", "entity", "none"]
+
+
+def evaluate_command(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    data: Data,
+    spec: Annotated[
+        str | None, typer.Option(help="System or YAML file; the bundle's system by default.")
+    ] = None,
+    split: Annotated[
+        HeldOut,
+        typer.Option(help="Which part is held out, as in training; none: all of it is new."),
+    ] = "time",
+    windows: Annotated[int, typer.Option(min=1, help="Windows to judge on, at most.")] = 2048,
+    seed: Annotated[int, typer.Option(help="Draws windows and futures.")] = 0,
+    report: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
+    recalibrate: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a copy of the bundle with factors fitted on these data."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge a bundle on trajectories: errors beside persistence up to 50 ticks, and spreads.
+
+    Exit status 1 where some channel that moves is predicted worse than by persistence at 5 ticks.
+
+    Example: rehearse evaluate ./mine --data ./log --report ./mine.html
+
+    (of what `rehearse train` has made)
+    """
+    try:
+        from models.data import DataError
+        from models.evaluation.drift import drift
+        from models.evaluation.held_out import evaluate
+        from models.evaluation.tell import full
+        from models.registry import write_recalibrated
+        from planner.session import load_bundle
+    except ImportError as error:
+        raise fail(f"{NO_TORCH}\n{error}") from error
+    try:
+        loaded = load_bundle(bundle, provider="cpu")
+        described = read_spec(spec or loaded.manifest.system)
+        loaded.check(described)
+        held_out = _held_out(described, data, split)
+        typer.echo("filtering and imagining", err=True)
+        found = evaluate(loaded, described, held_out, windows=windows, seed=seed)
+        drifted = drift(loaded, found, held_out, seed)
+        content = full(found) | {"drift": drifted.as_dict() if drifted else None}
+        if recalibrate is not None:
+            content["recalibrated"] = write_recalibrated(bundle, recalibrate, found.recalibration)
+        if report is not None:
+            from models.evaluation.report import write_report
+
+            facts = {"system": described.system, "bundle": bundle, "digest": loaded.digest}
+            facts |= {"data": _names(data), "held out by": split, "seed": seed}
+            write_report(report, found, held_out, drifted, facts)
+    except (DataError, ValueError, OSError) as error:
+        raise fail(str(error)) from error
+    typer.echo(json_line(content) if as_json else _text(content))
+    if found.worse:
+        raise typer.Exit(1)
+
+
+def _held_out(spec: "SystemSpec", folders: list[Path], split: HeldOut) -> "Sequences":
+    from models.data import load_dataset, load_whole
+
+    if split == "none":
+        return load_whole(spec, folders)
+    return load_dataset(spec, folders, split=split).validation
+
+
+def _names(folders: list[Path]) -> str:
+    return ", ".join(str(folder) for folder in folders)
+
+
+def _text(content: dict[str, Any]) -> str:
+    """The figures that matter most, for people."""
+    lines = [table(content["steps"])]
+    if content["left_out"]:
+        ticks = ", ".join(map(str, content["left_out"]))
+        lines.append(f"left out, as too few windows are that long: k={ticks}")
+    if (found := content["recalibration"]) is None:
+        return "\n".join([*lines, "too few windows to recalibrate the spreads on"])
+    before, after = found["within_bar_before"], found["within_bar_after"]
+    lines.append(
+        f"coverage within 3 points of its level (50, 80, 95 %): {before:.0%} of channels and "
+        f"horizons as predicted, {after:.0%} recalibrated ({found['by']})"
+    )
+    return "\n".join(lines)

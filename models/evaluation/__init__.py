@@ -1,0 +1,1 @@
+"""How good a bundle is, judged as a simulator engineer judges a simulator."""
