@@ -15,6 +15,13 @@ from schemas.system import SystemSpec
 
 State = tuple[Tensor, Tensor, Tensor]
 """Last action `[N, A]`, memory `[N, G]` and latent `[N, Z]`, normalised."""
+SATURATED = 0.01
+"""Cost of a wanted action far beyond the range, per square of the net's output, in units of values.
+
+Without it an actor that has run into a bound at every state has no gradient to come back by.
+"""
+RARE = 2.5
+"""Least unit of values, in largest rewards of a tick."""
 SLOW = 0.02
 """Share of the critic that its slow copy takes over per step (Polyak averaging)."""
 
@@ -99,6 +106,15 @@ class Critic(nn.Module):
         self.register_buffer("offset", torch.zeros(()))
         self.register_buffer("scale", torch.ones(()))
 
+    @torch.no_grad()
+    def rescale(self, offset: float, scale: float) -> None:
+        """Changes the units of the net, not the values (van Hasselt et al. 2016: PopArt)."""
+        last, ratio = self.net[-1], self.scale / scale
+        last.weight.mul_(ratio)  # type: ignore[operator]
+        last.bias.mul_(ratio).add_((self.offset - offset) / scale)  # type: ignore[operator]
+        self.offset.fill_(offset)
+        self.scale.fill_(scale)
+
     def forward(self, action: Tensor, memory: Tensor, latent: Tensor) -> Tensor:
         """`[N]` values; `action` is the last applied one, normalised."""
         out: Tensor = self.net(self.features(action, memory, latent)).squeeze(-1)
@@ -123,6 +139,17 @@ class Behaviour(nn.Module):
         for critic in (self.critic, self.slow):
             critic.offset.fill_(float(mean) * horizon)
             critic.scale.fill_(max(float(std) * math.sqrt(horizon), 1e-3))
+
+    def recalibrate(self, reward: Tensor) -> None:
+        """As `calibrate`, from more rewards, while the values stay what they were.
+
+        A rare reward is worth as much as it could be: where none was found yet, the unit is 1.
+        """
+        known = reward[torch.isfinite(reward)]
+        horizon = 1.0 / (1.0 - self.config.discount)
+        spread = max(float(known.std()) * math.sqrt(horizon), RARE * float(known.abs().max()))
+        for critic in (self.critic, self.slow):
+            critic.rescale(float(known.mean()) * horizon, spread if spread > 0 else 1.0)
 
     def act(self, model: WorldModel, h: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """The graph `actor`: action `[B, A]` raw, within range and rate limits, and value `[B]`."""
@@ -216,8 +243,9 @@ class Behaviour(nn.Module):
         survived = torch.cumprod(torch.stack([torch.ones_like(alive[0]), *alive[:-1]]), 0).detach()
         stacked = torch.stack(returns)
         scale = self.critic.scale
-        actor = -(stacked * survived).mean() / scale
         flat = [torch.cat(parts).detach() for parts in zip(*states[:-1], strict=True)]
+        wanted = self.actor.net(self.actor.features(*flat))
+        actor = -(stacked * survived).mean() / scale + SATURATED * wanted.square().mean()
         value = self.critic(*flat).view_as(stacked)
         error = (value - stacked.detach()) / scale
         critic = nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none")

@@ -170,6 +170,14 @@ class WorldModel(nn.Module):
         zeros = self.retention.new_zeros
         return self.unpack(zeros(rows, self.hidden)), zeros(rows, self.latent)
 
+    def stretch(self, columns: Sequence[ColumnScale]) -> None:
+        """Lets imagination reach as far as newer data does; `columns` differ in extremes alone."""
+        self.scaler.columns = tuple(columns)
+        self.direct_scaler.columns = tuple(columns[i] for i in self.direct)
+        least, most = self.direct_scaler.reach()
+        self.least[: len(least)] = least.to(self.least)
+        self.most[: len(most)] = most.to(self.most)
+
     # what a state looks like
 
     def share_std(self, mean: Tensor) -> Tensor:

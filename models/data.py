@@ -98,9 +98,23 @@ class Sequences:
             weight=weights[torch.from_numpy(rows // BLOCK)],
         )
 
-    def draw(self, rng: np.random.Generator, count: int, length: int) -> npt.NDArray[np.int64]:
-        """`[count]` first rows of windows, such that every row is about equally often in one."""
-        rows = rng.integers(0, len(self), count)
+    def draw(
+        self,
+        rng: np.random.Generator,
+        count: int,
+        length: int,
+        chances: npt.NDArray[np.float64] | None = None,
+    ) -> npt.NDArray[np.int64]:
+        """`[count]` first rows of windows, such that every row is about equally often in one.
+
+        Args:
+            chances: `[R]` cumulated, where some rows are to be in one more often than others.
+        """
+        if chances is None:
+            rows = rng.integers(0, len(self), count)
+        else:
+            drawn = np.searchsorted(chances, rng.random(count) * chances[-1], side="right")
+            rows = np.minimum(drawn, len(self) - 1)
         starts = rows - rng.integers(0, length, count)
         latest = np.maximum(self.last[rows] - length, self.first[rows])
         return np.asarray(np.clip(starts, self.first[rows], latest))
@@ -228,7 +242,8 @@ def _present(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return values[np.isfinite(values)]
 
 
-def _scales(spec: SystemSpec, train: Sequences) -> tuple[tuple[ColumnScale, ...], ...]:
+def scales_of(spec: SystemSpec, train: Sequences) -> tuple[tuple[ColumnScale, ...], ...]:
+    """How each observation column is normalised, and each action column."""
     kinds = {c: (ch.unit, *ch.range) for ch in spec.channels for c in ch.columns}
     kinds |= {name: ("context", -1.0, 1.0) for name in spec.columns if name not in kinds}
     values = train.obs.astype(np.float64)
@@ -281,7 +296,7 @@ def load_dataset(
             f"{', '.join(map(str, folders))}: too few consecutive ticks to train and validate on: "
             f"log longer runs (at least {2 * shortest} ticks)"
         )
-    columns, actions = _scales(spec, parts[0])
+    columns, actions = scales_of(spec, parts[0])
     return Dataset(parts[0], parts[1], columns, actions, sources)
 
 

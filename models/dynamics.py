@@ -77,8 +77,8 @@ class Ensemble(nn.Module):
         """
         if clone:
             return self._gaussian(torch.cat(self._apart(inputs), 0), latent)
-        rows = inputs.unflatten(0, (self.members, -1))
-        mean, std = self(rows, latent.unflatten(0, (self.members, -1)))
+        rows = inputs.view(self.members, -1, inputs.shape[-1])
+        mean, std = self(rows, latent.view(self.members, -1, self.latent))
         return mean.flatten(0, 1), std.flatten(0, 1)
 
     def _apart(self, inputs: Tensor) -> list[Tensor]:

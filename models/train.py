@@ -5,18 +5,19 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from models.actor import ActorConfig, Behaviour, State
 from models.belief import ModelConfig, WorldModel
-from models.data import Batch, Dataset
+from models.data import Batch, Dataset, Sequences
 from models.losses import (
     Weights,
     filtering_losses,
@@ -123,6 +124,7 @@ class Trainer:
             "critic": _adam(self.behaviour.critic.parameters(), config.actor.learning_rate),
         }
         self.progress = Progress()
+        self.chances: npt.NDArray[np.float64] | None = None  # cumulated; None: all rows alike
         self.ends: State | None = None  # of the last imagined futures
 
     def _loss_weights(self) -> Weights:
@@ -132,10 +134,17 @@ class Trainer:
         weights = loss_weights(self.model, batch, self.config.horizon)
         return Weights(*(weight.to(self.device) for weight in weights))
 
+    def go_on_with(self, data: Sequences, chances: npt.NDArray[np.float64]) -> None:
+        """Learns from other data from now on, each row being drawn with its chance `[R]`."""
+        self.dataset = replace(self.dataset, train=data)
+        self.bootstrap = self.dataset.bootstrap(self.config.model.members, self.config.seed)
+        self.chances = np.cumsum(chances)
+
     def batch(self, step: int) -> Batch:
         """The windows of an update."""
         rng = np.random.default_rng([self.config.seed, step, 13])
-        starts = self.dataset.train.draw(rng, self.config.batch, self.config.length)
+        data, count = self.dataset.train, self.config.batch
+        starts = data.draw(rng, count, self.config.length, self.chances)
         batch = self.dataset.train.window(starts, self.config.length, self.bootstrap)
         return batch.to(self.device)
 
@@ -146,13 +155,14 @@ class Trainer:
     def update(self) -> dict[str, float]:
         """One update of the model, or of the actor once the model is done."""
         step = self.progress.step
-        learn = self._learn_model if step < self.config.steps else self._learn_actor
+        learn = self.learn_model if step < self.config.steps else self.learn_actor
         losses = learn(step)
         self.progress.step += 1
         self.progress.note(losses)
         return losses
 
-    def _learn_model(self, step: int) -> dict[str, float]:
+    def learn_model(self, step: int) -> dict[str, float]:
+        """Update `step` of the world model."""
         config, generator = self.config, self.generator(step)
         batch = self.batch(step)
         trace = observe(self.model, batch, hide(batch.mask, generator))
@@ -175,7 +185,8 @@ class Trainer:
         self._descend("model", total, self.model.parameters(), step, config.steps)
         return {name: float(value.detach()) for name, value in losses.items()}
 
-    def _learn_actor(self, step: int) -> dict[str, float]:
+    def learn_actor(self, step: int) -> dict[str, float]:
+        """Update `step` of actor and critic; their steps go on from the model's."""
         config, generator = self.config, self.generator(step)
         with torch.no_grad():
             batch = self.batch(step)
@@ -247,23 +258,30 @@ class Trainer:
         content += [list(self.dataset.sources), [c.as_dict() for c in self.dataset.columns]]
         return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
 
-    def save(self, path: Path) -> None:
-        """Writes a checkpoint; a kill at any moment leaves the old one or the new one."""
-        state = {
-            "fingerprint": self.fingerprint(),
+    def state(self) -> dict[str, Any]:
+        """All that learning goes on from, but for the data."""
+        return {
             "model": self.model.state_dict(),
             "behaviour": self.behaviour.state_dict(),
             "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
             "progress": asdict(self.progress),
             "ends": self.ends,
+            "weights": tuple(self.weights),
         }
-        part = path.with_suffix(".part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+
+    def take_up(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state`."""
+        self.model.load_state_dict(state["model"])
+        self.behaviour.load_state_dict(state["behaviour"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.progress = Progress(**state["progress"])
+        self.ends = state["ends"]
+        self.weights = Weights(*state["weights"])
+
+    def save(self, path: Path) -> None:
+        """Writes a checkpoint; a kill at any moment leaves the old one or the new one."""
+        write_state(path, {"fingerprint": self.fingerprint(), **self.state()})
 
     def load(self, path: Path) -> None:
         """Takes up a checkpoint. Raises `CheckpointError` when it belongs to other settings."""
@@ -273,12 +291,7 @@ class Trainer:
                 f"{path}: made with other settings, spec or data: repeat the command that made it, "
                 "or remove the file to begin anew"
             )
-        self.model.load_state_dict(state["model"])
-        self.behaviour.load_state_dict(state["behaviour"])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        self.progress = Progress(**state["progress"])
-        self.ends = state["ends"]
+        self.take_up(state)
 
     def run(
         self,
@@ -296,6 +309,17 @@ class Trainer:
             if checkpoint and self.progress.step % self.config.checkpoint_every == 0:
                 self.save(checkpoint)
         return self.progress
+
+
+def write_state(path: Path, state: Mapping[str, Any]) -> None:
+    """A checkpoint as a whole: a kill at any moment leaves the old one or the new one."""
+    part = path.with_suffix(".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("wb") as file:
+        torch.save(dict(state), file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
 
 
 def _adam(parameters: Any, learning_rate: float) -> torch.optim.Optimizer:

@@ -160,7 +160,14 @@ class Cem:
         return samples
 
     def _answer(self, finalists: F64, rivals: int, verdict: Verdict) -> Answer:
-        best = np.argmax(verdict.score, axis=1)
+        score = verdict.score
+        if self._spec.budget.caution and self._start.rivals > 1:
+            led = finalists.shape[1] - 2
+            doubted = doubtful(
+                verdict.samples, led, self._imagination.members, self._spec.budget.caution
+            )
+            score = np.where(doubted, -np.inf, score)
+        best = np.argmax(score, axis=1)
         every = np.arange(len(best))
         returned = verdict.samples.mean(axis=2)
         guesses = returned[:, -rivals:]
@@ -174,6 +181,22 @@ class Cem:
             gain=returned[every, best] - guesses.max(axis=1),
             stakes=self._stakes,
         )
+
+
+def doubtful(samples: F64, led: int, members: int, caution: float) -> npt.NDArray[np.bool_]:
+    """[E,F] whose gain over finalist `led` is at most `caution` of its spread among the members.
+
+    All finalists share members and noise, so what is compared is paired; what most members doubt
+    is often an error of one of them that the search has found.
+
+    Args:
+        samples: [E,F,M·D] returns;  led: the finalist that the actor leads.
+    """
+    by_member = samples.reshape(*samples.shape[:2], members, -1).mean(axis=3)
+    gain = by_member - by_member[:, led : led + 1]
+    out = gain.mean(axis=2) <= caution * gain.std(axis=2)
+    out[:, led] = False
+    return np.asarray(out)
 
 
 def executable(spec: SystemSpec, applied: F64, sequences: F64) -> F64:

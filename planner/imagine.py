@@ -49,16 +49,24 @@ class Imagination:
         bundle: the dynamics.
         posterior: rows of the whole frame; methods take the rows they are about.
         tick: the frame's tick.
+        closes: whether the bundle's value closes the horizon, where it may.
     """
 
-    def __init__(self, spec: SystemSpec, bundle: Dynamics, posterior: Posterior, tick: int) -> None:
+    def __init__(
+        self,
+        spec: SystemSpec,
+        bundle: Dynamics,
+        posterior: Posterior,
+        tick: int,
+        closes: bool = True,
+    ) -> None:
         self._spec, self._bundle, self._posterior = spec, bundle, posterior
-        self._tick = tick
+        self._tick, self._closes = tick, closes
         self._scale = bundle.channel_scale[: len(spec.observed_columns)]
 
     @cached_property
     def _objective(self) -> Objective:
-        return Objective(self._spec, self._bundle, self._tick)
+        return Objective(self._spec, self._bundle, self._tick, self._closes)
 
     @property
     def members(self) -> int:

@@ -49,12 +49,13 @@ class Objective:
         spec: reward, constraints, termination.
         bundle: its value closes the horizon where it was trained on this objective.
         tick: the frame's tick; step t of a future ends at tick + 1 + t.
+        closes: False leaves the value out all the same.
     """
 
-    def __init__(self, spec: SystemSpec, bundle: Dynamics, tick: int) -> None:
+    def __init__(self, spec: SystemSpec, bundle: Dynamics, tick: int, closes: bool = True) -> None:
         self._spec = spec
         self._discount = bundle.discount
-        self._closes = bundle.trusted_actor(spec)
+        self._closes = closes and bundle.trusted_actor(spec)
         self._epoch, self._period, self._tick = spec.epoch_us, spec.period_us, tick
         self._context = len(spec.columns) - len(spec.observed_columns)
         wanted = [e for e in (spec.reward, spec.termination) if e is not None]

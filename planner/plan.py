@@ -23,7 +23,7 @@ from planner.draws import CLOSING, Draws, pairs
 from planner.imagine import Imagination
 from planner.memory import PlannerMemory
 from planner.policy import actor, driven
-from planner.session import Bundle, Posterior
+from planner.session import Model, Posterior
 from schemas.frames import Frame
 from schemas.spec_parts import Tier
 from schemas.system import SystemSpec
@@ -52,7 +52,7 @@ class Planner(Protocol):
 
 def plan(
     spec: SystemSpec,
-    bundle: Bundle | None,
+    bundle: Model | None,
     posterior: Posterior | None,
     frame: Frame,
     memory: PlannerMemory,
@@ -60,6 +60,7 @@ def plan(
     seed: int,
     *,
     believed: Mask | None = None,
+    alone: bool = False,
 ) -> Plan:
     """Proposals for the E entities of `frame`; see `Plan`.
 
@@ -72,14 +73,15 @@ def plan(
         budget: asked before every iteration of every group.
         seed: of the noise, with the frame's cohort and tick.
         believed: [E] False where a belief was rebuilt at this tick and is not planned on.
+        alone: without actor and value, to learn what these are worth.
     """
     draft = Draft.begin(spec, frame, memory)
     if bundle is None or posterior is None or not len(frame.entities):
         return draft.plan()
     trusted = _trusted(posterior, believed)
     draft.memory = draft.memory.forget_plans(~trusted)
-    draft.actor = actor(spec, bundle, posterior)
-    imagination = Imagination(spec, bundle, posterior, frame.tick)
+    draft.actor = None if alone else actor(spec, bundle, posterior)
+    imagination = Imagination(spec, bundle, posterior, frame.tick, closes=not alone)
     key = (seed, frame.cohort, frame.tick)
     innovation = posterior.innovation.astype(np.float64)
     _improve(draft, imagination, bundle, posterior, trusted, budget, key)
@@ -90,7 +92,7 @@ def plan(
 
 
 def expect(
-    spec: SystemSpec, bundle: Bundle, posterior: Posterior, frame: Frame, action: F64, seed: int
+    spec: SystemSpec, bundle: Model, posterior: Posterior, frame: Frame, action: F64, seed: int
 ) -> tuple[F32, F32]:
     """The next observation [E,O] under `action` [E,A], and its spread over members and noise.
 
@@ -113,7 +115,7 @@ def expect(
 
 def plan_ahead(
     spec: SystemSpec,
-    bundle: Bundle,
+    bundle: Model,
     posterior: Posterior,
     frame: Frame,
     made: Plan,
@@ -148,7 +150,7 @@ def _trusted(posterior: Posterior, believed: Mask | None) -> Mask:
 def _improve(
     draft: Draft,
     imagination: Imagination,
-    bundle: Bundle,
+    bundle: Model,
     posterior: Posterior,
     believed: Mask,
     budget: Budget,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from planner.session import Bundle, Posterior
+from planner.session import Model, Posterior
 from schemas.system import SystemSpec
 
 F64 = npt.NDArray[np.float64]
 
 
-def actor(spec: SystemSpec, bundle: Bundle, posterior: Posterior) -> F64 | None:
+def actor(spec: SystemSpec, bundle: Model, posterior: Posterior) -> F64 | None:
     """[E,A] the actor's mean action in range, or None where no actor is trusted with this spec.
 
     The actor sees the mean of the posterior, as it did in training. Values that are not finite are
@@ -23,7 +23,7 @@ def actor(spec: SystemSpec, bundle: Bundle, posterior: Posterior) -> F64 | None:
     return np.clip(action.astype(np.float64), spec.action_low, spec.action_high)
 
 
-def driven(spec: SystemSpec, bundle: Bundle, posterior: Posterior, first: F64, steps: int) -> F64:
+def driven(spec: SystemSpec, bundle: Model, posterior: Posterior, first: F64, steps: int) -> F64:
     """[E,steps,A] `first` [E,A] and what the actor does after it, as imagined without noise.
 
     Row e of the posterior is under member e mod M, whoever else is there.

@@ -20,7 +20,7 @@ F64 = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 
-STEPS_PER_CALL = {"cpu": 8_000, "cuda": 80_000}
+STEPS_PER_CALL = {"cpu": 8_000, "cuda": 80_000, "torch": 80_000}
 """Most steps of imagination in one session call, over all its entities, by provider.
 
 A call costs some 2 ms before its first entity and half a millisecond for each, so few large calls

@@ -101,6 +101,47 @@ class Dynamics(Protocol):
         ...
 
 
+class Model(Dynamics, Protocol):
+    """As much of a bundle as planning a frame needs; also what is still in training."""
+
+    @property
+    def provider(self) -> str:
+        """Where it runs: `cpu`, `cuda`, or `torch`."""
+        ...
+
+    @property
+    def hidden(self) -> int:
+        """H, the size of the deterministic state."""
+        ...
+
+    @property
+    def latent(self) -> int:
+        """Z, the size of the stochastic state."""
+        ...
+
+    @property
+    def innovation_band(self) -> float:
+        """The innovation above which an observation contradicts the belief."""
+        ...
+
+    @property
+    def drives(self) -> bool:
+        """Whether `drive` can be asked."""
+        ...
+
+    def believe(self, h: F32, z: F32, action: F32, obs: F32, mask: F32) -> Posterior:
+        """One step of the belief; see `Bundle.believe`."""
+        ...
+
+    def act(self, h: F32, z: F32) -> F32:
+        """The actor's mean action; see `Bundle.act`."""
+        ...
+
+    def drive(self, h: F32, z: F32, first: F32, noise: F32) -> F32:
+        """Where the actor leads; see `Bundle.drive`."""
+        ...
+
+
 class Bundle:
     """A verified bundle; make it with `load_bundle`.
 

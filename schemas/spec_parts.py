@@ -234,10 +234,13 @@ class BudgetSpec(Part):
 
     `ahead`: how long to go on planning when a frame's actions are out and nobody waits, for the
     ticks to come; less than a tick.
+    `caution`: a plan replaces what the actor would do only where it is better by more than this
+    many standard deviations of the gain among the members of the ensemble; 0: where it is better.
     """
 
     deadline_us: Duration = Field(default=20_000, alias="deadline", validate_default=False)
     ahead_us: Duration | None = Field(default=None, alias="ahead")
+    caution: float = Field(default=0.0, ge=0.0)
     tiers: dict[Name, Tier] = Field(min_length=1)
 
 

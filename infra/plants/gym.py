@@ -43,9 +43,10 @@ def spec_for(env_id: str, entities: int = 8, **env_options: Any) -> str:
     """The YAML text of a spec for environment `env_id`, to be read with `parse_spec`.
 
     The tick is the environment's own time step (`dt` or `tau`), else one over its frames per
-    second, else 50 ms; with the option `action_repeat` as many of them. There is one sensor, `observation`, with the flat vector `state`. A Box
-    action becomes a continuous `action` (one per component where their bounds differ), a discrete
-    one a categorical `action`. The reward is not an expression: it has to be learned from logs.
+    second, else 50 ms; with the option `action_repeat` as many of them. There is one sensor,
+    `observation`, with the flat vector `state`. A Box action becomes a continuous `action` (one per
+    component where their bounds differ), a discrete one a categorical `action`. The reward is not
+    an expression: it has to be learned from logs.
 
     Raises:
         PlantError: no such environment, or spaces that do not fit.

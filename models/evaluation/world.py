@@ -14,7 +14,7 @@ from infra.plants.seen import Seen
 from planner.cem import executable
 from planner.explore import explore
 from planner.fallback import fallback, fresh
-from planner.session import Bundle, Posterior
+from planner.session import Model, Posterior
 from schemas.clock import tick_time
 from schemas.codes import Flag, Mode, Status
 from schemas.frames import Frame, FrameHeader
@@ -42,7 +42,7 @@ class World:
         begun: `[E]` whose episode begins with `obs`.
     """
 
-    def __init__(self, spec: SystemSpec, plant: Plant, bundle: Bundle) -> None:
+    def __init__(self, spec: SystemSpec, plant: Plant, bundle: Model) -> None:
         self.spec, self.plant, self.bundle = spec, plant, bundle
         self.entities = len(plant.entities)
 

@@ -1,0 +1,195 @@
+"""From an environment to a bundle in one call: act and learn, export, judge, seal."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from infra.signals import stopping
+from models.evaluation.held_out import evaluate
+from models.evaluation.tell import brief
+from models.evaluation.windows import WARM
+from models.evaluation.world import Record, World
+from models.online import JUDGED, Course, Online
+from models.practice import Planned, Returns, Who, judge, random_return
+from models.registry import write_bundle
+from models.replay import Mix, Replay
+from models.train import TrainingStopped
+from models.workflow import CHECKPOINT, work_folder
+from planner.session import Bundle
+
+LEARNING = "learning.html"
+COURSE = "course.json"
+POLICIES: tuple[Who, ...] = ("both", "planner", "actor")
+
+
+def train_online(
+    online: Online,
+    out: Path,
+    *,
+    resume: bool = False,
+    command: str = "",
+    report: Callable[[Course, str], None] | None = None,
+) -> dict[str, Any]:
+    """Learns from acting, and writes the bundle `out`; what was reached.
+
+    All returns are of the exported bundle, from the same fixed resets: `both`, the planner with
+    actor and value as it runs; `planner` without them; `actor` without planning; `random`. SIGINT
+    and SIGTERM end it between two updates; what was kept is the last whole round.
+
+    Raises:
+        CheckpointError, ParityError, PlantError: with the remedy.
+        TrainingStopped: it was interrupted.
+    """
+    work, began = work_folder(out), time.monotonic()
+    checkpoint = work / CHECKPOINT
+    if resume and checkpoint.exists():
+        online.load(checkpoint)
+    with stopping() as stop:
+        online.run(checkpoint, report, stop)
+    kept = TrainingStopped(checkpoint, online.course.steps, online.loop.steps)
+    if not online.done:
+        raise kept
+    try:
+        say = report or (lambda course, text: None)
+        say(online.course, "learning from the last round")
+        online.finish()
+        result = _release(online, out, command, say)
+    except KeyboardInterrupt:
+        raise kept from None
+    result |= {"wall_s": round(time.monotonic() - began), "resumed": resume}
+    (work / COURSE).write_text(json.dumps(asdict(online.course) | {"result": result}))
+    draw_course(work / LEARNING, online.course, result)
+    return result
+
+
+def _release(
+    online: Online, out: Path, command: str, say: Callable[[Course, str], None]
+) -> dict[str, Any]:
+    trainer = online.trainer
+    assert trainer is not None
+    seed = online.config.seed + JUDGED
+    chance = random_return(online.spec, online.judged, online.live(), online.loop.ticks, seed)
+    say(online.course, "judging the actor")
+    trusted = bool(online.judge("actor").each.mean() > chance.each.mean())
+    model, behaviour = trainer.model.cpu(), trainer.behaviour.cpu()
+    returns = {"random": chance}
+
+    def measure(bundle: Bundle) -> tuple[dict[str, Any], dict[str, Any]]:
+        records = []
+        for who in POLICIES:
+            if who == "actor" and not bundle.trusted_actor(online.spec):
+                continue
+            say(online.course, f"judging: {who}")
+            returns[who], record = _judge(online, bundle, who, seed)
+            records.append(record)
+        held_out = _sequences(online, records)
+        found = evaluate(bundle, online.spec, held_out)
+        metrics = {
+            "held_out": brief(found),
+            "returns": {name: one.as_dict() for name, one in returns.items()},
+            "train_seconds": round(trainer.progress.seconds),
+        }
+        return found.calibration(online.config.actor.discount), metrics
+
+    say(online.course, "exporting")
+    lineage = {
+        "command": command,
+        "plant": online.plant.version,
+        "options": dict(online.spec.plant.params) if online.spec.plant else {},
+        "config": asdict(online.config),
+        "loop": _plain(online),
+        "scales": [c.as_dict() for c in (*trainer.dataset.columns, *trainer.dataset.actions)],
+        "seed": online.config.seed,
+        "steps": online.course.steps,
+        "restarts": online.course.restarts,
+    }
+    manifest = write_bundle(
+        out,
+        online.spec,
+        model,
+        behaviour,
+        name=online.spec.system,
+        measure=measure,
+        lineage=lineage,
+        with_actor=True,
+        actor_trusted=trusted,
+    )
+    return _told(online, manifest, out, returns)
+
+
+def _told(
+    online: Online, manifest: dict[str, Any], out: Path, returns: dict[str, Returns]
+) -> dict[str, Any]:
+    """What the command says of the run."""
+    mean = {name: float(one.each.mean()) for name, one in returns.items()}
+    gain = mean["both"] - mean["actor"] if "actor" in mean else None
+    return {
+        "system": online.spec.system,
+        "seed": online.config.seed,
+        "steps": online.course.steps,
+        "unit": "decisions of all environments together, those of chance included",
+        "environments": len(online.plant.entities),
+        "returns": {name: one.as_dict() for name, one in returns.items()},
+        "planner_minus_actor": None if gain is None else round(gain, 2),
+        "curve": online.course.curve,
+        "restarts": online.course.restarts,
+        "actor_trusted": manifest["actor_trusted"],
+        "digest": manifest["digest"],
+        "bundle": str(out),
+    }
+
+
+def _judge(online: Online, bundle: Bundle, who: Who, seed: int) -> tuple[Returns, Record]:
+    world = World(online.spec, online.judged, bundle)
+    policy = Planned(online.spec, bundle, world.entities, seed, who=who)
+    return judge(world, policy, online.loop.ticks, seed)
+
+
+def _sequences(online: Online, records: list[Record]) -> Any:
+    """The episodes in which it was judged, as held-out data."""
+    replay = Replay(1 << 40, Mix())
+    for record in records:
+        replay.add(online.spec, record)
+    found = replay.sequences()
+    if not len(found.segments) or (found.segments[:, 1] - found.segments[:, 0]).max() <= WARM + 1:
+        raise ValueError(f"no episode of {WARM + 2} ticks was reached: there is nothing to judge")
+    return found
+
+
+def _plain(online: Online) -> dict[str, Any]:
+    loop = online.loop
+    content = {name: value for name, value in vars(loop).items() if name not in ("tier", "mix")}
+    return {**content, "tier": loop.tier.model_dump(), "mix": loop.mix.as_dict()}
+
+
+def draw_course(path: Path, course: Course, result: dict[str, Any]) -> None:
+    """The learning curve as a page: returns while practising, and as judged, against steps."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    steps, practised = zip(*course.rounds_returned, strict=True)
+    figure.add_scatter(x=steps, y=practised, mode="lines", name="while practising", opacity=0.5)
+    for who in ("actor", "both"):
+        points = [(at["steps"], at[who]) for at in course.curve]
+        points.append((course.steps, result["returns"].get(who, {}).get("mean")))
+        x, y = zip(*points, strict=True)
+        figure.add_scatter(x=x, y=y, mode="lines+markers", name=who)
+    chance = result["returns"]["random"]["mean"]
+    figure.add_hline(y=chance, line_dash="dot", annotation_text="chance")
+    for at in course.restarts:
+        figure.add_vline(x=at, line_dash="dot", line_width=1)
+    figure.update_layout(
+        title=f"{result['system']}, seed {result['seed']}: return of an episode",
+        xaxis_title="decisions",
+        yaxis_title="return",
+        width=1000,
+        height=500,
+        legend={"orientation": "h"},
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.write_html(path, include_plotlyjs="directory")
