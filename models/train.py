@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.actor import ActorConfig, Behaviour, State
 from models.belief import ModelConfig, WorldModel
-from models.data import Batch, Dataset
+from models.data import Batch, Dataset, sensor_columns
 from models.losses import (
     Weights,
     filtering_losses,
@@ -110,7 +110,8 @@ class Trainer:
         self.device = torch.device(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.model = WorldModel(dataset.columns, dataset.actions, config.model)
+            sensors = sensor_columns(spec)
+            self.model = WorldModel(dataset.columns, dataset.actions, config.model, sensors)
             self.behaviour = Behaviour(spec, self.model, config.actor)
         self.behaviour.calibrate(torch.from_numpy(dataset.train.reward))
         self.bootstrap = dataset.bootstrap(config.model.members, config.seed)
