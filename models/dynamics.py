@@ -76,7 +76,7 @@ class Ensemble(nn.Module):
     def by_member(
         self, inputs: Tensor, latent: Tensor, clone: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Mean and std as above, `[M * N, ·]`, of rows ordered by member, each under its own member only.
+        """Mean and std as above, `[M * N, ·]`, of rows ordered by member, each under its own.
 
         `clone` copies the weights' slices: exporters reject weights that share storage.
         """
