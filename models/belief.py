@@ -12,6 +12,7 @@ from models.dynamics import Ensemble, Memory
 from models.encoders.vector import EncoderName, FusedEncoder, VectorEncoder
 from models.forms import FormName, make_form
 from models.heads import Heads
+from models.physics import Physics
 from models.transforms import FARTHEST, ColumnScale, Scaler
 
 LEAST_NOISE = 0.02
@@ -95,8 +96,9 @@ class WorldModel(nn.Module):
         actions: Sequence[ColumnScale],
         config: ModelConfig,
         sensors: Sequence[Sequence[int]] = (),
+        physics: Physics | None = None,
     ) -> None:
-        """`sensors`: the columns of each sensor, for a fused encoder."""
+        """`sensors`: the columns of each sensor, for a fused encoder; `physics`: what is known."""
         super().__init__()
         self.config = config
         self.direct = [i for i, c in enumerate(columns) if c.kind != "share"]
@@ -113,7 +115,12 @@ class WorldModel(nn.Module):
         self.register_buffer("least", torch.cat([least, -free]), persistent=False)
         self.register_buffer("most", torch.cat([most, free]), persistent=False)
         inputs = self.latent + self.actions
-        step = self.direct_scaler.steps()
+        self.physics = physics
+        step = (
+            self.direct_scaler.steps()
+            if physics is None
+            else physics.units(self.direct_scaler.steps())
+        )
         self.memory = Memory(inputs, config.memory)
         self.ensemble = Ensemble(
             config.memory + inputs,
@@ -153,7 +160,9 @@ class WorldModel(nn.Module):
         """Memory `[B, G]` and prior of the next tick; all normalised."""
         latent = self.form.seen(latent)
         memory = self.memory(before.memory, torch.cat([latent, action], -1))
-        mean, std = self.ensemble(torch.cat([memory, latent, action], -1), latent)
+        mean, std = self.ensemble(
+            torch.cat([memory, latent, action], -1), self.base(latent, action)
+        )
         carried = torch.sigmoid(self.retention) * before.spread
         mixed = self.form.mix(mean)
         disagreement = (mean - mixed)[..., : self.form.normal].square().mean(0)
@@ -162,6 +171,10 @@ class WorldModel(nn.Module):
         mixed = before.started * mixed
         variance = before.started * variance + (1.0 - before.started)
         return memory, Prior(mean, std, carried, mixed, variance)
+
+    def base(self, latent: Tensor, action: Tensor) -> Tensor:
+        """`[N, Z]` what the members predict the change from: the present, or physics' next."""
+        return latent if self.physics is None else self.physics(latent, action)
 
     def update(
         self, before: Hidden, latent: Tensor, action: Tensor, y: Tensor, mask: Tensor
@@ -231,7 +244,7 @@ class WorldModel(nn.Module):
         latent = self.form.draw(latent, noise)
         memory = self.memory(memory, torch.cat([latent, action], -1))
         inputs = torch.cat([memory, latent, action], -1)
-        mean, std = self.ensemble.by_member(inputs, latent, clone)
+        mean, std = self.ensemble.by_member(inputs, self.base(latent, action), clone)
         drawn = self.within(self.form.add(mean, std, noise))
         return memory, drawn, self.within(self.shown(mean, std, noise))
 

@@ -23,6 +23,8 @@ Data = Annotated[
     list[Path], typer.Option("--data", help="Folder of trajectories (Parquet); repeat for several.")
 ]
 Split = Literal["time", "entity"]
+Form = Literal["gaussian", "categorical"]
+Encoder = Literal["joint", "fused"]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
@@ -82,6 +84,15 @@ def train(
     memory: Annotated[int, typer.Option(min=1, help="Units of the deterministic path.")] = 32,
     units: Annotated[int, typer.Option(min=1, help="Width of the dynamics' hidden layers.")] = 64,
     free: Annotated[int, typer.Option(min=1, help="Latents that are not a channel.")] = 4,
+    form: Annotated[Form, typer.Option(help="Of these latents: numbers, or classes.")] = "gaussian",
+    classes: Annotated[int, typer.Option(min=2, help="Of each latent that is categorical.")] = 8,
+    encoder: Annotated[
+        Encoder,
+        typer.Option(help="One for all channels, or one per sensor, which may fall silent."),
+    ] = "joint",
+    physics: Annotated[
+        str, typer.Option(help="module:function of known dynamics; the model learns the rest.")
+    ] = "",
     seed: Annotated[int, typer.Option(help="The same seed and data give the same weights.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -111,20 +122,14 @@ def train(
     torch.set_num_threads(threads)
     loaded = _spec(spec)
     extra = (steps if actor_steps is None else actor_steps) if actor else 0
-    sizes = ModelConfig(memory=memory, free=free, units=units)
-    config = TrainConfig(steps=steps, actor_steps=extra, seed=seed, model=sizes)
+    sizes = ModelConfig(memory, free, units, form=form, classes=classes, encoder=encoder)
+    config = TrainConfig(steps, extra, seed, model=sizes, physics=physics)
     if device == "cuda" and not torch.cuda.is_available():
         raise _fail("cuda: torch finds no usable GPU here; choose --device cpu")
     command = _command()
     try:
         with _bar() as bar:
             task = bar.add_task("training", total=config.total, loss="")
-
-            def report(progress: Any) -> None:
-                last = {k: v[-1][1] for k, v in progress.curves.items() if v}
-                shown = [f"{k} {last[k]:.3g}" for k in ("predict", "imagine", "actor") if k in last]
-                bar.update(task, completed=progress.step, loss="  ".join(shown))
-
             manifest = train_bundle(
                 loaded,
                 data,
@@ -135,7 +140,7 @@ def train(
                 split=split,
                 device=device,
                 command=command,
-                report=report,
+                report=lambda progress: _show(bar, task, progress),
             )
     except TrainingStopped as stopped:
         again = command if resume else f"{command} --resume"
@@ -157,6 +162,12 @@ def _command() -> str:
     # Whether it was interrupted on the way makes no difference to what comes out.
     words = [word for word in sys.argv[1:] if word != "--resume"]
     return shlex.join([Path(sys.argv[0]).stem, *words])
+
+
+def _show(bar: Bar, task: Any, progress: Any) -> None:
+    last = {k: v[-1][1] for k, v in progress.curves.items() if v}
+    shown = [f"{k} {last[k]:.3g}" for k in ("predict", "imagine", "actor") if k in last]
+    bar.update(task, completed=progress.step, loss="  ".join(shown))
 
 
 def _bar() -> Bar:

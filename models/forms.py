@@ -172,7 +172,7 @@ class Categorical(Form):
         self.size = self.evidence = free * classes
 
     def _groups(self, columns: Tensor) -> Tensor:
-        return columns.unflatten(-1, (self.groups, self.classes))
+        return columns.reshape(*columns.shape[:-1], self.groups, self.classes)
 
     def _with(self, latent: Tensor, free: Tensor) -> Tensor:
         return torch.cat([latent[..., : self.direct], free.flatten(-2)], -1)

@@ -47,7 +47,9 @@ class Fusion(nn.Module):
         """
         means, precisions = [], []
         parts = torch.split(embeddings, list(self.sizes), -1)
-        for part, expert, here in zip(parts, self.experts, present.split(1, -1), strict=True):
+        for part, expert, here in zip(
+            parts, self.experts, torch.split(present, 1, -1), strict=True
+        ):
             known = torch.where(here > 0, part, torch.zeros_like(part))
             mean, raw = expert(known).chunk(2, -1)
             means.append(mean)

@@ -122,6 +122,7 @@ class AttentionSeriesEncoder(nn.Module):
 
     def forward(self, series: Tensor) -> Tensor:
         """[B, outputs]; values are divided by `scale` first."""
-        pieces = (series / self.scale).unflatten(1, (-1, self.piece)).flatten(2)
+        size = self.piece * series.shape[2]
+        pieces = (series / self.scale).reshape(series.shape[0], -1, size)
         found: Tensor = self.read(self.blocks(self.embed(pieces) + self.place).mean(1))
         return found
