@@ -2,9 +2,10 @@
 
     python -m tests.bench.bench_forms --seeds 3
 
-prints a line of JSON for each world, form and seed. In both, a hidden side of ±1 turns over now and
-then. In `drift` it pushes a place about, smoothly; in `jump` it says which of ±3 is the next place,
-so that futures have two heaps with nothing between them.
+prints a line of JSON for each world, form and seed. In both, a side of ±1 turns over now and then.
+In `drift` nobody shows it, and it pushes a place about, smoothly. In `jump` a light shows it (a
+share, which is no latent by itself) and it says which of ±3 is the next place: so futures have two
+heaps with nothing between them, and only the free latents can tell which.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ sensors:
     max_age: 1 s
     channels:
       place: {unit: m, range: [-100, 100]}
+      light: {unit: "1", range: [0, 1], align: mean}
 actions:
   push: {unit: N, low: -1, high: 1}
 reward: "-abs(place)"
@@ -49,7 +51,7 @@ budget: {deadline: 20 ms, tiers: {deep: {candidates: 20, horizon: 5, iterations:
 """
 AHEAD, FUTURES, NOISE = 6, 20, 0.05
 CONFIG = TrainConfig(
-    steps=400,
+    steps=300,
     actor_steps=0,
     batch=16,
     length=24,
@@ -62,27 +64,28 @@ CONFIG = TrainConfig(
 F64 = npt.NDArray[np.float64]
 
 
-def drift(rng: np.random.Generator, entities: int, ticks: int) -> F64:
-    """[ticks, entities] places: the hidden side pushes one way or the other, and a spring back."""
+def drift(rng: np.random.Generator, entities: int, ticks: int) -> tuple[F64, F64]:
+    """Places [ticks, entities] that a hidden side pushes, and a spring back; and dark lights."""
     place, side = np.zeros(entities), rng.choice([-1.0, 1.0], entities)
     out = []
     for _ in range(ticks):
         side = np.where(rng.random(entities) < 0.05, -side, side)
         place = 0.9 * place + 0.4 * side + NOISE * rng.standard_normal(entities)
         out.append(place)
-    return np.array(out)
+    return np.array(out), np.zeros((ticks, entities))
 
 
-def jump(rng: np.random.Generator, entities: int, ticks: int) -> F64:
-    """[ticks, entities] places: where the hidden side of the tick before says."""
-    side, out = rng.choice([-1.0, 1.0], entities), []
+def jump(rng: np.random.Generator, entities: int, ticks: int) -> tuple[F64, F64]:
+    """Places and lights [ticks, entities]: a place is where the light of the tick before said."""
+    side, out, light = rng.choice([-1.0, 1.0], entities), [], []
     for _ in range(ticks):
         out.append(3.0 * side + NOISE * rng.standard_normal(entities))
         side = np.where(rng.random(entities) < 0.15, -side, side)
-    return np.array(out)
+        light.append((side + 1.0) / 2.0)
+    return np.array(out), np.array(light)
 
 
-def write(folder: Path, place: F64) -> Path:
+def write(folder: Path, place: F64, light: F64) -> Path:
     """Trajectories as the sink writes them."""
     day = folder / "system=coin" / "day=2024-01-01"
     day.mkdir(parents=True)
@@ -94,6 +97,7 @@ def write(folder: Path, place: F64) -> Path:
             "entity": np.tile([f"coin-{i}" for i in range(entities)], ticks),
             "tick": tick,
             "place": place.ravel(),
+            "light": light.ravel(),
             "applied:push": np.where(first, np.nan, 0.0),
             "flags": np.where(first, int(Flag.JOINED), 0).astype(np.uint8),
         }
@@ -145,8 +149,8 @@ def run(world: str, form: str, seed: int, steps: int) -> dict[str, object]:
     spec: SystemSpec = parse_spec(SPEC)
     draw = {"drift": drift, "jump": jump}[world]
     with tempfile.TemporaryDirectory() as folder:
-        place = draw(np.random.default_rng([seed, 1]), 16, 400)
-        dataset = load_dataset(spec, [write(Path(folder) / "run", place)])
+        shown = draw(np.random.default_rng([seed, 1]), 16, 400)
+        dataset = load_dataset(spec, [write(Path(folder) / "run", *shown)])
     model = replace(CONFIG.model, form=form)  # type: ignore[arg-type]
     trainer = Trainer(spec, dataset, replace(CONFIG, steps=steps, seed=seed, model=model))
     trainer.run()

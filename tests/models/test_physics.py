@@ -18,7 +18,7 @@ from models.train import CheckpointError, Trainer
 from models.workflow import _release
 from planner.session import load_bundle
 from schemas.system import SystemSpec
-from tests.models.conftest import TINY, Trained
+from tests.models.conftest import TINY
 from tests.models.synthetic import DT, advance, mass_spec, write_run
 
 FEW = replace(TINY, steps=60, actor_steps=0)
@@ -59,6 +59,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[SystemSpec, Dataset
 
 
 @pytest.fixture(scope="module")
+def more(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """What is judged on: other runs of the same system."""
+    folder = write_run(tmp_path_factory.mktemp("more") / "run", entities=8, ticks=300, seed=4)
+    return load_dataset(mass_spec(), [folder])
+
+
+@pytest.fixture(scope="module")
 def known(small: tuple[SystemSpec, Dataset]) -> Trainer:
     trainer = Trainer(*small, replace(FEW, physics=NAME))
     trainer.run()
@@ -82,17 +89,17 @@ def _error(trainer: Trainer, other: Dataset, steps: int = 8) -> float:
 
 
 def test_with_physics_few_data_go_further(
-    small: tuple[SystemSpec, Dataset], known: Trainer, trained: Trained
+    small: tuple[SystemSpec, Dataset], known: Trainer, more: Dataset
 ) -> None:
     alone = Trainer(*small, FEW)
     alone.run()
-    with_it, without = (_error(trainer, trained.dataset) for trainer in (known, alone))
+    with_it, without = (_error(trainer, more) for trainer in (known, alone))
     assert with_it < 0.6 * without
 
 
-def test_what_is_not_in_the_physics_is_learned(known: Trainer, trained: Trained) -> None:
+def test_what_is_not_in_the_physics_is_learned(known: Trainer, more: Dataset) -> None:
     fresh = Trainer(known.spec, known.dataset, replace(FEW, physics=NAME))
-    assert _error(known, trained.dataset) < 0.7 * _error(fresh, trained.dataset)
+    assert _error(known, more) < 0.7 * _error(fresh, more)
 
 
 def test_members_predict_the_change_around_it_in_units_of_what_it_leaves_over(
@@ -113,7 +120,7 @@ def test_members_predict_the_change_around_it_in_units_of_what_it_leaves_over(
     np.testing.assert_allclose(raw, truth, atol=1e-4)
     assert torch.equal(base[:, 2:], latent[:, 2:])
     steps = model.direct_scaler.steps()
-    assert (model.ensemble.step[:2] < 0.5 * steps).all()
+    assert model.ensemble.step[0] < 0.2 * steps[0]  # the place is explained but for noise
     assert torch.equal(model.ensemble.step[:2][[1, 0]], found.left)
     unknown = load_physics(f"{__name__}:resting", *small)
     torch.testing.assert_close(unknown.units(steps), steps, rtol=1e-4, atol=0)
