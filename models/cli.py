@@ -124,8 +124,7 @@ def train(
     extra = (steps if actor_steps is None else actor_steps) if actor else 0
     sizes = ModelConfig(memory, free, units, form=form, classes=classes, encoder=encoder)
     config = TrainConfig(steps, extra, seed, model=sizes, physics=physics)
-    if device == "cuda" and not torch.cuda.is_available():
-        raise _fail("cuda: torch finds no usable GPU here; choose --device cpu")
+    _check_device(device)
     command = _command()
     try:
         with _bar() as bar:
@@ -148,13 +147,17 @@ def train(
         raise typer.Exit(130) from stopped
     except (DataError, CheckpointError, ParityError, OSError, ValueError) as error:
         raise _fail(str(error)) from error
-    summary = _summary(manifest, out)
+    _tell(_summary(manifest, out), work_folder(out) / "training.html", as_json)
+
+
+def _tell(summary: dict[str, Any], curves: Path, as_json: bool) -> None:
     if as_json:
         typer.echo(json_line(summary))
         return
     typer.echo(_table(summary["held_out"]))
-    typer.echo(f"{out}: {summary['bytes']} bytes, digest {summary['digest'][:12]}")
-    typer.echo(f"curves: {work_folder(out) / 'training.html'}")
+    size, digest = summary["bytes"], summary["digest"][:12]
+    typer.echo(f"{summary['bundle']}: {size} bytes, digest {digest}")
+    typer.echo(f"curves: {curves}")
 
 
 def _command() -> str:
@@ -162,6 +165,13 @@ def _command() -> str:
     # Whether it was interrupted on the way makes no difference to what comes out.
     words = [word for word in sys.argv[1:] if word != "--resume"]
     return shlex.join([Path(sys.argv[0]).stem, *words])
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise _fail("cuda: torch finds no usable GPU here; choose --device cpu")
 
 
 def _show(bar: Bar, task: Any, progress: Any) -> None:
