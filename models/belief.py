@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from models.dynamics import Ensemble, Memory
-from models.encoders.vector import VectorEncoder
+from models.encoders.vector import EncoderName, FusedEncoder, VectorEncoder
+from models.forms import FormName, make_form
 from models.heads import Heads
+from models.physics import Physics
 from models.transforms import FARTHEST, ColumnScale, Scaler
 
 LEAST_NOISE = 0.02
@@ -25,10 +27,12 @@ class ModelConfig:
 
     Attributes:
         memory: G, units of the deterministic path.
-        free: latents that are not themselves a channel.
+        free: latents that are not themselves a channel; groups of classes where categorical.
         units: width of each hidden layer.
         layers: hidden layers of a dynamics head.
         members: M, dynamics heads.
+        form: of the free latents; classes: of each group, where it is categorical.
+        encoder: `joint`, one network of all channels, or `fused`, one per sensor.
     """
 
     memory: int = 32
@@ -36,6 +40,9 @@ class ModelConfig:
     units: int = 64
     layers: int = 1
     members: int = 5
+    form: FormName = "gaussian"
+    classes: int = 8
+    encoder: EncoderName = "joint"
 
 
 class Hidden(NamedTuple):
@@ -43,7 +50,7 @@ class Hidden(NamedTuple):
 
     started: Tensor  # 1 once the belief has seen a tick; a fresh belief is all zeros
     action: Tensor  # the last applied action, normalised: rate limits need it exactly
-    spread: Tensor  # standard deviation of the latent, so that a dropout keeps widening it
+    spread: Tensor  # [N] std of the Gaussian latents, so that a dropout keeps widening it
     memory: Tensor  # the GRU's state
 
 
@@ -51,10 +58,10 @@ class Prior(NamedTuple):
     """What the members expect of the next latent, before the observation."""
 
     members_mean: Tensor  # [M, B, Z]
-    members_std: Tensor  # [M, B, Z] one step's noise, without what the belief did not know
-    carried: Tensor  # [B, Z] standard deviation carried over from the last belief
+    members_std: Tensor  # [M, B, N] one step's noise, without what the belief did not know
+    carried: Tensor  # [B, N] standard deviation carried over from the last belief
     mean: Tensor  # [B, Z] of the mixture
-    variance: Tensor  # [B, Z] of the mixture: noise + disagreement + carried
+    variance: Tensor  # [B, N] of the mixture: noise + disagreement + carried
 
 
 class Posterior(NamedTuple):
@@ -74,52 +81,74 @@ class WorldModel(nn.Module):
     Kalman filter (Becker et al. 2019: recurrent Kalman networks). *Free* latents carry what no
     channel shows; the encoder gives the evidence about them. Missing evidence has precision zero:
     without observations the posterior is exactly the prior, and its spread grows with every tick.
+    Free latents are Gaussian too, or groups of classes (`models.forms`).
 
     Raw units outside, normalised ones inside. B rows, O observation columns, A actions, Z latents,
-    H the size of `h` (see `Hidden`).
+    N of which are Gaussian, H the size of `h` (see `Hidden`).
     """
 
     least: Tensor
     most: Tensor
 
     def __init__(
-        self, columns: Sequence[ColumnScale], actions: Sequence[ColumnScale], config: ModelConfig
+        self,
+        columns: Sequence[ColumnScale],
+        actions: Sequence[ColumnScale],
+        config: ModelConfig,
+        sensors: Sequence[Sequence[int]] = (),
+        physics: Physics | None = None,
     ) -> None:
+        """`sensors`: the columns of each sensor, for a fused encoder; `physics`: what is known."""
         super().__init__()
         self.config = config
         self.direct = [i for i, c in enumerate(columns) if c.kind != "share"]
         self.shares = [i for i, c in enumerate(columns) if c.kind == "share"]
         self.observations, self.actions = len(columns), len(actions)
-        self.latent = len(self.direct) + config.free
-        self.hidden = 1 + self.actions + self.latent + config.memory
+        self.form = make_form(config.form, len(self.direct), config.free, config.classes)
+        self.latent = len(self.direct) + self.form.size
+        self.hidden = 1 + self.actions + self.form.normal + config.memory
         self.scaler = Scaler(columns)
         self.direct_scaler = self.scaler.pick(self.direct)
         self.action_scaler = Scaler(actions)
-        free = torch.full((config.free,), FARTHEST)
+        free = torch.full((self.form.size,), FARTHEST)
         least, most = self.direct_scaler.reach()
         self.register_buffer("least", torch.cat([least, -free]), persistent=False)
         self.register_buffer("most", torch.cat([most, free]), persistent=False)
         inputs = self.latent + self.actions
-        step = self.direct_scaler.steps()
+        self.physics = physics
+        step = (
+            self.direct_scaler.steps()
+            if physics is None
+            else physics.units(self.direct_scaler.steps())
+        )
         self.memory = Memory(inputs, config.memory)
         self.ensemble = Ensemble(
             config.memory + inputs,
-            torch.cat([step, torch.full((config.free,), FREE_STEP)]),
+            torch.cat([step, torch.full((self.form.normal - len(step),), FREE_STEP)]),
             config.units,
             config.members,
             config.layers,
+            self.form,
         )
-        self.encoder = VectorEncoder(self.observations, config.memory, config.free, config.units)
+        self.encoder = self._encoder(sensors)
         self.heads = Heads(config.memory, self.latent, len(self.shares), config.units)
         self.log_noise = nn.Parameter(torch.full((len(self.direct),), -1.0))
         self.share_noise = nn.Parameter(torch.full((2, len(self.shares)), -4.0))
-        self.retention = nn.Parameter(torch.full((self.latent,), 4.0))
+        self.retention = nn.Parameter(torch.full((self.form.normal,), 4.0))
+
+    def _encoder(self, sensors: Sequence[Sequence[int]]) -> VectorEncoder | FusedEncoder:
+        memory, units = self.config.memory, self.config.units
+        if self.config.encoder == "joint":
+            return VectorEncoder(self.observations, memory, units, self.form)
+        if sorted(i for columns in sensors for i in columns) != list(range(self.observations)):
+            raise ValueError("encoder fused: give the model the columns of each sensor, all once")
+        return FusedEncoder(sensors, memory, units, self.form)
 
     # beliefs
 
     def unpack(self, h: Tensor) -> Hidden:
         """The parts of `h` `[..., H]`."""
-        sizes = [1, self.actions, self.latent, self.config.memory]
+        sizes = [1, self.actions, self.form.normal, self.config.memory]
         return Hidden(*torch.split(h, sizes, -1))
 
     def noise(self) -> Tensor:
@@ -129,16 +158,23 @@ class WorldModel(nn.Module):
 
     def prior(self, before: Hidden, latent: Tensor, action: Tensor) -> tuple[Tensor, Prior]:
         """Memory `[B, G]` and prior of the next tick; all normalised."""
+        latent = self.form.seen(latent)
         memory = self.memory(before.memory, torch.cat([latent, action], -1))
-        mean, std = self.ensemble(torch.cat([memory, latent, action], -1), latent)
+        mean, std = self.ensemble(
+            torch.cat([memory, latent, action], -1), self.base(latent, action)
+        )
         carried = torch.sigmoid(self.retention) * before.spread
-        mixed = mean.mean(0)
-        disagreement = (mean - mixed).square().mean(0)
+        mixed = self.form.mix(mean)
+        disagreement = (mean - mixed)[..., : self.form.normal].square().mean(0)
         variance = std.square().mean(0) + disagreement + carried.square()
-        # A fresh belief knows no more than the statistics of the data: N(0, 1).
+        # A fresh belief knows no more than the statistics of the data: N(0, 1), all classes alike.
         mixed = before.started * mixed
         variance = before.started * variance + (1.0 - before.started)
         return memory, Prior(mean, std, carried, mixed, variance)
+
+    def base(self, latent: Tensor, action: Tensor) -> Tensor:
+        """`[N, Z]` what the members predict the change from: the present, or physics' next."""
+        return latent if self.physics is None else self.physics(latent, action)
 
     def update(
         self, before: Hidden, latent: Tensor, action: Tensor, y: Tensor, mask: Tensor
@@ -158,11 +194,9 @@ class WorldModel(nn.Module):
         evidence = torch.cat([y[..., self.direct], free_mean], -1)
         direct_precision = mask[..., self.direct] / self.noise().square()
         precision = torch.cat([direct_precision, free_precision], -1)
-        # The gain is exactly 0 where there is no evidence, so the prior comes out unchanged.
-        gain = prior.variance * precision / (1.0 + prior.variance * precision)
-        mean = prior.mean + gain * (evidence - prior.mean)
-        std = torch.sqrt(prior.variance * (1.0 - gain) + 1e-10)
-        hidden = Hidden(torch.ones_like(before.started), action, std, memory)
+        mean, std = self.form.combine(prior.mean, prior.variance, evidence, precision)
+        spread = std[..., : self.form.normal]
+        hidden = Hidden(torch.ones_like(before.started), action, spread, memory)
         return Posterior(hidden, mean, std, prior)
 
     def start(self, rows: int) -> tuple[Hidden, Tensor]:
@@ -215,15 +249,25 @@ class WorldModel(nn.Module):
             noise added. One draw serves both, which leaves the distribution of each as it should
             be; the noise of a count, such as requests, is real to whoever has to serve it.
         """
+        latent = self.form.draw(latent, noise)
         memory = self.memory(memory, torch.cat([latent, action], -1))
         inputs = torch.cat([memory, latent, action], -1)
-        mean, std = self.ensemble.by_member(inputs, latent, clone)
-        shown = torch.sqrt(std.square() + self.sensor_variance())
-        return memory, self.within(mean + std * noise), self.within(mean + shown * noise)
+        mean, std = self.ensemble.by_member(inputs, self.base(latent, action), clone)
+        drawn = self.within(self.form.add(mean, std, noise))
+        return memory, drawn, self.within(self.shown(mean, std, noise))
+
+    def shown(self, mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
+        """`[..., Z]` a latent as sensors would show it: noise of its own std `[..., N]` and theirs.
+
+        Classes are shown as probabilities.
+        """
+        wide = torch.sqrt(std.square() + self.sensor_variance())
+        return self.form.seen(self.form.add(mean, wide, noise))
 
     def sensor_variance(self) -> Tensor:
-        """`[Z]` variance that the sensors add to each latent; 0 for the free ones."""
-        return torch.cat([self.noise().square(), self.least.new_zeros(self.config.free)])
+        """`[N]` variance that the sensors add to each latent; 0 for the free ones."""
+        free = self.form.normal - len(self.direct)
+        return torch.cat([self.noise().square(), self.least.new_zeros(free)])
 
     def within(self, latent: Tensor) -> Tensor:
         """`latent` within the reach of the data."""
@@ -251,7 +295,7 @@ class WorldModel(nn.Module):
         prior, memory = after.prior, after.hidden.memory
         count = len(self.direct)
         direct_std = torch.sqrt(prior.variance[..., :count] + self.noise().square())
-        shares = torch.sigmoid(self.heads(memory, prior.mean)[0])
+        shares = torch.sigmoid(self.heads(memory, self.form.seen(prior.mean))[0])
         share_std = self.share_std(shares)
         seen = mask[..., self.direct]
         error = y[..., self.direct] - prior.mean[..., :count]

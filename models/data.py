@@ -143,6 +143,14 @@ class Dataset:
         return torch.from_numpy(rng.exponential(size=(blocks, members)).astype(np.float32))
 
 
+def sensor_columns(spec: SystemSpec) -> tuple[tuple[int, ...], ...]:
+    """Which of the O columns come together: those of each sensor, then those of the context."""
+    sizes = [sum(len(c.columns) for c in s.channels.values()) for s in spec.sensors.values()]
+    sizes.append(len(spec.columns) - sum(sizes))
+    ends = np.cumsum(sizes)
+    return tuple(tuple(range(e - n, e)) for n, e in zip(sizes, ends.tolist(), strict=True) if n)
+
+
 def _is_parquet(file: Path) -> bool:
     try:
         pl.read_parquet_schema(file)

@@ -6,6 +6,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from models.forms import Form
+
 LEAST, MOST = 0.02, 10.0
 """Bounds of a head's standard deviation, in units of the typical change per tick."""
 
@@ -31,7 +33,8 @@ class Memory(nn.Module):
 class Ensemble(nn.Module):
     """M prior heads over the next latent, `N(z + delta, std)` each (Chua et al. 2018: PETS).
 
-    Change and spread are in units of `step` `[Z]`, the typical change per tick of each latent.
+    Change and spread are in units of `step` `[N]`, the typical change per tick of each Gaussian
+    latent; where the form has other latents, their logits come after these (see `models.forms`).
 
     They differ by initial weights and by bootstrap weights in training, so they agree where there
     is data and disagree elsewhere. Weights are `[M, in, out]`: training multiplies all members at
@@ -40,12 +43,14 @@ class Ensemble(nn.Module):
 
     step: Tensor
 
-    def __init__(self, inputs: int, step: Tensor, units: int, members: int, layers: int) -> None:
+    def __init__(
+        self, inputs: int, step: Tensor, units: int, members: int, layers: int, form: Form
+    ) -> None:
         super().__init__()
-        latent = len(step)
-        self.members, self.latent = members, latent
+        self.members, self.form = members, form
         self.register_buffer("step", step, persistent=False)
-        sizes = [inputs, *[units] * layers, 2 * latent]
+        self.others = form.direct + form.size - form.normal
+        sizes = [inputs, *[units] * layers, 2 * form.normal + self.others]
         pairs = list(pairwise(sizes))
         self.weights = nn.ParameterList(_uniform(members, a, b) for a, b in pairs)
         self.biases = nn.ParameterList(_uniform(members, a, b, bias=True) for a, b in pairs)
@@ -54,31 +59,32 @@ class Ensemble(nn.Module):
             self.biases[-1].zero_()
 
     def forward(self, inputs: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and std, each `[M, N, Z]`, of every member.
+        """Mean `[M, N, Z]` and std `[M, N, form.normal]` of every member.
 
         Args:
             inputs: `[N, I]`, the same for all members, or `[M, N, I]`.
-            latent: `[N, Z]` or `[M, N, Z]`, from which the members predict the change.
+            latent: `[N, Z]` or `[M, N, Z]` as networks see it, from which the members predict the
+                change.
         """
         x = inputs.expand(self.members, *inputs.shape[-2:])
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias, x, weight)
             x = x if i == last else torch.relu(x)
-        return self._gaussian(x, latent)
+        return self._read(x, latent)
 
     def by_member(
         self, inputs: Tensor, latent: Tensor, clone: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Mean and std `[M * N, Z]` of rows ordered by member, each under its own member only.
+        """Mean and std as above, `[M * N, ·]`, of rows ordered by member, each under its own.
 
         `clone` is for export: one two-dimensional product per member, which ONNX Runtime does
         fastest, of copied weights, as exporters reject those that share storage.
         """
         if clone:
-            return self._gaussian(torch.cat(self._apart(inputs), 0), latent)
+            return self._read(torch.cat(self._apart(inputs), 0), latent)
         rows = inputs.view(self.members, -1, inputs.shape[-1])
-        mean, std = self(rows, latent.view(self.members, -1, self.latent))
+        mean, std = self(rows, latent.view(self.members, -1, latent.shape[-1]))
         return mean.flatten(0, 1), std.flatten(0, 1)
 
     def _apart(self, inputs: Tensor) -> list[Tensor]:
@@ -94,6 +100,14 @@ class Ensemble(nn.Module):
                 x = x if i == last else torch.relu(x)
             out.append(x)
         return out
+
+    def _read(self, out: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.others:
+            return self._gaussian(out, latent)
+        count = self.form.normal
+        mean, std = self._gaussian(out[..., : 2 * count], latent[..., :count])
+        logits = self.form.logits(out[..., 2 * count :], latent[..., count:])
+        return torch.cat([mean, logits], -1), std
 
     def _gaussian(self, out: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
         delta, raw = out.chunk(2, -1)

@@ -33,10 +33,11 @@ class Features(nn.Module):
         self.register_buffer("step", torch.tensor(step), persistent=False)
         self.size = model.actions + model.config.memory + model.latent + len(pairs)
         self.any = bool(pairs)
+        self.form = model.form
 
     def forward(self, action: Tensor, memory: Tensor, latent: Tensor) -> Tensor:
         """`[N, size]` of the last action `[N, A]`, memory `[N, G]` and latent `[N, Z]`."""
-        parts = [action, memory, latent]
+        parts = [action, memory, self.form.seen(latent)]
         if self.any:
             gap = latent.index_select(-1, self.left) - latent.index_select(-1, self.right)
             parts.append(torch.asinh(gap / self.step))

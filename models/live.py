@@ -64,7 +64,7 @@ class LiveModel:
         memories, shown, bonus = [], [], []
         for now, draw in zip(action, draws, strict=True):
             if self._curiosity:
-                bonus.append(self._apart(memory, latent, now))
+                bonus.append(self._apart(memory, latent, now, draw))
             memory, latent, seen = model.imagine(memory, latent, now, draw)
             memories.append(memory)
             shown.append(seen)
@@ -108,12 +108,14 @@ class LiveModel:
         memory = self._model.unpack(self._tensor(h).flatten(0, 1)).memory
         return memory, self._tensor(z).flatten(0, 1), self._tensor(noise).flatten(1, 2)
 
-    def _apart(self, memory: Tensor, latent: Tensor, action: Tensor) -> Tensor:
+    def _apart(self, memory: Tensor, latent: Tensor, action: Tensor, noise: Tensor) -> Tensor:
         """`[N]` how far the members are apart about the next channels, in typical steps."""
         model, count = self._model, len(self._model.direct)
+        latent = model.form.draw(latent, noise)
         memory = model.memory(memory, torch.cat([latent, action], -1))
-        mean, _ = model.ensemble(torch.cat([memory, latent, action], -1), latent)
-        apart = (mean.std(0) / model.ensemble.step)[:, :count]
+        inputs = torch.cat([memory, latent, action], -1)
+        mean, _ = model.ensemble(inputs, model.base(latent, action))
+        apart = mean.std(0)[:, :count] / model.ensemble.step[:count]
         return torch.clamp(apart.mean(-1), max=CURIOUS)
 
     def _tensor(self, array: F32) -> Tensor:

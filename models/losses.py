@@ -1,5 +1,6 @@
 """What the world model is trained on: filtering likelihood, shares, and many-step imagination."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from models.belief import Posterior, WorldModel
 from models.data import Batch
+from models.forms import gaussian_kl
 
 BALANCE = 0.8
 """Share of the KL that moves the prior to the posterior (Hafner et al. 2021: KL balancing)."""
@@ -16,6 +18,7 @@ RARE = 1e-3
 """Share below which all shares count alike."""
 FREE_BITS = 0.05
 """Nats per free latent below which the posterior is not pulled towards the prior."""
+Divergence = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -71,16 +74,12 @@ def gaussian_nll(error: Tensor, variance: Tensor) -> Tensor:
     return 0.5 * (error.square() / variance + torch.log(variance))
 
 
-def gaussian_kl(mean: Tensor, std: Tensor, other_mean: Tensor, other_std: Tensor) -> Tensor:
-    """KL(N(mean, std) || N(other_mean, other_std)) per dimension."""
-    ratio = (std / other_std).square()
-    return 0.5 * (ratio - 1.0 - torch.log(ratio) + ((mean - other_mean) / other_std).square())
-
-
-def balanced_kl(mean: Tensor, std: Tensor, prior_mean: Tensor, prior_std: Tensor) -> Tensor:
+def balanced_kl(
+    mean: Tensor, std: Tensor, prior_mean: Tensor, prior_std: Tensor, kl: Divergence = gaussian_kl
+) -> Tensor:
     """KL with the prior taught more than the posterior is bent, and free bits for the latter."""
-    teach = gaussian_kl(mean.detach(), std.detach(), prior_mean, prior_std)
-    bend = gaussian_kl(mean, std, prior_mean.detach(), prior_std.detach())
+    teach = kl(mean.detach(), std.detach(), prior_mean, prior_std)
+    bend = kl(mean, std, prior_mean.detach(), prior_std.detach())
     return BALANCE * teach + (1.0 - BALANCE) * bend.clamp(min=FREE_BITS)
 
 
@@ -147,18 +146,15 @@ def filtering_losses(
     nll = gaussian_nll(error, variance[..., :count] + model.noise().square())
     target = (seen[..., model.direct] * known)[:, None] * boot
     losses = {"predict": (nll * target).sum() / target.sum().clamp(min=1.0)}
-    posterior, posterior_std = trace.stack("mean"), trace.stack("std")
+    posterior, spread = trace.stack("mean"), trace.stack("std")[..., : model.form.normal]
     free = slice(count, None)
     kl = balanced_kl(
-        posterior[:, None, :, free],
-        posterior_std[:, None, :, free],
-        mean[..., free],
-        variance[..., free].sqrt(),
+        posterior[:, None], spread[:, None], mean, variance.sqrt(), model.form.divergence
     )
     here = known[:, None] * boot
     losses["kl"] = (kl.sum(-1, keepdim=True) * here).sum() / here.sum().clamp(min=1.0)
     # The heads see what the sensors showed, and where they showed nothing, what they might have.
-    shown = posterior + torch.sqrt(posterior_std.square() + model.sensor_variance()) * noise
+    shown = model.shown(posterior, spread, noise)
     direct = torch.where(seen[..., model.direct] > 0, y[..., model.direct], shown[..., :count])
     sample = torch.cat([direct, shown[..., free]], -1)
     losses |= _head_losses(model, batch, trace.memory(), sample, weights)

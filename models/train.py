@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.actor import ActorConfig, Behaviour, State
 from models.belief import ModelConfig, WorldModel
-from models.data import Batch, Dataset, Sequences
+from models.data import Batch, Dataset, Sequences, sensor_columns
 from models.losses import (
     Weights,
     filtering_losses,
@@ -26,6 +26,7 @@ from models.losses import (
     loss_weights,
     observe,
 )
+from models.physics import load_physics
 from schemas.system import SystemSpec
 
 SCALES = {"alive": 1.0, "reward": 1.0, "kl": 0.1, "imagine": 3.0, "imagine_share": 3.0}
@@ -43,6 +44,7 @@ class TrainConfig:
         horizon: ticks of imagination that are scored; about what the planner looks ahead.
         starts, samples: imagined futures per update: places, and futures of each.
         checkpoint_every: updates between checkpoints.
+        physics: `module:function` of known dynamics, or nothing (see `models.physics`).
     """
 
     steps: int = 3000
@@ -56,6 +58,7 @@ class TrainConfig:
     learning_rate: float = 3e-3
     clip: float = 10.0
     checkpoint_every: int = 250
+    physics: str = ""
     model: ModelConfig = field(default_factory=ModelConfig)
     actor: ActorConfig = field(default_factory=ActorConfig)
 
@@ -109,9 +112,11 @@ class Trainer:
     ) -> None:
         self.spec, self.dataset, self.config = spec, dataset, config
         self.device = torch.device(device)
+        known = load_physics(config.physics, spec, dataset) if config.physics else None
+        parts = dataset.columns, dataset.actions, config.model, sensor_columns(spec), known
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.model = WorldModel(dataset.columns, dataset.actions, config.model)
+            self.model = WorldModel(*parts)
             self.behaviour = Behaviour(spec, self.model, config.actor)
         self.behaviour.calibrate(torch.from_numpy(dataset.train.reward))
         self.bootstrap = dataset.bootstrap(config.model.members, config.seed)
@@ -255,6 +260,7 @@ class Trainer:
         settings = asdict(self.config)
         settings.pop("checkpoint_every")
         content: list[Any] = [settings, self.spec.interface_hash, self.spec.objective_hash]
+        content += [self.model.physics.digest] if self.model.physics else []
         content += [list(self.dataset.sources), [c.as_dict() for c in self.dataset.columns]]
         return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
 

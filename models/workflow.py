@@ -125,6 +125,8 @@ def _release(
         "seed": config.seed,
         "steps": config.steps,
     }
+    if model.physics is not None:
+        lineage["physics"] = {"function": config.physics, "sha256": model.physics.digest}
     return write_bundle(
         out,
         spec,

@@ -1,24 +1,31 @@
 """The vector encoder: present channels are evidence about the free latents, absent ones none."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
+from models.forms import Form
 from models.heads import mlp
+
+EncoderName = Literal["joint", "fused"]
 
 
 class VectorEncoder(nn.Module):
-    """Gaussian evidence about the free part of the latent state.
+    """Evidence about the free part of the latent state, by one network of all channels.
 
     The mask is an input beside `observation * mask`, so a zero that was seen differs from a channel
     that was not. Without any present channel the precision is exactly zero: the prior takes over.
     """
 
-    def __init__(self, observations: int, memory: int, free: int, units: int) -> None:
+    def __init__(self, observations: int, memory: int, units: int, form: Form) -> None:
         super().__init__()
-        self.net = mlp(2 * observations + memory, units, 2 * free)
+        self.form = form
+        self.net = mlp(2 * observations + memory, units, form.evidence)
 
     def forward(self, observation: Tensor, mask: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and precision, each `[B, free]`.
+        """Evidence and precision, each `[B, F]`, as the form of the latents has them.
 
         Args:
             observation: `[B, O]` normalised.
@@ -26,7 +33,32 @@ class VectorEncoder(nn.Module):
             memory: `[B, G]` deterministic path at this tick.
         """
         seen = torch.cat([observation * mask, mask, memory], -1)
-        mean, raw = self.net(seen).chunk(2, -1)
         anything = mask.amax(-1, keepdim=True)
-        precision = torch.exp(4.0 * torch.tanh(raw)) * anything
-        return mean, precision
+        return self.form.read(self.net(seen), anything)
+
+
+class FusedEncoder(nn.Module):
+    """The same by the product of experts, one small network for the channels of each sensor.
+
+    A sensor that falls silent takes its own evidence away, and what the others say stays as it was;
+    a joint network has to be taught each way in which sensors may be silent.
+    """
+
+    def __init__(
+        self, sensors: Sequence[Sequence[int]], memory: int, units: int, form: Form
+    ) -> None:
+        super().__init__()
+        self.form = form
+        self.sensors = [list(columns) for columns in sensors]
+        self.experts = nn.ModuleList(
+            VectorEncoder(len(columns), memory, units, form) for columns in sensors
+        )
+
+    def forward(self, observation: Tensor, mask: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """As `VectorEncoder.forward`."""
+        found = [
+            expert(observation[..., columns], mask[..., columns], memory)
+            for columns, expert in zip(self.sensors, self.experts, strict=True)
+        ]
+        evidence, precision = (torch.stack(parts) for parts in zip(*found, strict=True))
+        return self.form.fuse(evidence, precision)

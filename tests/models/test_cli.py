@@ -29,10 +29,15 @@ def test_train_then_evaluate(spec_file: Path, run_folder: Path, tmp_path: Path) 
     runner, out = CliRunner(), tmp_path / "bundle"
     common = ["train", str(spec_file), "--data", str(run_folder), "--out", str(out)]
     sizes = ["--memory", "6", "--units", "9", "--free", "2"]
+    sizes += ["--form", "categorical", "--classes", "3", "--encoder", "fused"]
+    sizes += ["--physics", "tests.models.test_physics:mass"]
     done = runner.invoke(app, [*common, *sizes, "--steps", "12", "--actor-steps", "2", "--json"])
     assert done.exit_code == 0, done.output
-    made = json.loads((out / "manifest.json").read_text())["lineage"]["config"]["model"]
+    lineage = json.loads((out / "manifest.json").read_text())["lineage"]
+    made = lineage["config"]["model"]
     assert (made["memory"], made["units"], made["free"]) == (6, 9, 2)
+    assert (made["form"], made["classes"], made["encoder"]) == ("categorical", 3, "fused")
+    assert lineage["physics"]["function"] == "tests.models.test_physics:mass"
     summary = json.loads(done.stdout)
     assert summary["bytes"] == sum(p.stat().st_size for p in out.glob("*.onnx"))
     assert (tmp_path / ".bundle.training" / "training.html").stat().st_size > 1000

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
+from models.forms import gaussian_kl
 from models.losses import (
     FREE_BITS,
     balanced_kl,
     crps,
-    gaussian_kl,
     gaussian_nll,
     hide,
     share_score,
