@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from infra.plants.base import make_plant
+from infra.plants.gym import spec_for
 from infra.signals import stopping
 from models.evaluation.held_out import evaluate
 from models.evaluation.tell import brief
@@ -16,26 +18,60 @@ from models.evaluation.windows import WARM
 from models.evaluation.world import Record, World
 from models.online import JUDGED, Course, Online
 from models.practice import Planned, Returns, Who, judge, random_return
+from models.recipe import Recipe
 from models.registry import write_bundle
 from models.replay import Mix, Replay
 from models.train import TrainingStopped
 from models.workflow import CHECKPOINT, work_folder
 from planner.session import Bundle
+from schemas.system import parse_spec
 
 LEARNING = "learning.html"
 COURSE = "course.json"
 POLICIES: tuple[Who, ...] = ("both", "planner", "actor")
 
 
+SPEC = "system.yaml"
+
+
+def online_of(recipe: Recipe) -> Online:
+    """What a workflow that acts asks for. Raises `PlantError`."""
+    env, deployment = recipe.env, recipe.deployment
+    if env is None:
+        raise ValueError("env: this workflow names no environment; add one, or give --env")
+    text = _spec_text(recipe)
+    spec = parse_spec(text, env.id)
+    plant = make_plant(spec, entities=env.copies)
+    judged = make_plant(spec, entities=env.judged)
+    episode = getattr(plant, "episode", None)
+    ticks = recipe.loop.ticks or episode
+    if ticks is None:
+        raise ValueError(f"loop.ticks: episodes of {env.id} never end by themselves; say how long")
+    budget = spec.budget.model_copy(update={"caution": deployment.caution})
+    spec = spec.model_copy(update={"budget": budget})
+    config = recipe.train_config()
+    return Online(spec, plant, judged, recipe.loop_config(ticks), config, recipe.run.device)
+
+
+def _spec_text(recipe: Recipe) -> str:
+    """The spec that belongs to the bundle, as YAML."""
+    env, deployment = recipe.env, recipe.deployment
+    assert env is not None
+    tiers = {n: t.model_dump(exclude_defaults=True) for n, t in deployment.tiers.items()}
+    budget = {"deadline": deployment.deadline, "caution": deployment.caution, "tiers": tiers}
+    return spec_for(env.id, entities=env.copies, budget=budget, **env.options)
+
+
 def train_online(
     online: Online,
+    recipe: Recipe,
     out: Path,
     *,
     resume: bool = False,
     command: str = "",
     report: Callable[[Course, str], None] | None = None,
 ) -> dict[str, Any]:
-    """Learns from acting, and writes the bundle `out`; what was reached.
+    """Learns from acting as `recipe` says, and writes the bundle `out`; what was reached.
 
     All returns are of the exported bundle, from the same fixed resets: `both`, the planner with
     actor and value as it runs; `planner` without them; `actor` without planning; `random`. SIGINT
@@ -58,7 +94,8 @@ def train_online(
         say = report or (lambda course, text: None)
         say(online.course, "learning from the last round")
         online.finish()
-        result = _release(online, out, command, say)
+        result = _release(online, recipe, out, command, say)
+        (out / SPEC).write_text(_spec_text(recipe), encoding="utf-8")
     except KeyboardInterrupt:
         raise kept from None
     result |= {"wall_s": round(time.monotonic() - began), "resumed": resume}
@@ -68,7 +105,7 @@ def train_online(
 
 
 def _release(
-    online: Online, out: Path, command: str, say: Callable[[Course, str], None]
+    online: Online, recipe: Recipe, out: Path, command: str, say: Callable[[Course, str], None]
 ) -> dict[str, Any]:
     trainer = online.trainer
     assert trainer is not None
@@ -102,7 +139,7 @@ def _release(
         "plant": online.plant.version,
         "options": dict(online.spec.plant.params) if online.spec.plant else {},
         "config": asdict(online.config),
-        "loop": _plain(online),
+        "workflow": recipe.model_dump(mode="json", exclude={"run"}),
         "scales": [c.as_dict() for c in (*trainer.dataset.columns, *trainer.dataset.actions)],
         "seed": online.config.seed,
         "steps": online.course.steps,
@@ -159,12 +196,6 @@ def _sequences(online: Online, records: list[Record]) -> Any:
     if not len(found.segments) or (found.segments[:, 1] - found.segments[:, 0]).max() <= WARM + 1:
         raise ValueError(f"no episode of {WARM + 2} ticks was reached: there is nothing to judge")
     return found
-
-
-def _plain(online: Online) -> dict[str, Any]:
-    loop = online.loop
-    content = {name: value for name, value in vars(loop).items() if name not in ("tier", "mix")}
-    return {**content, "tier": loop.tier.model_dump(), "mix": loop.mix.as_dict()}
 
 
 def draw_course(path: Path, course: Course, result: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from infra.plants.base import (
     seeds,
     stamps,
 )
-from infra.plants.gym_envs import Env, make_env, period_us, settable
+from infra.plants.gym_envs import Env, episode_ticks, make_env, period_us, settable
 from schemas.clock import format_duration, tick_of, tick_time
 from schemas.system import SystemSpec
 
@@ -39,7 +39,12 @@ TIERS = {
 }
 
 
-def spec_for(env_id: str, entities: int = 8, **env_options: Any) -> str:
+def spec_for(
+    env_id: str,
+    entities: int = 8,
+    budget: Mapping[str, Any] | None = None,
+    **env_options: Any,
+) -> str:
     """The YAML text of a spec for environment `env_id`, to be read with `parse_spec`.
 
     The tick is the environment's own time step (`dt` or `tau`), else one over its frames per
@@ -70,7 +75,7 @@ def spec_for(env_id: str, entities: int = 8, **env_options: Any) -> str:
         },
         "actions": _actions(env.action_space, env_id),
         "fallback": {"kind": "value"},
-        "budget": {"deadline": "20 ms", "tiers": TIERS},
+        "budget": dict(budget or {"deadline": "20 ms", "tiers": TIERS}),
         "plant": {"kind": "gym", "env": env_id, "entities": entities, **env_options},
     }
     env.close()
@@ -108,6 +113,7 @@ class GymPlant:
         self.entities = names("env", entities)
         self.first_tick = tick_of(start_us, spec.epoch_us, spec.period_us)
         self._env = _side_by_side([make_env(env, env_options) for _ in range(entities)])
+        self.episode = episode_ticks(self._env.envs[0])
         self._tick = -1
         self._check(env)
 

@@ -97,12 +97,21 @@ def settable(env: Env) -> dict[str, float]:
 
 def period_us(env: Env) -> int:
     """The time from one action to the next in microseconds."""
-    times = env.times if isinstance(env, Repeat) else 1
+    times: int = env.times if isinstance(env, Repeat) else 1
     inner = getattr(env.unwrapped, "_env", None)  # of DeepMind Control
     if callable(period := getattr(inner, "control_timestep", None)):
-        return round(period() * 1e6) * times
+        return int(round(period() * 1e6) * times)
     for name in ("dt", "tau"):
         step = getattr(env.unwrapped, name, None)
         if isinstance(step, (int, float)) and step > 0:
             return round(step * 1e6) * times
     return round(1e6 / (env.metadata.get("render_fps") or 20)) * times
+
+
+def episode_ticks(env: Env) -> int | None:
+    """Actions after which an episode is cut off; None where it never is."""
+    times: int = env.times if isinstance(env, Repeat) else 1
+    limit = env.spec.max_episode_steps if env.spec else None
+    inner = getattr(env.unwrapped, "_env", None)  # of DeepMind Control
+    limit = limit or getattr(inner, "_step_limit", None)
+    return None if limit is None or not math.isfinite(limit) else -(-int(limit) // times)

@@ -1,0 +1,275 @@
+"""`rehearse train`: a workflow file, options on top of it, and one of two ways to learn."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from models.cli_parts import NO_TORCH, Json, Split, fail, read_spec, table
+from schemas.plain_json import json_line
+
+if TYPE_CHECKING:
+    from models.recipe import Recipe
+
+PANEL = "Places in a workflow file"
+What = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[WHAT]",
+        help="A workflow (YAML file, control or few) or a system (YAML file, autoscale or nav2d).",
+    ),
+]
+
+
+def _place(name: str, text: str, **more: Any) -> Any:
+    return typer.Option(help=f"{text} ({name})", rich_help_panel=PANEL, **more)
+
+
+def train(
+    what: What = None,
+    env: Annotated[
+        str | None,
+        _place("env.id", "Act in this Gymnasium environment, or dm_control/DOMAIN-TASK."),
+    ] = None,
+    envs: Annotated[int | None, _place("env.copies", "Side by side.", min=1)] = None,
+    data: Annotated[
+        list[Path] | None,
+        _place("data.folders", "Trajectories (Parquet); repeat for several."),
+    ] = None,
+    split: Annotated[
+        Split | None,
+        _place("data.split", "Hold out the last of the time, or (episodes) of the entities."),
+    ] = None,
+    out: Annotated[Path | None, _place("run.out", "Folder of the bundle to write.")] = None,
+    steps: Annotated[
+        int | None,
+        _place("loop.steps", "Updates of the model; with --env, decisions in all.", min=1),
+    ] = None,
+    actor_steps: Annotated[
+        int | None,
+        _place("loop.actor_steps", "Updates of the actor; as many as --steps by default.", min=0),
+    ] = None,
+    memory: Annotated[
+        int | None, _place("dynamics.memory", "Units of the deterministic path.", min=1)
+    ] = None,
+    units: Annotated[
+        int | None, _place("ensemble.units", "Width of the dynamics' hidden layers.", min=1)
+    ] = None,
+    free: Annotated[
+        int | None, _place("dynamics.free", "Latents that are not a channel.", min=1)
+    ] = None,
+    form: Annotated[
+        Literal["gaussian", "categorical"] | None,
+        _place("dynamics.form", "Of these latents: numbers, or classes."),
+    ] = None,
+    classes: Annotated[
+        int | None, _place("dynamics.classes", "Of each categorical latent.", min=2)
+    ] = None,
+    encoder: Annotated[
+        Literal["joint", "fused"] | None,
+        _place("encoder.kind", "One for all channels, or one per sensor, which may fall silent."),
+    ] = None,
+    physics: Annotated[
+        str | None,
+        _place("dynamics.physics", "module:function of known dynamics; the rest is learned."),
+    ] = None,
+    actor: Annotated[
+        bool | None,
+        _place("actor_critic.enabled", "Train an actor in imagination too."),
+    ] = None,
+    seed: Annotated[
+        int | None, _place("seed", "The same seed and data give the same weights.")
+    ] = None,
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, _place("run.device", "Where torch runs.")
+    ] = None,
+    threads: Annotated[int | None, _place("run.threads", "Of torch.", min=1)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a world model and an actor, from logs or by acting, and write a bundle.
+
+    Examples:
+
+    rehearse train nav2d --data ./log --out ./mine --steps 300
+    (of what `rehearse backtest nav2d --policy explore --log ./log` has logged)
+
+    rehearse train --env dm_control/cartpole-swingup --steps 10000 --seed 0
+    """
+    options = {
+        "env.id": env,
+        "env.copies": envs,
+        "data.folders": tuple(data) if data else None,
+        "data.split": split,
+        "loop.steps": steps,
+        "loop.actor_steps": actor_steps,
+        "dynamics.memory": memory,
+        "dynamics.free": free,
+        "dynamics.form": form,
+        "dynamics.classes": classes,
+        "dynamics.physics": physics,
+        "ensemble.units": units,
+        "encoder.kind": encoder,
+        "actor_critic.enabled": actor,
+        "seed": seed,
+        "run.out": out,
+        "run.device": device,
+        "run.threads": threads,
+    }
+    try:
+        import torch
+
+        from models.recipe import RecipeError
+    except ImportError as error:
+        raise fail(f"{NO_TORCH}\n{error}") from error
+    try:
+        recipe = _recipe(what, env).with_options(options)
+    except RecipeError as error:
+        raise fail(str(error)) from error
+    torch.set_num_threads(recipe.run.threads)
+    if recipe.run.device == "cuda" and not torch.cuda.is_available():
+        raise fail("cuda: torch finds no usable GPU here; choose --device cpu")
+    if recipe.env is not None:
+        _by_acting(recipe, resume, as_json)
+    else:
+        _from_logs(recipe, resume, as_json)
+
+
+def _recipe(what: str | None, env: str | None) -> "Recipe":
+    """The workflow that is meant, before options. Raises `RecipeError`."""
+    from models.recipe import SHIPPED, Recipe, RecipeError, is_recipe, load_recipe
+
+    if what is None:
+        if env is None:
+            raise RecipeError("nothing to train: name a workflow or a system, or give --env")
+        return load_recipe("control")
+    if (SHIPPED / f"{what}.yaml").is_file() or is_recipe(what):
+        return load_recipe(what)
+    if env is not None:
+        raise RecipeError(f"{what}: not a workflow, and a system's own plant is no --env")
+    return Recipe(system=what)
+
+
+def _from_logs(recipe: "Recipe", resume: bool, as_json: bool) -> None:
+    from models.data import DataError
+    from models.export import ParityError
+    from models.train import CheckpointError, TrainingStopped
+    from models.workflow import REPORT, train_bundle, work_folder
+
+    if recipe.system is None or not recipe.data.folders or recipe.run.out is None:
+        raise fail("from logs: a system, --data and --out are needed (or give --env)")
+    config, out, command = recipe.train_config(), recipe.run.out, _command()
+    try:
+        with _bar() as bar:
+            task = bar.add_task("training", total=config.total, loss="")
+
+            def report(progress: Any) -> None:
+                last = {k: v[-1][1] for k, v in progress.curves.items() if v}
+                shown = [f"{k} {last[k]:.3g}" for k in ("predict", "imagine", "actor") if k in last]
+                bar.update(task, completed=progress.step, loss="  ".join(shown))
+
+            manifest = train_bundle(
+                read_spec(recipe.system),
+                recipe.data.folders,
+                out,
+                config,
+                resume=resume,
+                with_actor=config.actor_steps > 0,
+                split=recipe.data.split,
+                device=recipe.run.device,
+                command=command,
+                report=report,
+            )
+    except TrainingStopped as stopped:
+        raise _stopped(stopped, command, resume) from stopped
+    except (DataError, CheckpointError, ParityError, OSError, ValueError) as error:
+        raise fail(str(error)) from error
+    _tell(_summary(manifest, out), work_folder(out) / REPORT, as_json)
+
+
+def _by_acting(recipe: "Recipe", resume: bool, as_json: bool) -> None:
+    from infra.plants.base import PlantError
+    from models.export import ParityError
+    from models.train import CheckpointError, TrainingStopped
+    from models.undertaking import LEARNING, online_of, train_online
+    from models.workflow import work_folder
+
+    command = _command()
+    try:
+        online = online_of(recipe)
+        out = recipe.run.out or Path(f"{online.spec.system}-{recipe.seed}")
+        with _bar() as bar:
+            task = bar.add_task("acting", total=recipe.loop.steps, loss="")
+
+            def report(course: Any, text: str) -> None:
+                returned = [f"return {x:.4g}" for _, x in course.rounds_returned[-1:]]
+                bar.update(task, completed=course.steps, loss="  ".join([*returned, text]))
+
+            result = train_online(
+                online, recipe, out, resume=resume, command=command, report=report
+            )
+    except TrainingStopped as stopped:
+        raise _stopped(stopped, command, resume) from stopped
+    except (PlantError, CheckpointError, ParityError, OSError, ValueError) as error:
+        raise fail(str(error)) from error
+    if as_json:
+        typer.echo(json_line(result))
+        return
+    for name, one in result["returns"].items():
+        line = f"{name:>8}  mean {one['mean']:.4g}  from {one['min']:.4g} to {one['max']:.4g}"
+        typer.echo(f"{line}  ({one['episodes']} episodes)")
+    typer.echo(f"{out}: digest {result['digest'][:12]}")
+    typer.echo(f"learning curve: {work_folder(out) / LEARNING}")
+
+
+def _summary(manifest: dict[str, Any], out: Path) -> dict[str, Any]:
+    metrics = manifest["metrics"]
+    return {
+        "bundle": str(out),
+        "digest": manifest["digest"],
+        "bytes": sum(entry["bytes"] for entry in manifest["files"].values()),
+        "actor_trusted": manifest["actor_trusted"],
+        "train_seconds": metrics["train_seconds"],
+        "parity": metrics["parity"],
+        "innovation_band": manifest["calibration"]["innovation_band"],
+        "held_out": metrics["held_out"]["steps"],
+    }
+
+
+def _tell(summary: dict[str, Any], curves: Path, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json_line(summary))
+        return
+    typer.echo(table(summary["held_out"]))
+    size, digest = summary["bytes"], summary["digest"][:12]
+    typer.echo(f"{summary['bundle']}: {size} bytes, digest {digest}")
+    typer.echo(f"curves: {curves}")
+
+
+def _stopped(stopped: Exception, command: str, resume: bool) -> typer.Exit:
+    again = command if resume else f"{command} --resume"
+    typer.echo(f"stopped: {stopped}. Go on with: {again}", err=True)
+    return typer.Exit(130)
+
+
+def _command() -> str:
+    """The command line as typed, with the program's plain name."""
+    # Whether it was interrupted on the way makes no difference to what comes out.
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    return shlex.join([Path(sys.argv[0]).stem, *words])
+
+
+def _bar() -> Bar:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"),
+    )
+    return Bar(*columns, console=Console(stderr=True), refresh_per_second=2)

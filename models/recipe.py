@@ -1,0 +1,296 @@
+"""A training workflow: one validated file that says all that decides what is learned.
+
+Every option of `rehearse train` has its place here; what the command line says wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from infra.plants.gym_envs import CONTROL
+from models.actor import ActorConfig
+from models.belief import ModelConfig
+from models.encoders.vector import EncoderName
+from models.forms import FormName
+from models.online import LoopConfig
+from models.replay import Mix
+from models.train import TrainConfig
+from schemas.part import Part
+from schemas.spec_parts import Tier
+from schemas.yaml_lines import load_yaml, problem, read_text
+
+SHIPPED = Path(__file__).parent / "workflows"
+KEY = "workflow"
+
+
+class RecipeError(ValueError):
+    """A workflow that cannot be used; the message names file, line, field and remedy."""
+
+
+class Data(Part):
+    """Logged trajectories to learn from: folders, and which part of them is held out."""
+
+    folders: tuple[Path, ...] = ()
+    split: Literal["time", "entity"] = "time"
+
+
+class Environment(Part):
+    """A Gymnasium environment to act in, by id; DeepMind Control's are `dm_control/DOMAIN-TASK`.
+
+    `copies` are acted in side by side, and `judged` others, from fixed resets, tell how well.
+    """
+
+    id: str
+    copies: int = Field(default=1, ge=1, le=1000)
+    judged: int = Field(default=10, ge=1, le=1000)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _usual(self) -> Self:
+        """DeepMind Control's tasks are acted in at action repeat 2 where nothing else is said."""
+        if self.id.startswith(CONTROL) and "action_repeat" not in self.options:
+            self.options["action_repeat"] = 2
+        return self
+
+
+class Buffer(Part):
+    """What is remembered of acting, and how windows of it are drawn; see `models.replay.Mix`."""
+
+    capacity: int = Field(default=200_000, ge=100)
+    recent: float = Field(default=0.25, ge=0, le=1)
+    surprising: float = Field(default=0.25, ge=0, le=1)
+    failed: float = Field(default=0.0, ge=0, le=1)
+    newest: int = Field(default=2000, ge=1)
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        total = self.recent + self.surprising + self.failed
+        if total > 1:
+            raise ValueError(f"recent, surprising and failed are {total:g} of all; 1 is the most")
+        return self
+
+
+class Sequence(Part):
+    """Windows of an update of the world model: how many, and of how many ticks."""
+
+    batch: int = Field(default=32, ge=1)
+    length: int = Field(default=32, ge=2)
+
+
+class Encoder(Part):
+    """How the channels become evidence about what no channel shows."""
+
+    kind: EncoderName = "joint"
+
+
+class DynamicsPart(Part):
+    """Sizes and form of the latent state; `physics` is `module:function` of what is known."""
+
+    memory: int = Field(default=32, ge=1)
+    free: int = Field(default=4, ge=1)
+    form: FormName = "gaussian"
+    classes: int = Field(default=8, ge=2)
+    physics: str = ""
+
+
+class Ensemble(Part):
+    """The members that predict, and whose disagreement is the uncertainty."""
+
+    members: int = Field(default=5, ge=2, le=32)
+    units: int = Field(default=64, ge=1)
+    layers: int = Field(default=1, ge=1)
+
+
+class ActorCritic(Part):
+    """Learning to act in imagination; see `models.actor.ActorConfig`."""
+
+    enabled: bool = True
+    horizon: int = Field(default=15, ge=1)
+    discount: float = Field(default=0.98, gt=0, lt=1)
+    trace: float = Field(default=0.95, ge=0, le=1)
+    explore: float = Field(default=0.15, ge=0)
+    starts: int = Field(default=200, ge=1)
+    go_on: float = Field(default=0.75, ge=0, le=1)
+    learning_rate: float = Field(default=3e-3, gt=0)
+    units: int = Field(default=64, ge=1)
+
+
+class Learning(Part):
+    """Updates of the world model: what is imagined and scored, and how fast it changes."""
+
+    horizon: int = Field(default=12, ge=1)
+    starts: int = Field(default=120, ge=1)
+    samples: int = Field(default=3, ge=2)
+    learning_rate: float = Field(default=3e-3, gt=0)
+    clip: float = Field(default=10.0, gt=0)
+    checkpoint_every: int = Field(default=250, ge=1)
+
+
+class Loop(Part):
+    """Counts. From logs: `steps` and `actor_steps` updates. In an environment: see `LoopConfig`."""
+
+    steps: int = Field(default=3000, ge=1)
+    actor_steps: int | None = Field(default=None, ge=0)
+    ticks: int | None = Field(default=None, ge=2)
+    random: int = Field(default=2, ge=1)
+    first_updates: int = Field(default=600, ge=1)
+    updates: float = Field(default=0.25, gt=0)
+    noise: float = Field(default=0.3, ge=0)
+    curiosity: float = Field(default=1.0, ge=0)
+    curious_until: float = Field(default=0.6, gt=0, le=1)
+    judge_every: int = Field(default=0, ge=0)
+
+
+class Deployment(Part):
+    """How the bundle is meant to run: deadline, tiers from shallow to deep, caution, practice.
+
+    `practice` is the tier that is planned with while learning; the others go into the spec that
+    belongs to the bundle.
+    """
+
+    deadline: str = "20 ms"
+    caution: float = Field(default=1.0, ge=0)
+    practice: Tier = Tier(candidates=255, horizon=15, iterations=2)
+    tiers: dict[str, Tier] = Field(
+        default_factory=lambda: {
+            "shallow": Tier(candidates=65, horizon=10, iterations=1),
+            "deep": Tier(candidates=255, horizon=15, iterations=2),
+        }
+    )
+
+
+class Run(Part):
+    """Where and on what a run is made; none of it changes what comes out."""
+
+    out: Path | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int = Field(default=1, ge=1)
+
+
+Metric = Literal[
+    "one_step_loss", "rollout_error@5", "rollout_error@20", "task_return", "constraint_violations"
+]
+
+
+class Recipe(Part):
+    """A workflow: `system` with `data`, or `env`; all else has defaults."""
+
+    workflow: str = "workflow"
+    system: str | None = None
+    env: Environment | None = None
+    seed: int = 0
+    data: Data = Data()
+    buffer: Buffer = Buffer()
+    sequence: Sequence = Sequence()
+    encoder: Encoder = Encoder()
+    dynamics: DynamicsPart = DynamicsPart()
+    ensemble: Ensemble = Ensemble()
+    actor_critic: ActorCritic = ActorCritic()
+    learning: Learning = Learning()
+    loop: Loop = Loop()
+    metrics: tuple[Metric, ...] = ("one_step_loss", "rollout_error@5", "rollout_error@20")
+    out_of_distribution: bool = False
+    deployment: Deployment = Deployment()
+    run: Run = Run()
+
+    @model_validator(mode="after")
+    def _source(self) -> Self:
+        if self.system is not None and self.env is not None:
+            raise ValueError("system (with data) or env: one of the two, not both")
+        return self
+
+    def train_config(self) -> TrainConfig:
+        """What the trainer is given."""
+        d, e, a, le = self.dynamics, self.ensemble, self.actor_critic, self.learning
+        model = ModelConfig(
+            **d.model_dump(exclude={"physics"}), **e.model_dump(), encoder=self.encoder.kind
+        )
+        actor = ActorConfig(**a.model_dump(exclude={"enabled"}))
+        steps = self.loop.steps
+        extra = steps if self.loop.actor_steps is None else self.loop.actor_steps
+        return TrainConfig(
+            steps=steps,
+            actor_steps=extra if a.enabled else 0,
+            seed=self.seed,
+            **self.sequence.model_dump(),
+            **le.model_dump(),
+            physics=d.physics,
+            model=model,
+            actor=actor,
+        )
+
+    def loop_config(self, ticks: int) -> LoopConfig:
+        """How acting and learning take turns; `ticks` is the length of an episode."""
+        content = self.loop.model_dump(exclude={"actor_steps", "ticks"})
+        mix = Mix(**self.buffer.model_dump(exclude={"capacity"}))
+        return LoopConfig(
+            **content,
+            ticks=self.loop.ticks or ticks,
+            tier=self.deployment.practice,
+            capacity=self.buffer.capacity,
+            mix=mix,
+        )
+
+    def with_options(self, options: Mapping[str, Any]) -> Recipe:
+        """With fields set by dotted name, as a command line does; None is not set.
+
+        Raises:
+            RecipeError: a value is not allowed there; the message names the field.
+        """
+        content = self.model_dump(exclude_unset=True)
+        for name, value in options.items():
+            if value is None:
+                continue
+            *sections, last = name.split(".")
+            part = content
+            for section in sections:
+                part = part.setdefault(section, {})
+            part[last] = value
+        try:
+            return Recipe.model_validate(content)
+        except ValidationError as error:
+            found = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+            raise RecipeError("\n".join(found)) from error
+
+
+def parse_recipe(text: str, name: str = "<workflow>") -> Recipe:
+    """The workflow in a YAML text; `name` is what messages call it. Raises `RecipeError`."""
+    try:
+        document, lines = load_yaml(text, name)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    if not isinstance(document, dict):
+        raise RecipeError(f"{name}:1: a workflow is a mapping that begins with '{KEY}:'")
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        problems = [problem(item, lines, name, KEY) for item in error.errors()]
+        raise RecipeError("\n".join(problems)) from error
+
+
+def load_recipe(which: str | Path) -> Recipe:
+    """A workflow by file, or a shipped one by name. Raises `RecipeError`."""
+    path = Path(which)
+    if not path.suffix and (SHIPPED / f"{which}.yaml").is_file():
+        path = SHIPPED / f"{which}.yaml"
+    try:
+        return parse_recipe(read_text(path), str(which))
+    except OSError as error:
+        known = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.yaml")))
+        reason = error.strerror or error
+        raise RecipeError(f"{which}: {reason}; a YAML file, or one of {known}") from error
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+
+
+def is_recipe(path: str | Path) -> bool:
+    """Whether a file says of itself that it is a workflow."""
+    try:
+        document, _ = load_yaml(read_text(Path(path)), str(path))
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and KEY in document
