@@ -21,7 +21,7 @@ from infra.plants.base import Plant
 from models.data import Dataset, Sequences, scales_of
 from models.evaluation.world import World, watch
 from models.live import Blind, LiveModel
-from models.practice import Chance, Planned, Returns, Who, judge, pink
+from models.practice import Chance, Planned, Returns, Who, judge, wandering
 from models.replay import Mix, Replay
 from models.train import CheckpointError, TrainConfig, Trainer, write_state
 from models.transforms import ColumnScale
@@ -46,7 +46,8 @@ class LoopConfig:
         first_updates: of model and actor before the first planned round.
         updates: of model and actor per decision after it.
         noise: of exploring actions, in halves of their range.
-        curiosity: see `LiveModel`; it falls to 0 at the share `curious_until` of the steps.
+        curiosity: see `LiveModel`, in standard deviations of the rewards met so far (1 where all
+            were alike); it falls to 0 at the share `curious_until` of the steps.
         tier: how much is planned while practising.
         judge_every: decisions between two judgements, for the learning curve; 0: none but the last.
         capacity: rows of experience that are kept; mix: how they are drawn.
@@ -219,7 +220,7 @@ class Online:
         else:
             model = self.live(self._curiosity())
             world = World(self.spec, self.plant, model)
-            noise = self.loop.noise * pink(self.spec, envs, self.loop.ticks, seed)
+            noise = self.loop.noise * wandering(self.spec, envs, self.loop.ticks, seed)
             policy = Planned(self.spec, model, envs, seed, noise=noise)
         world.reset(seed)
         record = watch(world, policy, self.loop.ticks)
@@ -229,8 +230,11 @@ class Online:
         course.rounds_returned.append((course.steps, float(record.reward.sum(0).mean())))
 
     def _curiosity(self) -> float:
+        """What curiosity is paid: of the rewards' spread as far as it is known, less and less."""
+        reward = self.replay.sequences().reward
+        spread = float(np.nanstd(reward)) or 1.0
         left = 1.0 - self.course.steps / (self.loop.curious_until * self.loop.steps)
-        return self.loop.curiosity * max(0.0, left)
+        return self.loop.curiosity * spread * max(0.0, left)
 
     def live(self, curiosity: float = 0.0) -> LiveModel:
         """The model as it is now, for a planner."""

@@ -18,6 +18,8 @@ from planner.session import Model
 from schemas.system import SystemSpec
 
 F64 = npt.NDArray[np.float64]
+WANDERS = 5.0
+"""Ticks over which what chance does forgets what it did."""
 Who = Literal["both", "planner", "actor"]
 """Both: the planner with actor and value, as it runs; planner: without them; actor: no planning."""
 
@@ -67,12 +69,12 @@ class Planned:
 
 
 class Chance:
-    """Pink noise over the whole range of the actions (Eberhard et al. 2023), whatever is seen."""
+    """Wanders over the whole range of the actions, whatever is seen."""
 
     def __init__(self, spec: SystemSpec, entities: int, ticks: int, seed: int) -> None:
         self._spec = spec
         middle = (spec.action_low + spec.action_high) / 2
-        self._actions = middle + pink(spec, entities, ticks, seed)
+        self._actions = middle + wandering(spec, entities, ticks, seed)
         self._tick = 0
 
     def __call__(self, world: World) -> F64:
@@ -82,17 +84,21 @@ class Chance:
         return first_executable(self._spec, world, action)
 
 
-def pink(spec: SystemSpec, entities: int, ticks: int, seed: int) -> F64:
-    """`[T, E, A]` noise with power spectrum 1 / f; its standard deviation is half the range."""
+def wandering(spec: SystemSpec, entities: int, ticks: int, seed: int) -> F64:
+    """`[T, E, A]` an Ornstein-Uhlenbeck process whose standard deviation is half the range.
+
+    Slower noise, such as pink, pushes a pendulum one way through a whole short episode, and then
+    nothing else was seen; white noise hardly moves it at all.
+    """
     rng = np.random.default_rng([seed, 23])
-    frequency = np.fft.rfftfreq(max(ticks, 2))
-    frequency[0] = frequency[1]
-    shape = (entities, len(spec.action_columns), len(frequency))
-    spectrum = rng.standard_normal((2, *shape)) / np.sqrt(frequency)
-    waves = np.fft.irfft(spectrum[0] + 1j * spectrum[1], max(ticks, 2))[..., :ticks]
-    waves = waves / np.maximum(waves.std(-1, keepdims=True), 1e-9)
-    half = (spec.action_high - spec.action_low) / 2
-    return np.asarray(waves.transpose(2, 0, 1) * half)
+    white = rng.standard_normal((ticks, entities, len(spec.action_columns)))
+    keep = np.exp(-1.0 / WANDERS)
+    out = np.empty_like(white)
+    value = white[0]
+    for t in range(ticks):
+        value = value if t == 0 else keep * value + np.sqrt(1 - keep**2) * white[t]
+        out[t] = value
+    return np.asarray(out * (spec.action_high - spec.action_low) / 2)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -9,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from planner.cem import SCALES, Cem, Start, coloured, executable, fair, first_spread
+from planner.cem import (
+    SCALES,
+    Cem,
+    Start,
+    coloured,
+    doubtful,
+    executable,
+    fair,
+    first_spread,
+)
 from planner.draws import Draws
 from planner.gate import envelope
 from planner.imagine import Imagination
@@ -195,3 +206,33 @@ def test_fair_scores_keep_what_is_not_a_number_last() -> None:
     judged = fair(score, members=5, sequences=2)
     assert (judged[0, 2::5] == -np.inf).all()
     assert np.isfinite(np.delete(judged[0], np.arange(2, 60, 5))).all()
+
+
+def test_what_the_members_do_not_agree_on_is_doubtful() -> None:
+    led = np.array([[1.0, 2.0], [3.0, 2.0], [2.0, 2.0]])  # [M, draws]
+    sure, lucky, worse = led + 0.1, led + np.array([[3.0], [-0.5], [-0.5]]), led - 0.1
+    samples = np.stack([sure, lucky, worse, led, led]).reshape(1, 5, 6)
+    assert doubtful(samples, 3, 3, 1.0).tolist() == [[False, True, True, False, True]]
+    assert doubtful(samples, 3, 3, 0.0).tolist() == [[False, False, True, False, True]]
+
+
+def test_a_cautious_planner_follows_the_actor_where_members_differ(
+    tmp_path: Path,
+) -> None:
+    """Its members disagree which way an action pushes; then no plan beats what the actor does."""
+    world = double_integrator(noise=0.02, gains=(-1.0, -0.5, 1.0, 1.0, 1.2))
+    torn = make_bundle(tmp_path / "bundle", NAV, world)
+    budget = NAV.budget.model_copy(update={"caution": 1.0})
+    cautious = NAV.model_copy(update={"budget": budget})
+    guesses = np.zeros((1, 2, TIER.horizon, 2))
+    guesses[0, 0] = 0.125  # where the actor leads
+    answers = {}
+    for name, spec in (("bold", NAV), ("cautious", cautious)):
+        imagination = Imagination(spec, torn, posterior_at(STATES), tick=4)
+        start = Start(np.array([0]), np.zeros((1, 2)), guesses, rivals=2)
+        cem = Cem(spec, imagination, TIER, start, Draws((1, 0, 4), 0, TIER, 2, torn.latent))
+        for _ in range(3):
+            cem.improve()
+        answers[name] = cem.act_now().sequence
+    assert (answers["cautious"] == 0.125).all()
+    assert (answers["bold"] != 0.125).any()

@@ -1,0 +1,152 @@
+"""Learning by doing: the same for the same seed, after a kill too; judged from fixed resets."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from infra.plants.base import make_plant
+from infra.plants.gym import spec_for
+from models.evaluation.world import World
+from models.online import JUDGED, Online, outgrown, stretched
+from models.practice import Chance, Planned, judge, wandering
+from models.recipe import parse_recipe
+from models.train import CheckpointError
+from models.transforms import ColumnScale
+from models.undertaking import online_of, train_online
+from planner.session import load_bundle
+from schemas.system import load_spec, parse_spec
+
+TINY = """
+workflow: tiny
+env: {id: Pendulum-v1, copies: 2, judged: 3}
+sequence: {batch: 8, length: 8}
+ensemble: {members: 5, units: 16}
+dynamics: {memory: 8, free: 1}
+learning: {horizon: 3, samples: 2, starts: 20}
+actor_critic: {horizon: 3, starts: 20, units: 16}
+loop: {steps: 240, ticks: 40, random: 1, first_updates: 6, updates: 0.05, judge_every: 100}
+deployment: {practice: {candidates: 20, horizon: 4, iterations: 1}}
+"""
+KILLED = """
+import sys
+from pathlib import Path
+import torch
+from tests.models.test_online import TINY
+from models.recipe import parse_recipe
+from models.undertaking import online_of
+torch.set_num_threads(1)
+online_of(parse_recipe(TINY)).run(Path(sys.argv[1]), lambda c, t: print(c.steps, t, flush=True))
+"""
+
+
+def _weights(online: Online) -> dict[str, torch.Tensor]:
+    assert online.trainer is not None
+    return {**online.trainer.model.state_dict(), **online.trainer.behaviour.state_dict()}
+
+
+@pytest.fixture(scope="module")
+def whole() -> Online:
+    online = online_of(parse_recipe(TINY))
+    online.run()
+    return online
+
+
+def test_killed_and_resumed_equals_uninterrupted(whole: Online, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    command = [sys.executable, "-c", KILLED, str(checkpoint)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("160 learning"):  # in the third round, two are kept
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL
+    resumed = online_of(parse_recipe(TINY))
+    resumed.load(checkpoint)
+    assert resumed.course.steps == 160
+    resumed.run()
+    for name, value in _weights(whole).items():
+        assert torch.equal(value, _weights(resumed)[name]), name
+    assert resumed.course == whole.course
+    assert whole.course.rounds_returned[0] != whole.course.rounds_returned[1]
+
+
+def test_a_checkpoint_of_other_settings_is_refused(whole: Online, tmp_path: Path) -> None:
+    whole.save(tmp_path / "checkpoint.pt")
+    other = online_of(parse_recipe(TINY.replace("noise", "noise").replace("0.05", "0.06")))
+    with pytest.raises(CheckpointError, match="other settings"):
+        other.load(tmp_path / "checkpoint.pt")
+
+
+def test_a_run_ends_in_a_bundle_that_is_judged_as_it_will_run(tmp_path: Path) -> None:
+    recipe = parse_recipe(TINY)
+    out = tmp_path / "pendulum"
+    result = train_online(online_of(recipe), recipe, out)
+    assert result["steps"] == 240
+    assert {"random", "both", "planner"} <= result["returns"].keys()
+    spec = load_spec(str(out / "system.yaml"))
+    assert spec.budget.caution == 1.0
+    bundle = load_bundle(out, provider="cpu")
+    bundle.check(spec)
+    lineage = bundle.manifest.lineage
+    assert lineage["workflow"]["buffer"]["surprising"] == 0.25, "the mix is in the lineage"
+    assert lineage["workflow"]["env"]["id"] == "Pendulum-v1"
+    held_out = bundle.manifest.metrics["held_out"]["steps"]
+    assert held_out["1"].keys() == set(spec.columns)
+    # Judged again from the same resets, the exported bundle reaches the same.
+    online = online_of(recipe)
+    world = World(online.spec, online.judged, bundle)
+    policy = Planned(online.spec, bundle, 3, JUDGED)
+    again = judge(world, policy, 40, JUDGED)[0].as_dict()
+    assert again == result["returns"]["both"]
+    pages = out.parent / ".pendulum.training"
+    assert "while practising" in (pages / "learning.html").read_text()
+
+
+def test_an_episode_counts_until_it_ends() -> None:
+    spec = parse_spec(spec_for("CartPole-v1", entities=5))
+    plant = make_plant(spec)
+    bundle = online_of(parse_recipe(TINY)).plant  # any plant will not do for a world of another
+    assert bundle.spec.system != spec.system
+    world = World(spec, plant, _blind())
+    returns, record = judge(world, Chance(spec, 5, 200, 1), 200, 1)
+    assert record.begun[1:].any(axis=0).all(), "every pole has fallen"
+    firsts = [int(np.argmax(record.begun[1:, e])) for e in range(5)]
+    np.testing.assert_array_equal(returns.each, firsts)
+
+
+def _blind() -> object:
+    from models.live import Blind
+
+    return Blind()
+
+
+def test_chance_wanders_over_the_range_and_forgets() -> None:
+    spec = parse_spec(spec_for("Pendulum-v1"))
+    noise = wandering(spec, 40, 500, seed=2)
+    assert noise.shape == (500, 40, 1)
+    assert noise.std() == pytest.approx(2.0, rel=0.05)
+    after = [np.corrcoef(noise[:-k].ravel(), noise[k:].ravel())[0, 1] for k in (1, 5, 25)]
+    np.testing.assert_allclose(after, np.exp([-0.2, -1.0, -5.0]), atol=0.05)
+    np.testing.assert_array_equal(noise, wandering(spec, 40, 500, seed=2))
+
+
+def test_scales_are_stretched_or_outgrown() -> None:
+    old = ColumnScale("x", "linear", -10, 10, 1.0, 2.0, least=-1.0, most=1.0)
+    wider = replace(old, mean=2.0, std=2.5, least=-2.0, most=2.0)  # raw extremes -3 and 7
+    assert not outgrown([old], [wider])
+    assert outgrown([old], [replace(old, std=3.0)])
+    assert outgrown([old], [replace(old, kind="log")])
+    (reached,) = stretched([old], [wider])
+    assert (reached.mean, reached.std) == (1.0, 2.0)
+    assert reached.least == pytest.approx(-2.0)
+    assert reached.most == pytest.approx(3.0)

@@ -1,0 +1,83 @@
+"""Workflow files: every option has its place, and what is wrong is told with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer
+
+from models.cli import app
+from models.recipe import SHIPPED, Recipe, RecipeError, is_recipe, load_recipe, parse_recipe
+
+ABOUT_THIS_RUN = {"what", "resume", "as_json", "help"}
+
+
+@pytest.mark.parametrize("file", sorted(SHIPPED.glob("*.yaml")), ids=lambda file: file.stem)
+def test_shipped_workflows_can_be_used(file: Path) -> None:
+    recipe = load_recipe(file.stem)
+    assert recipe.workflow == file.stem
+    assert is_recipe(file)
+    assert recipe.loop_config(200).ticks == 200
+    assert recipe.train_config().model.members == recipe.ensemble.members
+
+
+def test_every_option_has_its_place_in_the_file() -> None:
+    command = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
+    fields = Recipe.model_json_schema()
+    places = 0
+    for parameter in command.params:
+        if parameter.name in ABOUT_THIS_RUN:
+            continue
+        help_text = parameter.help
+        place = help_text[help_text.rindex("(") + 1 : -1]
+        part = fields
+        for name in place.split("."):
+            properties = part["properties"]
+            assert name in properties, f"--{parameter.name}: {place} is no field"
+            part = properties[name]
+            for kind in [part, *part.get("anyOf", [])]:
+                if "$ref" in kind:
+                    part = fields["$defs"][kind["$ref"].rpartition("/")[2]]
+        places += 1
+    assert places >= 18
+
+
+def test_options_win_over_the_file() -> None:
+    recipe = parse_recipe("workflow: mine\nsystem: nav2d\nloop: {steps: 10}\nseed: 4\n")
+    changed = recipe.with_options({"loop.steps": 20, "seed": None, "data.split": "entity"})
+    assert (changed.loop.steps, changed.seed, changed.data.split) == (20, 4, "entity")
+    assert recipe.loop.steps == 10
+    with pytest.raises(RecipeError, match=r"loop\.steps"):
+        recipe.with_options({"loop.steps": 0})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("workflow: x\nloop:\n  stepz: 3\n", r"f\.yaml:3: loop\.stepz: there is no such field"),
+        ("workflow: x\nensemble: {members: 1}\n", r"f\.yaml:2: ensemble\.members: .*greater"),
+        ("workflow: x\nsystem: a\nenv: {id: b}\n", r"f\.yaml:1: workflow: system .* or env"),
+        ("workflow: x\nbuffer: {recent: 0.9, surprising: 0.9}\n", r"f\.yaml:2: buffer: .*1\.8 of"),
+        ("- a\n", r"f\.yaml:1: a workflow is a mapping"),
+        ("workflow: [\n", r"f\.yaml:2:1: not valid YAML"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe(text, "f.yaml")
+
+
+def test_a_missing_file_names_those_that_are_shipped(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="or one of control, few"):
+        load_recipe(tmp_path / "none.yaml")
+    assert not is_recipe(tmp_path / "none.yaml")
+
+
+def test_deepmind_control_is_acted_in_at_action_repeat_2() -> None:
+    recipe = parse_recipe("workflow: x\nenv: {id: dm_control/reacher-easy}\n")
+    assert recipe.env is not None
+    assert recipe.env.options == {"action_repeat": 2}
+    other = parse_recipe("workflow: x\nenv: {id: dm_control/a-b, options: {action_repeat: 1}}\n")
+    assert other.env is not None
+    assert other.env.options == {"action_repeat": 1}
