@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.plants.base import Sample
+from infra.plants.seen import Seen
 from schemas.clock import tick_time
 from schemas.codes import Mode, Status
 from schemas.messages import Outcome, action_id
@@ -36,48 +37,23 @@ _MODES: Final = {int(mode): mode.name.lower() for mode in Mode}
 
 
 class RewardMeter:
-    """The spec's reward on a plant's own readings: channels of a tick and the action before it.
-
-    A tick's reading of a channel is aligned as the spec says, from that tick's readings alone;
-    where a tick brings none, the last one stands.
-    """
+    """The spec's reward on a plant's own readings: channels of a tick and the action before it."""
 
     def __init__(self, spec: SystemSpec, entities: int) -> None:
-        self._spec = spec
-        self._now = {name: np.full(entities, np.nan) for name in spec.observed_columns}
-        self._entities = entities
+        self._spec, self._entities = spec, entities
+        self._seen = Seen(spec, entities)
 
     def reward(self, sample: Sample, action: Floats | None) -> Floats:
         """[E] reward of the transition that ends at the sample's tick; NaN where there is none."""
-        for batch in sample.batches:
-            for name, values in batch.values.items():
-                channel = self._spec.sensors[batch.sensor].channels[name]
-                flat = values.reshape(len(batch), -1)
-                for i, column in enumerate(channel.columns):
-                    self._merge(column, channel.align, batch.entity, flat[:, i])
+        self._seen.take(sample)
         if action is None or self._spec.reward is None:
             return np.full(self._entities, np.nan)
         actions = dict(zip(self._spec.action_columns, action.T, strict=True))
-        known = {**self._now, **actions}
+        known = {**self._seen.columns, **actions}
         if not self._spec.reward.names <= known.keys():  # it reads context columns as well
             return np.full(self._entities, np.nan)
         reward = self._spec.reward.numpy(known).astype(np.float64)
         return np.broadcast_to(reward, (self._entities,)).copy()
-
-    def _merge(self, column: str, align: str, slot: npt.NDArray[np.int32], value: Floats) -> None:
-        there = ~np.isnan(value)
-        slot, value = slot[there], value[there]
-        if align in ("mean", "sum", "count"):
-            count = np.bincount(slot, minlength=self._entities)
-            total = np.bincount(slot, weights=value, minlength=self._entities)
-            found = {"mean": total / np.maximum(count, 1), "sum": total, "count": count}[align]
-            self._now[column] = np.where(count > 0, found, self._now[column])
-        elif align == "max":
-            top = np.full(self._entities, -np.inf)
-            np.maximum.at(top, slot, value)
-            self._now[column] = np.where(np.isfinite(top), top, self._now[column])
-        else:  # the newest; a reading at the tick's own time makes `linear` the same
-            self._now[column][slot] = value
 
 
 def outcomes_of(

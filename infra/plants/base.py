@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Protocol, get_args, get_type_hints
+from typing import Any, Protocol, Self, get_args, get_type_hints, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,26 @@ class Plant(Protocol):
 
     def score(self) -> dict[str, float]:
         """What has been reached since `reset`."""
+
+
+@runtime_checkable
+class Restorable(Protocol):
+    """A plant that can be taken back: the same actions then give the same readings again."""
+
+    def snapshot(self) -> Any:
+        """All that what comes next depends on, the noise to come included."""
+
+    def restore(self, state: Any) -> None:
+        """Goes back to a snapshot, which may be used again."""
+
+
+@runtime_checkable
+class Branching(Protocol):
+    """A plant whose entities can be copied, to try in each copy what another action does."""
+
+    def branch(self, index: Ints) -> Self:
+        """A plant of other entities, the i-th as entity `index[i]` is now, where possible without
+        noise."""
 
 
 def make_plant(spec: SystemSpec, **options: Any) -> Plant:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
 
@@ -30,6 +32,7 @@ from schemas.clock import tick_of, tick_time
 from schemas.system import SystemSpec
 
 INITIAL_UTILISATION = 0.7  # of the first load, under which every service begins
+_STATE: Final = ("_fleet", "_tick", "_desired", "_base", "_cost", "_flips", "_direction")
 
 
 class Cluster:
@@ -121,6 +124,19 @@ class Cluster:
         self._advance()
         self._cost += cost
         return self._sample(cost, before)
+
+    def snapshot(self) -> Mapping[str, Any]:
+        """All that what comes next depends on; arrivals to come are functions of the seed."""
+        self._running()
+        state = {name: getattr(self, name) for name in _STATE}
+        return copy.deepcopy({**state, "history": self._grid.history})
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes back to a `snapshot` of this plant."""
+        found = copy.deepcopy(dict(state))
+        self._grid.history = found.pop("history")
+        for name, value in found.items():
+            setattr(self, name, value)
 
     def score(self) -> dict[str, float]:
         """Figures since `reset`, of all services together.

@@ -19,7 +19,7 @@ class SensorGrid:
     """Snapshots at even steps, and the delayed readings that are made of them.
 
     The step divides the tick, the sensors' periods and the metric delay, so that every reading is
-    a difference of two snapshots.
+    a difference of two snapshots. `history` `[kept, E, snapshot]` is all that they depend on.
     """
 
     def __init__(self, spec: SystemSpec, delay_us: int) -> None:
@@ -55,18 +55,18 @@ class SensorGrid:
     @property
     def last(self) -> Floats:
         """`[E, snapshot]` the newest snapshot."""
-        newest: Floats = self._history[-1].copy()
+        newest: Floats = self.history[-1].copy()
         return newest
 
     def reset(self, entities: int) -> None:
         """Forgets everything; `entities` are E."""
         self._entities = entities
-        self._history = np.zeros((self._kept, entities, len(queue.SNAPSHOT)))
+        self.history = np.zeros((self._kept, entities, len(queue.SNAPSHOT)))
         self.out = np.zeros((self.offsets.size, entities, len(queue.SNAPSHOT)))
 
     def push(self) -> None:
         """Takes over the snapshots in `out`."""
-        self._history = np.concatenate([self._history[self.offsets.size :], self.out])
+        self.history = np.concatenate([self.history[self.offsets.size :], self.out])
 
     def batches(self, tick: int, time_us: int) -> tuple[SensorBatch, ...]:
         """The readings of the last tick: the `tick`-th of the trace, ended at `time_us`."""
@@ -84,11 +84,11 @@ class SensorGrid:
     def _channel(self, name: str, place: Ints, width: int) -> Floats:
         """One channel `[times, E]` over the windows of `width` steps that end at `place`."""
         if name in ("ready", "starting"):
-            return self._history[place, :, READY if name == "ready" else STARTING]
+            return self.history[place, :, READY if name == "ready" else STARTING]
         if name == "queue":
-            peaks = [self._history[p - width + 1 : p + 1, :, PEAK].max(axis=0) for p in place]
+            peaks = [self.history[p - width + 1 : p + 1, :, PEAK].max(axis=0) for p in place]
             return np.array(peaks)
-        change = self._history[place] - self._history[place - width]
+        change = self.history[place] - self.history[place - width]
         if name == "requests":
             return change[..., ARRIVED] / (width * self._step / 1e6)
         decided = change[..., STARTED] + change[..., ABANDONED]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 import yaml
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from infra.plants.base import (
     Floats,
+    Ints,
     PlantError,
     Sample,
     SensorBatch,
@@ -27,6 +31,8 @@ from schemas.clock import format_duration, tick_of, tick_time
 from schemas.system import SystemSpec
 
 UNBOUNDED = 1e6  # stands for an infinite bound of an observation
+_Env = gymnasium.Env[Any, Any]
+_STATE = ("_tick", "_ended", "_return", "_returns")
 TIERS = {
     "shallow": {"candidates": 65, "horizon": 10, "iterations": 1},
     "deep": {"candidates": 255, "horizon": 20, "iterations": 3},
@@ -76,6 +82,10 @@ class GymPlant:
     shown to its last observation, with `Sample.done`; the next tick ignores the action, has reward
     0, and begins the next episode (Gymnasium's next-step autoreset). Outcomes: `terminated`,
     `truncated` and `reset`, which is 1 at a tick whose observation begins an episode.
+
+    Options of the environment are passed on to Gymnasium, but for `set`: a mapping from attributes
+    of the unwrapped environment to numbers, as `{m: 1.5}` for a heavier pendulum. What the
+    environment worked out from them when it was made stays.
     """
 
     version = f"gym-1/gymnasium-{gymnasium.__version__}"
@@ -95,9 +105,7 @@ class GymPlant:
         self.spec = spec
         self.entities = names("env", entities)
         self.first_tick = tick_of(start_us, spec.epoch_us, spec.period_us)
-        self._env = SyncVectorEnv(
-            [lambda: _make(env, env_options)] * entities, autoreset_mode=AutoresetMode.NEXT_STEP
-        )
+        self._env = _side_by_side([_make(env, env_options) for _ in range(entities)])
         self._tick = -1
         self._check(env)
 
@@ -152,6 +160,31 @@ class GymPlant:
         mean = float(np.mean(self._returns)) if self._returns else math.nan
         return {"episodes": float(len(self._returns)), "return": mean}
 
+    def snapshot(self) -> tuple[list[_Env], Mapping[str, Any]]:
+        """Copies of the environments, and how far they are; see `restore`."""
+        state = copy.deepcopy({name: getattr(self, name) for name in _STATE})
+        return [_clone(env) for env in self._env.envs], state
+
+    def restore(self, state: tuple[list[_Env], Mapping[str, Any]]) -> None:
+        """Goes back to a `snapshot` of this plant."""
+        self._continue([_clone(env) for env in state[0]], state[1])
+
+    def branch(self, index: Ints) -> GymPlant:
+        """A plant of other environments, the i-th as environment `index[i]` is now, its random
+        numbers to come included."""
+        made = copy.copy(self)
+        made.entities = names("env", len(index))
+        envs = [_clone(self._env.envs[i]) for i in index]
+        rows = {"_ended": self._ended[index], "_return": self._return[index]}
+        made._continue(envs, {"_tick": self._tick, "_returns": [], **rows})
+        return made
+
+    def _continue(self, envs: Sequence[_Env], state: Mapping[str, Any]) -> None:
+        for name, value in copy.deepcopy(dict(state)).items():
+            setattr(self, name, value)
+        self._env = _side_by_side(envs)
+        self._env._autoreset_envs = self._ended.copy()  # what ended begins anew with the next step
+
     def _sample(
         self, observation: Any, reward: Floats, terminated: Any, truncated: Any, begins: Floats
     ) -> Sample:
@@ -175,14 +208,62 @@ class GymPlant:
         return tuple(made)
 
 
-def _make(env_id: str, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+def _make(env_id: str, options: dict[str, Any]) -> _Env:
+    given = {name: value for name, value in options.items() if name != "set"}
     try:
-        return gymnasium.make(env_id, **options)
+        env = gymnasium.make(env_id, **given)
     except gymnasium.error.Error as error:
         raise PlantError(f"{env_id}: Gymnasium cannot make this environment: {error}") from error
+    changes = options.get("set", {})
+    if not isinstance(changes, Mapping):
+        raise PlantError("option set: a mapping from attributes to numbers is needed, as {m: 1.5}")
+    for name, value in changes.items():
+        _set(env, env_id, name, value)
+    return env
 
 
-def _period_us(env: gymnasium.Env[Any, Any]) -> int:
+def _set(env: _Env, env_id: str, name: str, value: Any) -> None:
+    """Changes a number of the unwrapped environment."""
+    known = settable(env)
+    if name not in known:
+        raise PlantError(f"option set: {env_id} has no number {name!r}; it has {', '.join(known)}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise PlantError(f"option set: {name}: a number is needed, not {value!r}")
+    setattr(env.unwrapped, name, value)
+
+
+def settable(env: _Env) -> dict[str, float]:
+    """The numbers that the option `set` can change, with their values, by name."""
+    found = {
+        name: value
+        for name, value in vars(env.unwrapped).items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and name[0] != "_"
+    }
+    return dict(sorted(found.items()))
+
+
+def _side_by_side(envs: Sequence[_Env]) -> SyncVectorEnv:
+    makers = [lambda env=env: env for env in envs]
+    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
+
+
+def _clone(env: _Env) -> _Env:
+    """A copy that goes on as `env` would; what no step changes is shared."""
+    shared: dict[int, Any] = {}
+    layer: Any = env
+    while layer is not None:
+        kept = [
+            value for value in vars(layer).values() if isinstance(value, (spaces.Space, EnvSpec))
+        ]
+        shared |= {id(value): value for value in kept}
+        layer = vars(layer).get("env")
+    try:
+        return copy.deepcopy(env, shared)
+    except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise PlantError(f"{env}: this environment cannot be copied: {error}") from error
+
+
+def _period_us(env: _Env) -> int:
     """The time step of the environment in microseconds."""
     for name in ("dt", "tau"):
         step = getattr(env.unwrapped, name, None)

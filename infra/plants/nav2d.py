@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +26,8 @@ from schemas.clock import tick_of, tick_time
 from schemas.system import SystemSpec
 
 _CHANNELS: Final = ("position", "velocity", "goal", "offset", "pole")
+_PER_ROBOT: Final = ("_position", "_velocity", "_goal", "_done", "_return", "_arrived_at")
+_STATE: Final = (*_PER_ROBOT, "_asked", "_tick", "_noise")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Nav2dOptions:
         reach: distance to the goal at which a robot is done.
         nearest: least distance from start to goal.
         drag: share of the velocity that is lost per second, 1/s.
+        mass: of a robot, in units of that whose acceleration is the action.
+        action_delay: from an action to its effect, s (rounded to a step of integration).
         actuation_noise: of the acceleration, m/s², drawn anew at every step of integration.
         position_noise: of the position read, m.
         velocity_noise: of the velocity read, m/s.
@@ -52,6 +58,8 @@ class Nav2dOptions:
     reach: float = 0.5
     nearest: float = 2.0
     drag: float = 0.1
+    mass: float = 1.0
+    action_delay: float = 0.0
     actuation_noise: float = 0.05
     position_noise: float = 0.01
     velocity_noise: float = 0.02
@@ -65,11 +73,13 @@ class Nav2dOptions:
             raise PlantError("nav2d needs at least one robot and one tick")
         if not 0.0 <= made.nearest <= made.arena <= made.wall:
             raise PlantError("nav2d needs 0 <= nearest <= arena <= wall")
+        if not (0.0 < made.mass < math.inf and 0.0 <= made.action_delay < math.inf):
+            raise PlantError("nav2d needs a mass above 0, and an action_delay of 0 s or more")
         return made
 
 
 class Nav2d:
-    """Robots with position x, velocity v: dv/dt = a + noise - drag × v, a in [-1, 1]² m/s².
+    """Robots with position x, velocity v: dv/dt = a / mass + noise - drag × v, a in [-1, 1]².
 
     The acceleration is constant from one tick to the next, and integrated exactly between the
     sensors' readings. A robot that comes within `reach` of its goal is done: it is parked there
@@ -98,6 +108,7 @@ class Nav2d:
         every = [sensor.every_us for sensor in spec.sensors.values()]
         self._step_us = math.gcd(spec.period_us, *every)
         self._motion = _motion(self.options.drag, self._step_us / 1e6)
+        self._delay = round(self.options.action_delay * 1e6 / self._step_us)
 
     def _check_channels(self) -> None:
         for channel in self.spec.channels:
@@ -119,15 +130,19 @@ class Nav2d:
         self._arrived_at = np.full(o.robots, np.nan)
         self._tick = 0
         steps = self.spec.period_us // self._step_us
+        self._asked = np.zeros((self._delay // steps + 2, o.robots, 2))
         return self._sample(np.zeros(o.robots), [(self._position, self._velocity)] * steps)
 
     def step(self, action: Floats) -> Sample:
         """Accelerates by `action` `[E, 2]` in m/s² (clipped to the spec's bounds) for one tick."""
         wanted = checked_action(action, (self.options.robots, 2))
         wanted = np.clip(wanted, self.spec.action_low, self.spec.action_high)
+        self._asked = np.concatenate([wanted[None], self._asked[:-1]])
         going, path = ~self._done, []
-        for i in range(self.spec.period_us // self._step_us):
-            self._move(wanted, self._tick * self.spec.period_us + (i + 1) * self._step_us)
+        steps = self.spec.period_us // self._step_us
+        for i in range(steps):
+            in_force = self._asked[(self._delay - i + steps - 1) // steps] / self.options.mass
+            self._move(in_force, self._tick * self.spec.period_us + (i + 1) * self._step_us)
             path.append((self._position, self._velocity))
         self._tick += 1
         reward = np.where(going, -self._distance(), 0.0)
@@ -144,6 +159,25 @@ class Nav2d:
             "return": float(self._return.mean()),
             "time_to_goal": float(seconds_to_goal.mean()) if self._done.any() else math.nan,
         }
+
+    def snapshot(self) -> Mapping[str, Any]:
+        """All that what comes next depends on, the noise to come included; see `restore`."""
+        return copy.deepcopy({name: getattr(self, name) for name in _STATE})
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes back to a `snapshot` of this plant, or of one with as many robots and this delay."""
+        for name, value in copy.deepcopy(dict(state)).items():
+            setattr(self, name, value)
+
+    def branch(self, index: Ints) -> Nav2d:
+        """A plant of other robots, the i-th as robot `index[i]` is now; there is no noise in it."""
+        quiet = replace(self.options, actuation_noise=0.0, position_noise=0.0, velocity_noise=0.0)
+        made = Nav2d(self.spec, **asdict(replace(quiet, robots=len(index))))
+        for name in _PER_ROBOT:
+            setattr(made, name, getattr(self, name)[index])
+        made._asked, made._tick = self._asked[:, index], self._tick
+        made._noise = np.random.default_rng(0)
+        return made
 
     def _move(self, wanted: Floats, time_us: int) -> None:
         """One step of integration; `time_us` since the start is its end."""
