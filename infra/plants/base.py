@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Protocol, Self, get_args, get_type_hints, runtime_checkable
+from typing import Any, Protocol, get_args, get_type_hints, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,7 +111,7 @@ class Restorable(Protocol):
 class Branching(Protocol):
     """A plant whose entities can be copied, to try in each copy what another action does."""
 
-    def branch(self, index: Ints) -> Self:
+    def branch(self, index: Ints) -> Plant:
         """A plant of other entities, the i-th as entity `index[i]` is now, where possible without
         noise."""
 
