@@ -160,6 +160,11 @@ class GymPlant:
         mean = float(np.mean(self._returns)) if self._returns else math.nan
         return {"episodes": float(len(self._returns)), "return": mean}
 
+    @property
+    def attributes(self) -> dict[str, float]:
+        """The numbers that the option `set` can change, as they are now."""
+        return settable(self._env.envs[0])
+
     def snapshot(self) -> tuple[list[_Env], Mapping[str, Any]]:
         """Copies of the environments, and how far they are; see `restore`."""
         state = copy.deepcopy({name: getattr(self, name) for name in _STATE})

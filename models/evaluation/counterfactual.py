@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.evaluation.ranks import kendall, spearman
+from models.evaluation.ranks import kendall, plain, spearman
 from models.evaluation.sections import Section
 from models.evaluation.tried import Tried, try_out
 from models.evaluation.windows import WARM
@@ -62,7 +62,7 @@ class Counterfactuals:
     def as_dict(self) -> dict[str, Any]:
         """JSON: per compared thing the figures of `Agreement`."""
         found = {
-            name: {key: _round(value) for key, value in vars(one).items()}
+            name: {key: plain(value) for key, value in vars(one).items()}
             for name, one in self.agreement.items()
         }
         sizes = {"horizon": self.horizon, "states": self.states, "actions": self.actions}
@@ -84,7 +84,7 @@ class Counterfactuals:
             yaxis_title="imagined difference",
         )
         rows = [
-            {"of": name, **{key: _round(value) for key, value in vars(one).items()}}
+            {"of": name, **{key: plain(value) for key, value in vars(one).items()}}
             for name, one in self.agreement.items()
         ]
         text = (
@@ -183,7 +183,3 @@ def _agreement(imagined: F64, true: F64, spread: float) -> Agreement:
         kendall=float(np.nanmean(order)) if np.isfinite(order).any() else float("nan"),
         slope=float((x * y).sum() / (y * y).sum()),
     )
-
-
-def _round(value: float) -> float | None:
-    return float(f"{value:.4g}") if np.isfinite(value) else None

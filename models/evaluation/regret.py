@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.evaluation.ranks import plain
 from models.evaluation.sections import Section
 from models.evaluation.tried import Plain, returned
 from models.evaluation.truth import Search, Truth
@@ -54,10 +55,10 @@ class Regret:
         for policy, values in self.returned.items():
             lost, error = self.regret(policy)
             found[policy] = {
-                "return": _round(float(values.mean())),
-                "regret": _round(lost),
-                "standard_error": _round(error),
-                "share_of_gap": _round(self.share(policy)),
+                "return": plain(float(values.mean())),
+                "regret": plain(lost),
+                "standard_error": plain(error),
+                "share_of_gap": plain(self.share(policy)),
             }
         entities = len(self.returned[TRUTH])
         return {"ticks": self.ticks, "entities": entities, "policies": found}
@@ -133,7 +134,3 @@ def whole_return(world: World, policy: Policy, ticks: int) -> F64:
     record = watch(world, policy, ticks)
     run = (record.obs[1:], record.action, record.reward, ~record.ended)
     return returned(world.spec, Plain(world.bundle, 1.0), record.first, run)
-
-
-def _round(value: float) -> float | None:
-    return float(f"{value:.4g}") if np.isfinite(value) else None

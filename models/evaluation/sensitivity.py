@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from models.evaluation.ranks import plain
 from models.evaluation.sections import Section
 from models.evaluation.windows import WARM
 from models.evaluation.world import Explorer, World
@@ -46,12 +47,12 @@ class Sensitivity:
         """JSON: per policy the gain, and the change by noise."""
         found = {
             name: {
-                "gain": _round(self.gain(name)),
-                "change": dict(zip(map(str, self.sizes), map(_round, values), strict=True)),
+                "gain": plain(self.gain(name)),
+                "change": dict(zip(map(str, self.sizes), map(plain, values), strict=True)),
             }
             for name, values in self.change.items()
         }
-        return {"policies": found, "planner_again": _round(self.again)}
+        return {"policies": found, "planner_again": plain(self.again)}
 
     def section(self) -> Section:
         """Change against noise."""
@@ -134,7 +135,3 @@ def _answers(world: World, posterior: Posterior, obs: F64, seed: int) -> Answers
 
 def _rms(values: F64) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
-
-
-def _round(value: float) -> float | None:
-    return float(f"{value:.4g}") if np.isfinite(value) else None

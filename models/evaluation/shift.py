@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.plants.base import Plant
-from models.evaluation.ranks import auroc, spearman
+from models.evaluation.ranks import auroc, plain, spearman
 from models.evaluation.sections import Section
 from models.evaluation.shifts import Shift
 from models.evaluation.windows import WARM
@@ -83,14 +83,14 @@ class OutOfDistribution:
         """JSON: per change the figures of `Shifted`."""
         names = [name for name in Shifted.__annotations__ if name != "shift"]
         found = {
-            one.shift.name: {"kind": one.shift.kind, **{n: _round(getattr(one, n)) for n in names}}
+            one.shift.name: {"kind": one.shift.kind, **{n: plain(getattr(one, n)) for n in names}}
             for one in self.shifts
         }
         return {
             "horizon": self.horizon,
             "moments": self.moments,
-            "tracks": _round(self.tracks),
-            "disagreement_tracks": _round(self.disagreement_tracks),
+            "tracks": plain(self.tracks),
+            "disagreement_tracks": plain(self.disagreement_tracks),
             "shifts": found,
         }
 
@@ -101,17 +101,17 @@ class OutOfDistribution:
         names = [one.shift.name for one in self.shifts]
         figure = go.Figure()
         for key, label in (("disagreement", "disagreement"), ("innovation", "innovation")):
-            values = [_round(getattr(one, key)) for one in self.shifts]
+            values = [plain(getattr(one, key)) for one in self.shifts]
             figure.add_trace(go.Bar(y=names, x=values, name=label, orientation="h"))
         figure.add_vline(x=0.5, line_dash="dot")
         figure.update_layout(xaxis={"title": "AUROC", "range": [0, 1]}, yaxis_autorange="reversed")
         ratios = [
             {
                 "change": one.shift.name,
-                "error / usual": _round(one.error_ratio),
-                "AUROC of runs (disagreement)": _round(one.run_disagreement),
-                "AUROC of runs (innovation)": _round(one.run_innovation),
-                "spread tells error (Spearman)": _round(one.tracks),
+                "error / usual": plain(one.error_ratio),
+                "AUROC of runs (disagreement)": plain(one.run_disagreement),
+                "AUROC of runs (innovation)": plain(one.run_innovation),
+                "spread tells error (Spearman)": plain(one.tracks),
             }
             for one in self.shifts
         ]
@@ -236,7 +236,3 @@ def _by_entity(values: F64, run: Doubts) -> F64:
     count = np.bincount(run.entity, weights=known.astype(np.float64))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(total / count)
-
-
-def _round(value: float) -> float | None:
-    return float(f"{value:.4g}") if np.isfinite(value) else None

@@ -50,7 +50,7 @@ def shifts(spec: SystemSpec, bundle: Bundle, attributes: Mapping[str, float]) ->
 
     Args:
         bundle: its usual spread of each channel is the unit of sensor noise.
-        attributes: of a Gymnasium environment (`infra.plants.gym.settable`); else empty.
+        attributes: of a Gymnasium environment (`GymPlant.attributes`); else empty.
     """
     kind = spec.plant.kind if spec.plant is not None else ""
     own = {"nav2d": _NAV2D, "cluster": _cluster()}.get(kind, ())
