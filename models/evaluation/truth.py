@@ -90,13 +90,11 @@ class Search:
         self._last: F64 | None = None
 
     def __call__(self, world: World) -> F64:
-        """`[E, A]` what it does now; call it once per tick."""
-        found = self.answer(world)
-        self._last = np.concatenate([found.sequence[:, 1:], found.sequence[:, -1:]], axis=1)
-        return first_executable(self._spec, world, found.sequence[:, 0])
+        """`[E, A]` what it does now."""
+        return first_executable(self._spec, world, self.answer(world).sequence[:, 0])
 
     def answer(self, world: World) -> Answer:
-        """The best plan found for each entity."""
+        """The best plan found for each entity; ask once per tick, in this way or by a call."""
         spec, tick = self._spec, world.sample.tick
         dynamics, posterior = self._believe(world)
         imagination = Imagination(spec, dynamics, posterior, tick)
@@ -106,7 +104,9 @@ class Search:
         search = Cem(spec, imagination, self.tier, start, draws)
         for _ in range(self.tier.iterations):
             search.improve()
-        return search.act_now()
+        found = search.act_now()
+        self._last = np.concatenate([found.sequence[:, 1:], found.sequence[:, -1:]], axis=1)
+        return found
 
     def _guesses(self, world: World) -> F64:
         """`[E, G, T, A]` what is in force, the fallback's answer, and the last plan."""

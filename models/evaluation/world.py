@@ -30,7 +30,8 @@ class World:
     """E entities of a plant from tick to tick; call `reset` first.
 
     Readings come at their tick, so frames are what the aligner would make of them
-    (`infra.plants.seen`), and beliefs are begun where the plant begins a new episode.
+    (`infra.plants.seen`), and beliefs are begun where the plant begins a new episode. They are not
+    anchored where they are contradicted: what a bundle thinks of a strange plant is to be seen.
 
     Attributes:
         sample: what the plant showed last.
@@ -71,7 +72,7 @@ class World:
 
     def believe(self, obs: F64) -> Posterior:
         """The belief at this tick, had `obs` `[E, O]` been seen."""
-        known = np.isfinite(self.applied) & ~self.begun[:, None]
+        known = np.isfinite(self.applied)
         action = np.where(known, self.applied, self.spec.action_safe).astype(np.float32)
         mask = np.isfinite(obs)
         seen = np.where(mask, obs, 0.0).astype(np.float32)
