@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from models.cli_parts import NO_TORCH, Data, Json, fail, read_spec, table
+from models.cli_parts import NO_TORCH, Json, fail, read_spec, table
+from models.cli_simulate import PlantOptions, Simulate, alone, plant_options, simulated
 from schemas.plain_json import json_line
 
 if TYPE_CHECKING:  # imported by what lists all commands, so it loads little itself
@@ -17,7 +18,10 @@ HeldOut = Literal["time", "entity", "none"]
 
 def evaluate_command(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
-    data: Data,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of trajectories (Parquet); repeat for several."),
+    ] = None,
     spec: Annotated[
         str | None, typer.Option(help="System or YAML file; the bundle's system by default.")
     ] = None,
@@ -32,13 +36,18 @@ def evaluate_command(
         Path | None,
         typer.Option(help="Folder for a copy of the bundle with factors fitted on these data."),
     ] = None,
+    simulate: Simulate = False,
+    option: PlantOptions = None,
     as_json: Json = False,
 ) -> None:
     """Judge a bundle on trajectories: errors beside persistence up to 50 ticks, and spreads.
 
-    Exit status 1 where some channel that moves is predicted worse than by persistence at 5 ticks.
+    Exit status 1 where some channel that moves is predicted worse than by persistence at 5 ticks,
+    or where planning with the bundle in the simulator gains nothing over the fallback.
 
     Example: rehearse evaluate ./mine --data ./log --report ./mine.html
+
+    Example: rehearse evaluate ./mine --simulate -o robots=100
 
     (of what `rehearse train` has made)
     """
@@ -55,6 +64,16 @@ def evaluate_command(
         loaded = load_bundle(bundle, provider="cpu")
         described = read_spec(spec or loaded.manifest.system)
         loaded.check(described)
+        facts = {"system": described.system, "bundle": bundle, "digest": loaded.digest}
+        if not (data or simulate):
+            raise ValueError("nothing to judge on: give --data FOLDER, or --simulate, or both")
+        if option and not simulate:
+            raise ValueError("options are of the plant: give --simulate as well")
+        options = plant_options(option)
+        if not data:
+            against = simulated(described, loaded, options, seed)
+            alone(against, report, facts | {"seed": seed}, as_json)
+            raise typer.Exit(1 if against.worse else 0)
         held_out = _held_out(described, data, split)
         typer.echo("filtering and imagining", err=True)
         found = evaluate(loaded, described, held_out, windows=windows, seed=seed)
@@ -62,16 +81,21 @@ def evaluate_command(
         content = full(found) | {"drift": drifted.as_dict() if drifted else None}
         if recalibrate is not None:
             content["recalibrated"] = write_recalibrated(bundle, recalibrate, found.recalibration)
+        if simulate:
+            against = simulated(described, loaded, options, seed)
+            content["simulated"] = against.as_dict()
         if report is not None:
             from models.evaluation.report import write_report
 
-            facts = {"system": described.system, "bundle": bundle, "digest": loaded.digest}
             facts |= {"data": _names(data), "held out by": split, "seed": seed}
-            write_report(report, found, held_out, drifted, facts)
+            more = against.sections() if simulate else ()
+            write_report(report, found, held_out, drifted, facts, more)
     except (DataError, ValueError, OSError) as error:
         raise fail(str(error)) from error
     typer.echo(json_line(content) if as_json else _text(content))
-    if found.worse:
+    if simulate and not as_json:
+        typer.echo(against.text())
+    if found.worse or (simulate and against.worse):
         raise typer.Exit(1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any
@@ -151,7 +151,7 @@ class Replay:
         names = [field.name for field in fields(Episode)]
         return [{name: getattr(episode, name) for name in names} for episode in self.episodes]
 
-    def restore(self, state: list[Mapping[str, Any]]) -> None:
+    def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
         """The inverse of `state`."""
         self.episodes = [Episode(**content) for content in state]
 

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.evaluation.ranks import kendall, plain, spearman
+from models.evaluation.ranks import kendall, spearman
+from models.evaluation.recalibrate import rounded
 from models.evaluation.sections import Section
 from models.evaluation.tried import Tried, try_out
 from models.evaluation.windows import WARM
-from models.evaluation.world import Explorer, World
+from models.evaluation.world import SHARE, Explorer, World
 from planner.cem import executable
 from planner.explore import reach
 
@@ -21,7 +22,6 @@ F64 = npt.NDArray[np.float64]
 FELT = 0.02
 """A true difference counts from this many usual spreads on (of the channel; of the returns)."""
 RETURN = "return"
-SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Counterfactuals:
     def as_dict(self) -> dict[str, Any]:
         """JSON: per compared thing the figures of `Agreement`."""
         found = {
-            name: {key: plain(value) for key, value in vars(one).items()}
+            name: {key: rounded(value) for key, value in vars(one).items()}
             for name, one in self.agreement.items()
         }
         sizes = {"horizon": self.horizon, "states": self.states, "actions": self.actions}
@@ -84,7 +84,7 @@ class Counterfactuals:
             yaxis_title="imagined difference",
         )
         rows = [
-            {"of": name, **{key: plain(value) for key, value in vars(one).items()}}
+            {"of": name, **{key: rounded(value) for key, value in vars(one).items()}}
             for name, one in self.agreement.items()
         ]
         text = (

@@ -53,8 +53,3 @@ def kendall(x: F64, y: F64) -> F64:
     scale = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((a * b).sum(axis=1) / scale)
-
-
-def plain(value: float) -> float | None:
-    """For JSON: four digits, and None for what is no number."""
-    return float(f"{value:.4g}") if np.isfinite(value) else None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.evaluation.ranks import plain
+from models.evaluation.recalibrate import rounded
 from models.evaluation.sections import Section
 from models.evaluation.tried import Plain, returned
 from models.evaluation.truth import Search, Truth
@@ -55,10 +55,10 @@ class Regret:
         for policy, values in self.returned.items():
             lost, error = self.regret(policy)
             found[policy] = {
-                "return": plain(float(values.mean())),
-                "regret": plain(lost),
-                "standard_error": plain(error),
-                "share_of_gap": plain(self.share(policy)),
+                "return": rounded(float(values.mean())),
+                "regret": rounded(lost),
+                "standard_error": rounded(error),
+                "share_of_gap": rounded(self.share(policy)),
             }
         entities = len(self.returned[TRUTH])
         return {"ticks": self.ticks, "entities": entities, "policies": found}

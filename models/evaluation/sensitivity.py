@@ -9,10 +9,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from models.evaluation.ranks import plain
+from models.evaluation.recalibrate import rounded
 from models.evaluation.sections import Section
 from models.evaluation.windows import WARM
-from models.evaluation.world import Explorer, World
+from models.evaluation.world import SHARE, Explorer, World
 from planner.budget import FreeBudget
 from planner.memory import PlannerMemory
 from planner.plan import plan
@@ -21,7 +21,6 @@ from planner.session import Posterior
 
 F64 = npt.NDArray[np.float64]
 SIZES: Final = (0.01, 0.03, 0.1)
-SHARE: Final = 0.8
 Answers = dict[str, F64]
 
 
@@ -47,12 +46,12 @@ class Sensitivity:
         """JSON: per policy the gain, and the change by noise."""
         found = {
             name: {
-                "gain": plain(self.gain(name)),
-                "change": dict(zip(map(str, self.sizes), map(plain, values), strict=True)),
+                "gain": rounded(self.gain(name)),
+                "change": dict(zip(map(str, self.sizes), map(rounded, values), strict=True)),
             }
             for name, values in self.change.items()
         }
-        return {"policies": found, "planner_again": plain(self.again)}
+        return {"policies": found, "planner_again": rounded(self.again)}
 
     def section(self) -> Section:
         """Change against noise."""

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.plants.base import Plant
-from models.evaluation.ranks import auroc, plain, spearman
+from models.evaluation.ranks import auroc, spearman
+from models.evaluation.recalibrate import rounded
 from models.evaluation.sections import Section
 from models.evaluation.shifts import Shift
 from models.evaluation.windows import WARM
-from models.evaluation.world import Explorer, Record, World, watch
+from models.evaluation.world import SHARE, Explorer, Record, World, watch
 from planner.draws import CLOSING, pairs
 from planner.imagine import Imagination
 from planner.session import Bundle
@@ -23,8 +24,6 @@ from schemas.system import SystemSpec
 F64 = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 MakePlant = Callable[[Shift], Plant]
-SHARE = 0.8
-"""Of the stretches in which the fallback's actions are shifted, so that they say something."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +82,14 @@ class OutOfDistribution:
         """JSON: per change the figures of `Shifted`."""
         names = [name for name in Shifted.__annotations__ if name != "shift"]
         found = {
-            one.shift.name: {"kind": one.shift.kind, **{n: plain(getattr(one, n)) for n in names}}
+            one.shift.name: {"kind": one.shift.kind, **{n: rounded(getattr(one, n)) for n in names}}
             for one in self.shifts
         }
         return {
             "horizon": self.horizon,
             "moments": self.moments,
-            "tracks": plain(self.tracks),
-            "disagreement_tracks": plain(self.disagreement_tracks),
+            "tracks": rounded(self.tracks),
+            "disagreement_tracks": rounded(self.disagreement_tracks),
             "shifts": found,
         }
 
@@ -101,17 +100,17 @@ class OutOfDistribution:
         names = [one.shift.name for one in self.shifts]
         figure = go.Figure()
         for key, label in (("disagreement", "disagreement"), ("innovation", "innovation")):
-            values = [plain(getattr(one, key)) for one in self.shifts]
+            values = [rounded(getattr(one, key)) for one in self.shifts]
             figure.add_trace(go.Bar(y=names, x=values, name=label, orientation="h"))
         figure.add_vline(x=0.5, line_dash="dot")
         figure.update_layout(xaxis={"title": "AUROC", "range": [0, 1]}, yaxis_autorange="reversed")
         ratios = [
             {
                 "change": one.shift.name,
-                "error / usual": plain(one.error_ratio),
-                "AUROC of runs (disagreement)": plain(one.run_disagreement),
-                "AUROC of runs (innovation)": plain(one.run_innovation),
-                "spread tells error (Spearman)": plain(one.tracks),
+                "error / usual": rounded(one.error_ratio),
+                "AUROC of runs (disagreement)": rounded(one.run_disagreement),
+                "AUROC of runs (innovation)": rounded(one.run_innovation),
+                "spread tells error (Spearman)": rounded(one.tracks),
             }
             for one in self.shifts
         ]

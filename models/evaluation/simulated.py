@@ -53,6 +53,11 @@ class Simulated:
         }
         return {name: part for name, part in parts.items() if part is not None}
 
+    @property
+    def worse(self) -> bool:
+        """Whether a search with the bundle gained nothing over the fallback, if it was tried."""
+        return self.regret is not None and self.regret.share("bundle") >= 1.0
+
     def as_dict(self) -> dict[str, Any]:
         """JSON, by part."""
         found = {name: part.as_dict() for name, part in self._parts.items()}

@@ -12,7 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from models import cli
+from models import cli_train
 from models.cli import app
 from planner.manifest import read_manifest
 from tests.models.synthetic import SPEC
@@ -116,4 +116,4 @@ def test_without_torch_it_says_what_to_install(
 def test_a_bundle_names_the_command_that_makes_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["/somewhere/bin/rehearse", "train", "mass", "--resume", "--data", "a log"]
     monkeypatch.setattr("sys.argv", words)
-    assert cli._command() == "rehearse train mass --data 'a log'"
+    assert cli_train._command() == "rehearse train mass --data 'a log'"

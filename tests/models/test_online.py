@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -16,13 +17,14 @@ import torch
 from infra.plants.base import make_plant
 from infra.plants.gym import spec_for
 from models.evaluation.world import World
+from models.live import Blind
 from models.online import JUDGED, Online, outgrown, stretched
 from models.practice import Chance, Planned, judge, wandering
 from models.recipe import parse_recipe
 from models.train import CheckpointError
 from models.transforms import ColumnScale
 from models.undertaking import online_of, train_online
-from planner.session import load_bundle
+from planner.session import Model, load_bundle
 from schemas.system import load_spec, parse_spec
 
 TINY = """
@@ -115,19 +117,11 @@ def test_a_run_ends_in_a_bundle_that_is_judged_as_it_will_run(tmp_path: Path) ->
 def test_an_episode_counts_until_it_ends() -> None:
     spec = parse_spec(spec_for("CartPole-v1", entities=5))
     plant = make_plant(spec)
-    bundle = online_of(parse_recipe(TINY)).plant  # any plant will not do for a world of another
-    assert bundle.spec.system != spec.system
-    world = World(spec, plant, _blind())
+    world = World(spec, plant, cast(Model, Blind()))
     returns, record = judge(world, Chance(spec, 5, 200, 1), 200, 1)
     assert record.begun[1:].any(axis=0).all(), "every pole has fallen"
     firsts = [int(np.argmax(record.begun[1:, e])) for e in range(5)]
     np.testing.assert_array_equal(returns.each, firsts)
-
-
-def _blind() -> object:
-    from models.live import Blind
-
-    return Blind()
 
 
 def test_chance_wanders_over_the_range_and_forgets() -> None:

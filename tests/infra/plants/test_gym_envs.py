@@ -20,7 +20,7 @@ def test_a_held_action_collects_the_rewards_of_all_its_steps() -> None:
     steps = [plain.step(action) for _ in range(3)]
     observation, reward, terminated, truncated, _ = held.step(action)
     np.testing.assert_array_equal(observation, steps[-1][0])
-    assert reward == pytest.approx(sum(step[1] for step in steps))
+    assert reward == pytest.approx(sum(float(step[1]) for step in steps))
     assert (terminated, truncated) == (False, False)
     assert isinstance(held, Repeat)
     assert (period_us(held), period_us(plain)) == (150_000, 50_000)
@@ -31,17 +31,16 @@ def test_a_held_action_collects_the_rewards_of_all_its_steps() -> None:
 
 def test_a_task_of_deepmind_control_is_a_plant() -> None:
     pytest.importorskip("dm_control")
-    options = {"action_repeat": 2}
-    spec = parse_spec(spec_for("dm_control/cartpole-swingup", entities=2, **options))
+    spec = parse_spec(spec_for("dm_control/cartpole-swingup", entities=2, action_repeat=2))
     assert spec.system == "dm_control-cartpole-swingup"
     assert spec.period_us == 20_000
     assert len(spec.columns) == 5
     assert (spec.action_low[0], spec.action_high[0]) == (-1.0, 1.0)
-    plant = GymPlant(spec, env="dm_control/cartpole-swingup", entities=2, **options)
+    plant = GymPlant(spec, env="dm_control/cartpole-swingup", entities=2, action_repeat=2)
     assert plant.episode == 500
-    first = [plant.reset(3).batches[0].values["state"] for _ in range(2)]
-    np.testing.assert_array_equal(*first)
-    assert (first[0][0] != first[0][1]).any(), "every entity begins in its own way"
+    first, again = (plant.reset(3).batches[0].values["state"] for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert (first[0] != first[1]).any(), "every entity begins in its own way"
     samples = [plant.step(np.full((2, 1), 0.5)) for _ in range(4)]
     assert all(0 <= r <= 2 for sample in samples for r in sample.reward)
     assert plant.score()["episodes"] == 0

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.evaluation.ranks import auroc, correlation, kendall, plain, spearman
+from models.evaluation.ranks import auroc, correlation, kendall, spearman
 
 # Few different values, so that there are ties.
 FEW = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=12)
@@ -48,8 +48,3 @@ def test_correlation_of_a_line_is_one_and_of_a_constant_none() -> None:
     x = np.array([1.0, 2.0, np.nan, 5.0])
     assert correlation(x, 3 * x - 1) == pytest.approx(1.0)
     assert np.isnan(correlation(x, np.ones(4)))
-
-
-def test_plain_numbers() -> None:
-    assert plain(0.123456) == 0.1235
-    assert plain(float("nan")) is None

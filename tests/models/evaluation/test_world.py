@@ -6,7 +6,7 @@ from infra.plants.base import make_plant
 from models.evaluation.tried import Plain, realise, returned, try_out
 from models.evaluation.world import Explorer, World, watch
 from planner.library import SHIPPED
-from planner.session import load_bundle
+from planner.session import Bundle, load_bundle
 from schemas.system import load_spec
 from streams.belief import update
 from tests.models.evaluation.conftest import MakeWorld
@@ -16,6 +16,7 @@ def test_beliefs_are_those_of_the_loop(make_world: MakeWorld) -> None:
     world = make_world()
     world.reset(1)
     policy, row = Explorer(world.spec, world.entities, 0.8, 1), None
+    assert isinstance(world.bundle, Bundle)
     for _ in range(12):
         row, posterior, _ = update(world.spec, world.bundle, row, world.frame)
         np.testing.assert_array_equal(world.posterior.h, posterior.h)
