@@ -59,6 +59,7 @@ class Physics(nn.Module):
     """
 
     left: Tensor
+    index: Tensor
 
     def __init__(
         self,
@@ -78,8 +79,9 @@ class Physics(nn.Module):
         self.sources = [
             self.order.index(place) if place in self.order else -1 for place in range(len(direct))
         ]
-        steps = self.scaler.steps()
-        self.register_buffer("left", steps, persistent=False)
+        self.register_buffer("left", self.scaler.steps(), persistent=False)
+        # A tensor, as a list would become one inside the loop of a graph, which cannot be exported.
+        self.register_buffer("index", torch.tensor(self.order), persistent=False)
 
     def units(self, steps: Tensor) -> Tensor:
         """`[direct]` unit of each direct column's change: `steps`, or what physics leaves over."""
@@ -93,7 +95,7 @@ class Physics(nn.Module):
         Args:
             latent: `[N, Z]` normalised; action: `[N, A]` normalised, in force until then.
         """
-        state = self.scaler.inverse(latent[..., self.order])
+        state = self.scaler.inverse(latent.index_select(-1, self.index))
         after = self.scaler(self.step(state, self.action_scaler.inverse(action)))
         parts = [
             latent[..., i : i + 1] if source < 0 else after[..., source : source + 1]
