@@ -94,12 +94,11 @@ def train(
 ) -> None:
     """Train a world model and an actor, from logs or by acting, and write a bundle.
 
-    Examples:
+    Example: rehearse train nav2d --data ./log --out ./mine --steps 300
 
-    rehearse train nav2d --data ./log --out ./mine --steps 300
     (of what `rehearse backtest nav2d --policy explore --log ./log` has logged)
 
-    rehearse train --env dm_control/cartpole-swingup --steps 10000 --seed 0
+    Example: rehearse train --env dm_control/cartpole-swingup --steps 10000 --seed 0
     """
     options = {
         "env.id": env,
