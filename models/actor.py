@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.belief import WorldModel
 from models.features import Features
-from models.heads import mlp
+from models.heads import Scaled, mlp
 from planner.objective import SOFT_COST
 from schemas.system import SystemSpec
 
@@ -96,29 +96,15 @@ class Actor(nn.Module):
 class Critic(nn.Module):
     """The value of a state: the discounted sum of rewards to come, in the reward's units."""
 
-    offset: Tensor
-    scale: Tensor
-
     def __init__(self, model: WorldModel, units: int) -> None:
         super().__init__()
         self.features = Features(model)
-        self.net = mlp(self.features.size, units, 1, 2)
-        self.register_buffer("offset", torch.zeros(()))
-        self.register_buffer("scale", torch.ones(()))
-
-    @torch.no_grad()
-    def rescale(self, offset: float, scale: float) -> None:
-        """Changes the units of the net, not the values (van Hasselt et al. 2016: PopArt)."""
-        last, ratio = self.net[-1], self.scale / scale
-        last.weight.mul_(ratio)  # type: ignore[operator]
-        last.bias.mul_(ratio).add_((self.offset - offset) / scale)  # type: ignore[operator]
-        self.offset.fill_(offset)
-        self.scale.fill_(scale)
+        self.head = Scaled(self.features.size, units)
 
     def forward(self, action: Tensor, memory: Tensor, latent: Tensor) -> Tensor:
         """`[N]` values; `action` is the last applied one, normalised."""
-        out: Tensor = self.net(self.features(action, memory, latent)).squeeze(-1)
-        return self.offset + self.scale * out
+        value: Tensor = self.head(self.features(action, memory, latent))
+        return value
 
 
 class Behaviour(nn.Module):
@@ -132,24 +118,17 @@ class Behaviour(nn.Module):
         self.slow = copy.deepcopy(self.critic).requires_grad_(False)
 
     def calibrate(self, reward: Tensor) -> None:
-        """Sets the scale of values from the logged rewards `[R]` (NaN where unknown)."""
-        known = reward[torch.isfinite(reward)]
-        horizon = 1.0 / (1.0 - self.config.discount)
-        mean, std = (known.mean(), known.std()) if len(known) > 1 else (0.0, 1.0)
-        for critic in (self.critic, self.slow):
-            critic.offset.fill_(float(mean) * horizon)
-            critic.scale.fill_(max(float(std) * math.sqrt(horizon), 1e-3))
+        """Sets the units of values from the logged rewards `[R]` (NaN where unknown).
 
-    def recalibrate(self, reward: Tensor) -> None:
-        """As `calibrate`, from more rewards, while the values stay what they were.
-
-        A rare reward is worth as much as it could be: where none was found yet, the unit is 1.
+        What was learned stays. A rare reward is worth as much as it could be; where none was found
+        yet, the unit is 1.
         """
         known = reward[torch.isfinite(reward)]
         horizon = 1.0 / (1.0 - self.config.discount)
-        spread = max(float(known.std()) * math.sqrt(horizon), RARE * float(known.abs().max()))
+        mean, std, most = _statistics(known)
+        spread = max(std * math.sqrt(horizon), RARE * most)
         for critic in (self.critic, self.slow):
-            critic.rescale(float(known.mean()) * horizon, spread if spread > 0 else 1.0)
+            critic.head.rescale(mean * horizon, spread if spread > 0 else 1.0)
 
     def act(self, model: WorldModel, h: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """The graph `actor`: action `[B, A]` raw, within range and rate limits, and value `[B]`."""
@@ -242,7 +221,7 @@ class Behaviour(nn.Module):
     ) -> dict[str, Tensor]:
         survived = torch.cumprod(torch.stack([torch.ones_like(alive[0]), *alive[:-1]]), 0).detach()
         stacked = torch.stack(returns)
-        scale = self.critic.scale
+        scale = self.critic.head.scale
         flat = [torch.cat(parts).detach() for parts in zip(*states[:-1], strict=True)]
         wanted = self.actor.net(self.actor.features(*flat))
         actor = -(stacked * survived).mean() / scale + SATURATED * wanted.square().mean()
@@ -257,6 +236,13 @@ class Behaviour(nn.Module):
         pairs = zip(self.slow.parameters(), self.critic.parameters(), strict=True)
         for slow, fast in pairs:
             slow.lerp_(fast, SLOW)
+
+
+def _statistics(known: Tensor) -> tuple[float, float, float]:
+    """Mean, standard deviation and largest size; 0, 1 and 0 of fewer than two."""
+    if len(known) < 2:
+        return 0.0, 1.0, 0.0
+    return float(known.mean()), float(known.std()), float(known.abs().max())
 
 
 def _finite(gradient: Tensor) -> Tensor:

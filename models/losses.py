@@ -183,7 +183,9 @@ def _head_losses(
         losses["share_std"] = 0.01 * (spread * seen).sum() / total
     known = torch.isfinite(batch.reward.T) & (valid > 0)
     truth = torch.where(known, batch.reward.T, torch.zeros_like(valid))
-    error = F.huber_loss(reward.view(length, rows), truth, reduction="none")
+    # In units of the rewards: they may be thousandths or thousands.
+    wrong = (reward.view(length, rows) - truth) / model.heads.reward.scale
+    error = F.huber_loss(wrong, torch.zeros_like(wrong), reduction="none")
     losses["reward"] = (error * known).sum() / known.sum().clamp(min=1)
     return losses
 

@@ -187,7 +187,7 @@ class Online:
         trainer.dataset = replace(trainer.dataset, columns=reached)
         trainer.model.stretch(reached)
         trainer.go_on_with(data, self.replay.chances())
-        trainer.behaviour.recalibrate(torch.from_numpy(data.reward))
+        trainer.calibrate()
         return updates
 
     def _begin(

@@ -118,7 +118,7 @@ class Trainer:
             torch.manual_seed(config.seed)
             self.model = WorldModel(*parts)
             self.behaviour = Behaviour(spec, self.model, config.actor)
-        self.behaviour.calibrate(torch.from_numpy(dataset.train.reward))
+        self.calibrate()
         self.bootstrap = dataset.bootstrap(config.model.members, config.seed)
         self.weights = self._loss_weights()
         self.model.to(self.device)
@@ -131,6 +131,15 @@ class Trainer:
         self.progress = Progress()
         self.chances: npt.NDArray[np.float64] | None = None  # cumulated; None: all rows alike
         self.ends: State | None = None  # of the last imagined futures
+
+    def calibrate(self) -> None:
+        """Sets the units of rewards and values by those of the data; what was learned stays."""
+        reward = torch.from_numpy(self.dataset.train.reward)
+        self.behaviour.calibrate(reward)
+        known = reward[torch.isfinite(reward)]
+        if len(known) > 1:
+            spread = float(known.std())
+            self.model.heads.reward.rescale(float(known.mean()), spread if spread > 0 else 1.0)
 
     def _loss_weights(self) -> Weights:
         rng = np.random.default_rng([self.config.seed, 11])
