@@ -55,6 +55,7 @@ class Prior(NamedTuple):
     carried: Tensor  # [B, Z] standard deviation carried over from the last belief
     mean: Tensor  # [B, Z] of the mixture
     variance: Tensor  # [B, Z] of the mixture: noise + disagreement + carried
+    members_change: Tensor  # [M, B, Z] members_mean less the last latent, before it was rounded
 
 
 class Posterior(NamedTuple):
@@ -130,7 +131,8 @@ class WorldModel(nn.Module):
     def prior(self, before: Hidden, latent: Tensor, action: Tensor) -> tuple[Tensor, Prior]:
         """Memory `[B, G]` and prior of the next tick; all normalised."""
         memory = self.memory(before.memory, torch.cat([latent, action], -1))
-        mean, std = self.ensemble(torch.cat([memory, latent, action], -1), latent)
+        change, std = self.ensemble(torch.cat([memory, latent, action], -1))
+        mean = latent + change
         carried = torch.sigmoid(self.retention) * before.spread
         mixed = mean.mean(0)
         disagreement = (mean - mixed).square().mean(0)
@@ -138,7 +140,7 @@ class WorldModel(nn.Module):
         # A fresh belief knows no more than the statistics of the data: N(0, 1).
         mixed = before.started * mixed
         variance = before.started * variance + (1.0 - before.started)
-        return memory, Prior(mean, std, carried, mixed, variance)
+        return memory, Prior(mean, std, carried, mixed, variance, change)
 
     def update(
         self, before: Hidden, latent: Tensor, action: Tensor, y: Tensor, mask: Tensor
@@ -169,6 +171,25 @@ class WorldModel(nn.Module):
         """A fresh belief: zeros."""
         zeros = self.retention.new_zeros
         return self.unpack(zeros(rows, self.hidden)), zeros(rows, self.latent)
+
+    def _innovation(
+        self, started: Tensor, latent: Tensor, prior: Prior, y: Tensor, mask: Tensor
+    ) -> Tensor:
+        """`[B]` mean squared error of the present direct columns in units of their variance.
+
+        As of `y - prior.mean` and `prior.variance`, in an order of its own: values that are nearly
+        equal are taken from each other before anything is added to them. A precise sensor divides
+        by a variance of 1e-8, and so shows the last bit of whatever was rounded in between.
+        """
+        count = len(self.direct)
+        changes = prior.members_change[..., :count]
+        change = changes.mean(0)
+        apart = (changes - change).square().mean(0)
+        own = prior.members_std[..., :count].square().mean(0) + prior.carried[..., :count].square()
+        variance = started * (own + apart) + (1.0 - started) + self.noise().square()
+        error = (y[..., self.direct] - started * latent[..., :count]) - started * change
+        seen = mask[..., self.direct]
+        return (error.square() / variance * seen).sum(-1) / seen.sum(-1).clamp(min=1.0)
 
     # what a state looks like
 
@@ -239,16 +260,14 @@ class WorldModel(nn.Module):
             left out: the mean of a rare event is contradicted whenever it happens.
         """
         y = self.scaler(torch.where(mask > 0, obs, torch.zeros_like(obs)))
-        after = self.update(self.unpack(h), z, self.action_scaler(action), y, mask)
+        before = self.unpack(h)
+        after = self.update(before, z, self.action_scaler(action), y, mask)
         prior, memory = after.prior, after.hidden.memory
         count = len(self.direct)
         direct_std = torch.sqrt(prior.variance[..., :count] + self.noise().square())
         shares = torch.sigmoid(self.heads(memory, prior.mean)[0])
         share_std = self.share_std(shares)
-        seen = mask[..., self.direct]
-        error = y[..., self.direct] - prior.mean[..., :count]
-        surprise = (error / direct_std).square() * seen
-        innovation = surprise.sum(-1) / seen.sum(-1).clamp(min=1.0)
+        innovation = self._innovation(before.started, z, prior, y, mask)
         direct = self.direct_scaler.inverse(prior.mean[..., :count])
         raw_std = self.direct_scaler.spread(prior.mean[..., :count], direct_std)
         predicted = self.arrange(direct, shares)

@@ -172,7 +172,7 @@ def _bar() -> Bar:
 
 @app.command("evaluate", rich_help_panel="Models")
 def evaluate_command(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    bundle: Annotated[str, typer.Argument(help="A folder, NAME, NAME@champion, NAME@3, a digest.")],
     data: Data,
     spec: Annotated[
         str | None, typer.Option(help="System or YAML file; the bundle's system by default.")
@@ -192,11 +192,12 @@ def evaluate_command(
     try:
         from models.data import DataError, load_dataset
         from models.evaluate import evaluate
+        from planner.naming import find_bundle
         from planner.session import load_bundle
     except ImportError as error:
         raise _fail(f"{_TORCH}\n{error}") from error
     try:
-        loaded = load_bundle(bundle, provider="cpu")
+        loaded = load_bundle(find_bundle(bundle)[0], provider="cpu")
         described = _spec(spec or loaded.manifest.system)
         loaded.check(described)
         held_out = load_dataset(described, data, split=split).validation

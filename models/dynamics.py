@@ -53,19 +53,18 @@ class Ensemble(nn.Module):
             self.weights[-1].mul_(0.1)
             self.biases[-1].zero_()
 
-    def forward(self, inputs: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and std, each `[M, N, Z]`, of every member.
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean change and std, each `[M, N, Z]`, of every member.
 
         Args:
             inputs: `[N, I]`, the same for all members, or `[M, N, I]`.
-            latent: `[N, Z]` or `[M, N, Z]`, from which the members predict the change.
         """
         x = inputs.expand(self.members, *inputs.shape[-2:])
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias, x, weight)
             x = x if i == last else torch.relu(x)
-        return self._gaussian(x, latent)
+        return self._gaussian(x)
 
     def by_member(
         self, inputs: Tensor, latent: Tensor, clone: bool = False
@@ -85,14 +84,15 @@ class Ensemble(nn.Module):
                 x = torch.addmm(b, x, w)
                 x = x if i == last else torch.relu(x)
             out.append(x)
-        return self._gaussian(torch.cat(out, 0), latent)
+        change, std = self._gaussian(torch.cat(out, 0))
+        return latent + change, std
 
-    def _gaussian(self, out: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
+    def _gaussian(self, out: Tensor) -> tuple[Tensor, Tensor]:
         delta, raw = out.chunk(2, -1)
         low, high = _LOG_STD
         # A bounded log std keeps gradients everywhere; Exp and Sigmoid are cheap on a CPU.
         std = self.step * torch.exp(low + (high - low) * torch.sigmoid(raw))
-        return latent + self.step * delta, std
+        return self.step * delta, std
 
 
 _LOG_STD = (math.log(LEAST), math.log(MOST))

@@ -71,6 +71,8 @@ class Manifest(msgspec.Struct, frozen=True):
     actor_trusted: bool = False
     lineage: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
+    graphs: dict[str, Any] = {}
+    """Of each file: opset, precision, sizes, parity, and its time per call; see `models.facts`."""
 
 
 def digest_of(manifest: Mapping[str, Any]) -> str:

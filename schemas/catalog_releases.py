@@ -93,12 +93,13 @@ class Releases(Store):
         """
         if ref.isdecimal():
             query = select(Bundle).join(Version, Version.digest == Bundle.digest)
-            query = query.where(Version.name == name, Version.version == int(ref))
+            found = self.rows(query.where(Version.name == name, Version.version == int(ref)))
         else:
-            here = or_(Bundle.name == name, Release.system == name)
             query = select(Bundle).join(Release, Release.bundle == Bundle.digest)
-            query = query.where(here, Release.role == ref, Release.until_us.is_(None))
-        found = self.rows(query)
+            query = query.where(Release.role == ref, Release.until_us.is_(None))
+            found = self.rows(query.where(Release.system == name))
+            found = found or self.rows(query.where(Bundle.name == name))
+        found = list({row.digest: row for row in found}.values())
         if len(found) == 1:
             return found[0]  # type: ignore[no-any-return]
         several = f"{ref} is an alias of {len(found)} bundles: " if found else ""
@@ -151,12 +152,14 @@ class Releases(Store):
         by: str,
         role: str = CHAMPION,
         why: str = "",
+        fits: bool = False,
         confirm: Confirm | None = None,
     ) -> None:
         """Points an alias to a bundle from a time on; who had it before has it no more.
 
-        Doing it again changes nothing. `by` says who or what decided. `confirm` tells others;
-        nobody else moves an alias meanwhile, so the last one told is the one written.
+        Doing it again changes nothing. `by` says who or what decided. `fits`: it was seen to fit
+        the system, so it may be another one's. `confirm` tells others; nobody else moves an alias
+        meanwhile, so the last one told is the one written.
 
         Raises:
             CatalogError: the bundle is unknown, or belongs to another system; or no such alias.
@@ -168,7 +171,7 @@ class Releases(Store):
         with self.session(write=True) as session:
             lock(session)
             bundle = session.get(Bundle, digest)
-            if bundle is None or bundle.system != system:
+            if bundle is None or not (fits or bundle.system == system):
                 owner = "unknown" if bundle is None else f"a bundle of {bundle.system}"
                 raise CatalogError(f"cannot promote {digest} in {system}: it is {owner}")
             _move(session, system, digest, role, {"since_us": at_us, "by": by, "why": why})

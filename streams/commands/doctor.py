@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from infra.home import home_folder
+from infra.home import default_catalog, home_folder
 from streams.checks.finding import Finding, Place, examine, worst
 from streams.commands.options import (
     Bootstrap,
@@ -15,6 +15,7 @@ from streams.commands.options import (
     CatalogUrl,
     Extra,
     Json,
+    acting_bundles,
     bundle_roots,
     errors,
     extra_settings,
@@ -48,8 +49,8 @@ def doctor(
     with errors():
         place = Place(
             home=home,
-            bundle_roots=bundles or bundle_roots(),
-            catalog_url=catalog or f"sqlite:///{home / 'catalog.sqlite'}",
+            bundle_roots=acting_bundles(bundles) if bundles else bundle_roots(),
+            catalog_url=catalog or default_catalog(),
             spec=None if spec is None else spec_of(spec),
             bootstrap=bootstrap,
             extra=extra_settings(extra),

@@ -12,9 +12,10 @@ from models import export
 from models.evaluate import evaluate
 from models.export import ParityError, export_graph, parity
 from models.workflow import _release
-from planner.library import SHIPPED, list_bundles, summary
+from planner.library import SHIPPED, list_bundles
 from planner.manifest import BundleError
 from planner.session import load_bundle
+from planner.summary import summary
 from tests.models.conftest import Trained
 
 
