@@ -1,5 +1,6 @@
 """Trajectories in Parquet become sequences: one entity, consecutive ticks, nothing invented."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -110,6 +111,7 @@ class Dataset:
         train: the earlier part of every run, validation: the later part.
         columns, actions: how each observation and action column is normalised (of `train` alone).
         sources: per run its folder's name, rows, entities and ticks, for the lineage.
+        files: per run how many files it was read from, their bytes, and their digest.
     """
 
     train: Sequences
@@ -117,6 +119,7 @@ class Dataset:
     columns: tuple[ColumnScale, ...]
     actions: tuple[ColumnScale, ...]
     sources: tuple[dict[str, object], ...]
+    files: tuple[dict[str, object], ...] = ()
 
     def bootstrap(self, members: int, seed: int) -> Tensor:
         """`[blocks, M]` weights drawn from Exponential(1) (Bayesian bootstrap, Rubin 1981)."""
@@ -133,12 +136,30 @@ def _is_parquet(file: Path) -> bool:
     return True
 
 
-def _read_run(spec: SystemSpec, folder: Path, run: int) -> pl.DataFrame:
-    frame = with_files(folder, lambda files: _read_files(spec, folder, files))
+def files_digest(folder: Path, files: Sequence[Path]) -> dict[str, object]:
+    """Number and bytes of files below `folder`, and a digest of their SHA-256 digests.
+
+    It is what `find * -name '*.parquet' | LC_ALL=C sort | xargs sha256sum | sha256sum` gives there.
+    """
+    lines, total = [], 0
+    for file in sorted(files, key=lambda file: file.relative_to(folder).as_posix()):
+        with file.open("rb") as stream:
+            own = hashlib.file_digest(stream, "sha256").hexdigest()
+        total += file.stat().st_size
+        lines.append(f"{own}  {file.relative_to(folder).as_posix()}\n")
+    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+    return {"files": len(lines), "bytes": total, "sha256": digest}
+
+
+def _read_run(spec: SystemSpec, folder: Path, run: int) -> tuple[pl.DataFrame, dict[str, object]]:
+    """The rows of a run, and what they were read from."""
+    frame, read = with_files(
+        folder, lambda files: (_read_files(spec, folder, files), files_digest(folder, files))
+    )
     if "attempt" in frame.columns:  # a tick done again after a crash: the last attempt counts
         frame = frame.sort("attempt", maintain_order=True)
     frame = frame.unique(["entity", "tick"], keep="last", maintain_order=True)
-    return frame.with_columns(pl.lit(run).alias("run"))
+    return frame.with_columns(pl.lit(run).alias("run")), read
 
 
 def _read_files(spec: SystemSpec, folder: Path, files: list[Path]) -> pl.DataFrame:
@@ -262,7 +283,8 @@ def load_dataset(
     Raises:
         DataError: nothing to read, another interface, or too little of it.
     """
-    runs = [_read_run(spec, Path(folder), i) for i, folder in enumerate(folders)]
+    read = [_read_run(spec, Path(folder), i) for i, folder in enumerate(folders)]
+    runs, files = [run for run, _ in read], tuple(found for _, found in read)
     sources = tuple(_describe(folder, run) for folder, run in zip(folders, runs, strict=True))
     frame = pl.concat([_with_reward(spec, run) for run in runs], how="diagonal_relaxed")
     place = pl.col("tick") if split == "time" else pl.col("entity").rank("dense")
@@ -277,7 +299,7 @@ def load_dataset(
             f"log longer runs (at least {2 * shortest} ticks)"
         )
     columns, actions = _scales(spec, parts[0])
-    return Dataset(parts[0], parts[1], columns, actions, sources)
+    return Dataset(parts[0], parts[1], columns, actions, sources, files)
 
 
 def _describe(folder: Path, run: pl.DataFrame) -> dict[str, object]:
