@@ -37,7 +37,7 @@ def find_bundle(
     Raises:
         BundleError: there is none, or several, or it is damaged, or its signature fails.
     """
-    if Path(which).is_dir():
+    if str(which) and Path(which).is_dir():
         return Path(which), read_manifest(Path(which))
     which, roots = str(which), bundle_roots() if roots is None else roots
     url = catalog or default_catalog()

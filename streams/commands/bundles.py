@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from planner.library import bundle_roots, list_bundles
-from planner.manifest import MANIFEST, BundleError, Manifest
+from planner.manifest import INT8, MANIFEST, BundleError, Manifest
 from planner.naming import find_bundle, opened
 from planner.summary import side_by_side, summary
 from streams.commands import releases
@@ -76,7 +76,7 @@ def diff(first: Which, second: Which, as_json: Json = False) -> None:
     with errors():
         found = [find_bundle(which) for which in (first, second)]
         apart = side_by_side(*(manifest for _, manifest in found))
-        names = [f"{folder} {manifest.digest[:12]}" for folder, manifest in found]
+        names = [f"{folder.name} {manifest.digest[:12]}" for folder, manifest in found]
         if as_json:
             show({"first": names[0], "second": names[1], "differences": apart}, True)
             return
@@ -107,6 +107,24 @@ def verify(
         show({"usable": False, "why": str(error)}, as_json)
         raise typer.Exit(1) from error
     show({"usable": True, "folder": str(folder), "digest": manifest.digest}, as_json)
+
+
+@app.command("time")
+def time_(which: Which, as_json: Json = False) -> None:
+    """How long a call of each graph takes on this machine, on one thread; of int8 as well.
+
+    Example: rehearse bundle time nav2d
+    """
+    with errors():
+        from planner.session import load_bundle
+        from planner.timing import time_graphs
+
+        folder, manifest = find_bundle(which)
+        timed: dict[str, Any] = time_graphs(load_bundle(folder, provider="cpu"))
+        if INT8 in manifest.files:
+            coarse = load_bundle(folder, provider="cpu", precision="int8")
+            timed["imagine int8"] = time_graphs(coarse)["imagine"]
+    show({"folder": str(folder), "timed": timed}, as_json)
 
 
 @app.command()

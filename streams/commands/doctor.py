@@ -1,6 +1,7 @@
 """`rehearse doctor`: what is installed, reachable, misconfigured, and what helps."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from infra.home import default_catalog, home_folder
+from planner.naming import find_bundle
 from streams.checks.finding import Finding, Place, examine, worst
 from streams.commands.options import (
     Bootstrap,
@@ -15,7 +17,6 @@ from streams.commands.options import (
     CatalogUrl,
     Extra,
     Json,
-    acting_bundles,
     bundle_roots,
     errors,
     extra_settings,
@@ -49,7 +50,7 @@ def doctor(
     with errors():
         place = Place(
             home=home,
-            bundle_roots=acting_bundles(bundles) if bundles else bundle_roots(),
+            bundle_roots=[_folder(which) for which in bundles or ()] or bundle_roots(),
             catalog_url=catalog or default_catalog(),
             spec=None if spec is None else spec_of(spec),
             bootstrap=bootstrap,
@@ -66,6 +67,11 @@ def doctor(
     if as_json:
         show({"status": level, "findings": [asdict(finding) for finding in findings]}, True)
     raise typer.Exit(1 if level == "problem" else 0)
+
+
+def _folder(which: Path) -> Path:
+    """A folder as it is: what is wrong in it is a finding. Else that of the bundle that is meant."""
+    return which if which.is_dir() else find_bundle(which)[0]
 
 
 def _line(finding: Finding) -> Text:
