@@ -62,6 +62,8 @@ class Prior(NamedTuple):
     carried: Tensor  # [B, N] standard deviation carried over from the last belief
     mean: Tensor  # [B, Z] of the mixture
     variance: Tensor  # [B, N] of the mixture: noise + disagreement + carried
+    base: Tensor  # [B, Z] what the members predict a change from
+    members_change: Tensor  # [M, B, N] members_mean less `base`, before it was rounded
 
 
 class Posterior(NamedTuple):
@@ -160,9 +162,8 @@ class WorldModel(nn.Module):
         """Memory `[B, G]` and prior of the next tick; all normalised."""
         latent = self.form.seen(latent)
         memory = self.memory(before.memory, torch.cat([latent, action], -1))
-        mean, std = self.ensemble(
-            torch.cat([memory, latent, action], -1), self.base(latent, action)
-        )
+        base = self.base(latent, action)
+        mean, std, change = self.ensemble(torch.cat([memory, latent, action], -1), base)
         carried = torch.sigmoid(self.retention) * before.spread
         mixed = self.form.mix(mean)
         disagreement = (mean - mixed)[..., : self.form.normal].square().mean(0)
@@ -170,7 +171,7 @@ class WorldModel(nn.Module):
         # A fresh belief knows no more than the statistics of the data: N(0, 1), all classes alike.
         mixed = before.started * mixed
         variance = before.started * variance + (1.0 - before.started)
-        return memory, Prior(mean, std, carried, mixed, variance)
+        return memory, Prior(mean, std, carried, mixed, variance, base, change)
 
     def base(self, latent: Tensor, action: Tensor) -> Tensor:
         """`[N, Z]` what the members predict the change from: the present, or physics' next."""
@@ -211,6 +212,23 @@ class WorldModel(nn.Module):
         least, most = self.direct_scaler.reach()
         self.least[: len(least)] = least.to(self.least)
         self.most[: len(most)] = most.to(self.most)
+
+    def _innovation(self, started: Tensor, prior: Prior, y: Tensor, mask: Tensor) -> Tensor:
+        """`[B]` mean squared error of the present direct columns in units of their variance.
+
+        As of `y - prior.mean` and `prior.variance`, in an order of its own: values that are nearly
+        equal are taken from each other before anything is added to them. A precise sensor divides
+        by a variance of 1e-8, and so shows the last bit of whatever was rounded in between.
+        """
+        count = len(self.direct)
+        changes = prior.members_change[..., :count]
+        change = changes.mean(0)
+        apart = (changes - change).square().mean(0)
+        own = prior.members_std[..., :count].square().mean(0) + prior.carried[..., :count].square()
+        variance = started * (own + apart) + (1.0 - started) + self.noise().square()
+        error = (y[..., self.direct] - started * prior.base[..., :count]) - started * change
+        seen = mask[..., self.direct]
+        return (error.square() / variance * seen).sum(-1) / seen.sum(-1).clamp(min=1.0)
 
     # what a state looks like
 
@@ -291,16 +309,14 @@ class WorldModel(nn.Module):
             left out: the mean of a rare event is contradicted whenever it happens.
         """
         y = self.scaler(torch.where(mask > 0, obs, torch.zeros_like(obs)))
-        after = self.update(self.unpack(h), z, self.action_scaler(action), y, mask)
+        before = self.unpack(h)
+        after = self.update(before, z, self.action_scaler(action), y, mask)
         prior, memory = after.prior, after.hidden.memory
         count = len(self.direct)
         direct_std = torch.sqrt(prior.variance[..., :count] + self.noise().square())
         shares = torch.sigmoid(self.heads(memory, self.form.seen(prior.mean))[0])
         share_std = self.share_std(shares)
-        seen = mask[..., self.direct]
-        error = y[..., self.direct] - prior.mean[..., :count]
-        surprise = (error / direct_std).square() * seen
-        innovation = surprise.sum(-1) / seen.sum(-1).clamp(min=1.0)
+        innovation = self._innovation(before.started, prior, y, mask)
         direct = self.direct_scaler.inverse(prior.mean[..., :count])
         raw_std = self.direct_scaler.spread(prior.mean[..., :count], direct_std)
         predicted = self.arrange(direct, shares)

@@ -17,7 +17,7 @@ HeldOut = Literal["time", "entity", "none"]
 
 
 def evaluate_command(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    bundle: Annotated[str, typer.Argument(help="A folder, NAME, NAME@champion, NAME@3, a digest.")],
     data: Annotated[
         list[Path] | None,
         typer.Option(help="Folder of trajectories (Parquet); repeat for several."),
@@ -57,14 +57,16 @@ def evaluate_command(
         from models.evaluation.held_out import evaluate
         from models.evaluation.tell import full
         from models.registry import write_recalibrated
+        from planner.naming import find_bundle
         from planner.session import load_bundle
     except ImportError as error:
         raise fail(f"{NO_TORCH}\n{error}") from error
     try:
-        loaded = load_bundle(bundle, provider="cpu")
+        folder, _ = find_bundle(bundle)
+        loaded = load_bundle(folder, provider="cpu")
         described = read_spec(spec or loaded.manifest.system)
         loaded.check(described)
-        facts = {"system": described.system, "bundle": bundle, "digest": loaded.digest}
+        facts = {"system": described.system, "bundle": folder, "digest": loaded.digest}
         if not (data or simulate):
             raise ValueError("nothing to judge on: give --data FOLDER, or --simulate, or both")
         if option and not simulate:
@@ -80,7 +82,7 @@ def evaluate_command(
         drifted = drift(loaded, found, held_out, seed)
         content = full(found) | {"drift": drifted.as_dict() if drifted else None}
         if recalibrate is not None:
-            content["recalibrated"] = write_recalibrated(bundle, recalibrate, found.recalibration)
+            content["recalibrated"] = write_recalibrated(folder, recalibrate, found.recalibration)
         if simulate:
             against = simulated(described, loaded, options, seed)
             content["simulated"] = against.as_dict()

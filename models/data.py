@@ -1,5 +1,6 @@
 """Trajectories in Parquet become sequences: one entity, consecutive ticks, nothing invented."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from schemas.logged import with_files
 from schemas.system import SystemSpec
 
 Split = Literal["time", "entity"]
+Facts = tuple[dict[str, object], ...]
 BLOCK = 64
 """Ticks that share a bootstrap weight: neighbours in time are too alike to be drawn apart."""
 
@@ -128,13 +130,15 @@ class Dataset:
         train: the earlier part of every run, validation: the later part.
         columns, actions: how each observation and action column is normalised (of `train` alone).
         sources: per run its folder's name, rows, entities and ticks, for the lineage.
+        files: per run how many files it was read from, their bytes, and their digest.
     """
 
     train: Sequences
     validation: Sequences
     columns: tuple[ColumnScale, ...]
     actions: tuple[ColumnScale, ...]
-    sources: tuple[dict[str, object], ...]
+    sources: Facts
+    files: Facts = ()
 
     def bootstrap(self, members: int, seed: int) -> Tensor:
         """`[blocks, M]` weights drawn from Exponential(1) (Bayesian bootstrap, Rubin 1981)."""
@@ -159,12 +163,30 @@ def _is_parquet(file: Path) -> bool:
     return True
 
 
-def _read_run(spec: SystemSpec, folder: Path, run: int) -> pl.DataFrame:
-    frame = with_files(folder, lambda files: _read_files(spec, folder, files))
+def files_digest(folder: Path, files: Sequence[Path]) -> dict[str, object]:
+    """Number and bytes of files below `folder`, and a digest of their SHA-256 digests.
+
+    It is what `find * -name '*.parquet' | LC_ALL=C sort | xargs sha256sum | sha256sum` gives there.
+    """
+    lines, total = [], 0
+    for file in sorted(files, key=lambda file: file.relative_to(folder).as_posix()):
+        with file.open("rb") as stream:
+            own = hashlib.file_digest(stream, "sha256").hexdigest()
+        total += file.stat().st_size
+        lines.append(f"{own}  {file.relative_to(folder).as_posix()}\n")
+    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+    return {"files": len(lines), "bytes": total, "sha256": digest}
+
+
+def _read_run(spec: SystemSpec, folder: Path, run: int) -> tuple[pl.DataFrame, dict[str, object]]:
+    """The rows of a run, and what they were read from."""
+    frame, read = with_files(
+        folder, lambda files: (_read_files(spec, folder, files), files_digest(folder, files))
+    )
     if "attempt" in frame.columns:  # a tick done again after a crash: the last attempt counts
         frame = frame.sort("attempt", maintain_order=True)
     frame = frame.unique(["entity", "tick"], keep="last", maintain_order=True)
-    return frame.with_columns(pl.lit(run).alias("run"))
+    return frame.with_columns(pl.lit(run).alias("run")), read
 
 
 def _read_files(spec: SystemSpec, folder: Path, files: list[Path]) -> pl.DataFrame:
@@ -294,7 +316,7 @@ def load_dataset(
     Raises:
         DataError: nothing to read, another interface, or too little of it.
     """
-    frame, sources = _read_runs(spec, folders)
+    frame, sources, files = _read_runs(spec, folders)
     place = pl.col("tick") if split == "time" else pl.col("entity").rank("dense")
     cut = place.quantile(1.0 - validation).over("run")
     frame = _segmented(spec, frame.with_columns((place > cut).alias("part")), shortest)
@@ -305,7 +327,7 @@ def load_dataset(
             f"log longer runs (at least {2 * shortest} ticks)"
         )
     columns, actions = scales_of(spec, parts[0])
-    return Dataset(parts[0], parts[1], columns, actions, sources)
+    return Dataset(parts[0], parts[1], columns, actions, sources, files)
 
 
 def load_whole(spec: SystemSpec, folders: Sequence[Path], *, shortest: int = 8) -> Sequences:
@@ -314,19 +336,19 @@ def load_whole(spec: SystemSpec, folders: Sequence[Path], *, shortest: int = 8) 
     Raises:
         DataError: as `load_dataset`.
     """
-    frame, _ = _read_runs(spec, folders)
+    frame, _, _ = _read_runs(spec, folders)
     data = _sequences(spec, _segmented(spec, frame.with_columns(part=pl.lit(True)), shortest))
     if not len(data):
         raise DataError(f"{', '.join(map(str, folders))}: no {shortest} consecutive ticks there")
     return data
 
 
-def _read_runs(
-    spec: SystemSpec, folders: Sequence[Path]
-) -> tuple[pl.DataFrame, tuple[dict[str, object], ...]]:
-    runs = [_read_run(spec, Path(folder), i) for i, folder in enumerate(folders)]
+def _read_runs(spec: SystemSpec, folders: Sequence[Path]) -> tuple[pl.DataFrame, Facts, Facts]:
+    read = [_read_run(spec, Path(folder), i) for i, folder in enumerate(folders)]
+    runs, files = [run for run, _ in read], tuple(found for _, found in read)
     sources = tuple(_describe(folder, run) for folder, run in zip(folders, runs, strict=True))
-    return pl.concat([_with_reward(spec, run) for run in runs], how="diagonal_relaxed"), sources
+    frame = pl.concat([_with_reward(spec, run) for run in runs], how="diagonal_relaxed")
+    return frame, sources, files
 
 
 def _segmented(spec: SystemSpec, frame: pl.DataFrame, shortest: int) -> pl.DataFrame:

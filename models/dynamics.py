@@ -58,33 +58,33 @@ class Ensemble(nn.Module):
             self.weights[-1].mul_(0.1)
             self.biases[-1].zero_()
 
-    def forward(self, inputs: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: Tensor, base: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean `[M, N, Z]` and std `[M, N, form.normal]` of every member.
+
+        Beside them the change `[M, N, form.normal]` from `base`, before the sum was rounded.
 
         Args:
             inputs: `[N, I]`, the same for all members, or `[M, N, I]`.
-            latent: `[N, Z]` or `[M, N, Z]` as networks see it, from which the members predict the
-                change.
+            base: `[N, Z]` or `[M, N, Z]`, from which the members predict the change.
         """
         x = inputs.expand(self.members, *inputs.shape[-2:])
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias, x, weight)
             x = x if i == last else torch.relu(x)
-        return self._read(x, latent)
+        return self._read(x, base)
 
-    def by_member(
-        self, inputs: Tensor, latent: Tensor, clone: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def by_member(self, inputs: Tensor, base: Tensor, clone: bool = False) -> tuple[Tensor, Tensor]:
         """Mean and std as above, `[M * N, ·]`, of rows ordered by member, each under its own.
 
         `clone` is for export: one two-dimensional product per member, which ONNX Runtime does
         fastest, of copied weights, as exporters reject those that share storage.
         """
         if clone:
-            return self._read(torch.cat(self._apart(inputs), 0), latent)
+            mean, std, _ = self._read(torch.cat(self._apart(inputs), 0), base)
+            return mean, std
         rows = inputs.view(self.members, -1, inputs.shape[-1])
-        mean, std = self(rows, latent.view(self.members, -1, latent.shape[-1]))
+        mean, std, _ = self(rows, base.view(self.members, -1, base.shape[-1]))
         return mean.flatten(0, 1), std.flatten(0, 1)
 
     def _apart(self, inputs: Tensor) -> list[Tensor]:
@@ -101,20 +101,21 @@ class Ensemble(nn.Module):
             out.append(x)
         return out
 
-    def _read(self, out: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.others:
-            return self._gaussian(out, latent)
+    def _read(self, out: Tensor, base: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, std and change of what the last layer gives."""
         count = self.form.normal
-        mean, std = self._gaussian(out[..., : 2 * count], latent[..., :count])
-        logits = self.form.logits(out[..., 2 * count :], latent[..., count:])
-        return torch.cat([mean, logits], -1), std
+        change, std = self._gaussian(out[..., : 2 * count] if self.others else out)
+        if not self.others:
+            return base + change, std, change
+        logits = self.form.logits(out[..., 2 * count :], base[..., count:])
+        return torch.cat([base[..., :count] + change, logits], -1), std, change
 
-    def _gaussian(self, out: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
+    def _gaussian(self, out: Tensor) -> tuple[Tensor, Tensor]:
         delta, raw = out.chunk(2, -1)
         low, high = _LOG_STD
         # A bounded log std keeps gradients everywhere; Exp and Sigmoid are cheap on a CPU.
         std = self.step * torch.exp(low + (high - low) * torch.sigmoid(raw))
-        return latent + self.step * delta, std
+        return self.step * delta, std
 
 
 _LOG_STD = (math.log(LEAST), math.log(MOST))

@@ -1,12 +1,13 @@
 """A trained model becomes ONNX graphs, each held against torch before it may leave."""
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -20,12 +21,14 @@ from models.actor import Behaviour
 from models.belief import WorldModel
 
 OPSET = 20
-TOLERANCE = 5e-4
+TOLERANCE = 1e-5
 """Largest difference between torch and ONNX allowed, relative to `1 + |torch|`.
 
-Precise sensors magnify the last bits of float32: an innovation is a squared error in units of a
-small variance, and 1.4e-4 was seen for a model whose other outputs agree to 1e-5.
+Over several ticks rounding grows with the model's own dynamics, in torch as well: what `imagine`
+and `drive` give may differ by more where it is at most `AS_FAR` times as far from the same module
+in float64 as torch's own float32 is.
 """
+AS_FAR = 2.0
 
 
 class ParityError(RuntimeError):
@@ -217,14 +220,17 @@ def _module(graph: str, model: WorldModel, behaviour: Behaviour) -> nn.Module:
     return kinds[graph](model, behaviour)
 
 
-def export_graph(graph: str, model: WorldModel, behaviour: Behaviour, path: Path) -> float:
+def export_graph(
+    graph: str, model: WorldModel, behaviour: Behaviour, path: Path
+) -> dict[str, float]:
     """Writes one graph (`believe`, `imagine`, `actor`, `drive`) and proves its parity.
 
     Returns:
-        The largest difference to torch over several shapes, relative to `1 + |torch|`.
+        Of each output, the largest difference to torch over several shapes, relative to
+        `1 + |torch|`.
 
     Raises:
-        ParityError: the difference is above `TOLERANCE`.
+        ParityError: one is above `TOLERANCE`, and not for want of digits in torch itself.
     """
     module = _module(graph, model, behaviour).eval().cpu()
     with torch.no_grad(), quiet():
@@ -242,13 +248,17 @@ def export_graph(graph: str, model: WorldModel, behaviour: Behaviour, path: Path
         assert program is not None
         program.save(str(path))
     strip(path)
-    worst = parity(graph, model, behaviour, path)
-    if not worst <= TOLERANCE:
-        raise ParityError(
-            f"{path}: differs from torch by {worst:.2g}, more than {TOLERANCE:.2g}: "
-            "try another version of torch or onnxscript, and do not ship this file"
-        )
-    return worst
+    found = parity(graph, model, behaviour, path)
+    for output, apart in found.items():
+        grown = graph in ("imagine", "drive") and apart.exact <= AS_FAR * apart.torch_exact
+        if not (apart.torch <= TOLERANCE or grown):
+            raise ParityError(
+                f"{path}: output {output} differs from torch by {apart.torch:.2g}, more than "
+                f"{TOLERANCE:.2g} (from float64 by {apart.exact:.2g}, torch by "
+                f"{apart.torch_exact:.2g}): try another version of torch or onnxscript, and do "
+                "not ship this file"
+            )
+    return {output: apart.torch for output, apart in found.items()}
 
 
 def strip(path: Path) -> None:
@@ -277,40 +287,60 @@ def _strip(part: Any) -> None:
             _strip(inner)
 
 
-def parity(graph: str, model: WorldModel, behaviour: Behaviour, path: Path) -> float:
-    """Largest difference between torch and the file, relative to `1 + |torch|`; three shapes."""
+class Apart(NamedTuple):
+    """Largest differences of one output, each relative to 1 + |the second|."""
+
+    torch: float  # of ONNX from torch
+    exact: float  # of ONNX from torch in float64
+    torch_exact: float  # of torch from torch in float64
+
+
+def parity(graph: str, model: WorldModel, behaviour: Behaviour, path: Path) -> dict[str, Apart]:
+    """How far the file, torch, and torch in float64 are apart, by output; over three shapes."""
     module = _module(graph, model, behaviour).eval()
+    exact = _module(graph, copy.deepcopy(model).double(), copy.deepcopy(behaviour).double()).eval()
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    worst = 0.0
+    worst = np.zeros((len(_OUTPUTS[graph]), 3))
     for seed, (rows, ticks) in enumerate([(3, 4), (1, 1), (17, 9)]):
-        found = _apart(session, module, _example(model, graph, rows, ticks, seed=100 + seed))
-        if found > TOLERANCE and model.config.form == "categorical":
+        given = _example(model, graph, rows, ticks, 100 + seed)
+        found = _differences(session, module, exact, given)
+        if found[:, 0].max() > TOLERANCE and model.config.form == "categorical":
             # Where two classes are all but equal, the last bit decides which is drawn, and the rest
             # of that future is another: other noise has its ties elsewhere, a fault is in both.
-            found = _apart(session, module, _example(model, graph, rows, ticks, seed=200 + seed))
-        worst = max(worst, found)
-    return worst
+            given = _example(model, graph, rows, ticks, 200 + seed)
+            found = _differences(session, module, exact, given)
+        worst = np.maximum(worst, found)
+    return {name: Apart(*row) for name, row in zip(_OUTPUTS[graph], worst.tolist(), strict=True)}
 
 
-def _apart(session: ort.InferenceSession, module: nn.Module, inputs: dict[str, Tensor]) -> float:
+def _differences(
+    session: ort.InferenceSession, module: nn.Module, exact: nn.Module, inputs: dict[str, Tensor]
+) -> Any:
+    """`[outputs, 3]` the fields of `Apart`."""
     with torch.no_grad():
         wanted = module(**inputs)
+        truth = exact(**{name: value.double() for name, value in inputs.items()})
     got = session.run(None, {name: value.numpy() for name, value in inputs.items()})
-    worst = 0.0
-    for a, b in zip(wanted, got, strict=True):
-        truth = a.numpy()
-        if truth.shape != b.shape or not np.isfinite(b).all():
-            return float("inf")
-        worst = max(worst, float((np.abs(truth - b) / (1.0 + np.abs(truth))).max()))
-    return worst
+    return np.array(
+        [
+            [_apart(a, b.numpy()), _apart(a, c.numpy()), _apart(b.numpy(), c.numpy())]
+            for a, b, c in zip(got, wanted, truth, strict=True)
+        ]
+    )
+
+
+def _apart(found: Any, wanted: Any) -> float:
+    if found.shape != wanted.shape or not np.isfinite(found).all():
+        return float("inf")
+    return float((np.abs(wanted - found) / (1.0 + np.abs(wanted))).max())
 
 
 def export_graphs(
     model: WorldModel, behaviour: Behaviour, folder: Path, with_actor: bool = True
-) -> dict[str, float]:
-    """Writes all graphs of a bundle into `folder`; the parity difference of each, by name."""
+) -> dict[str, dict[str, float]]:
+    """Writes all graphs of a bundle into `folder`; how far each is from torch, by output."""
     folder.mkdir(parents=True, exist_ok=True)
     names = ["believe", "imagine", *(["actor", "drive"] if with_actor else [])]
     return {name: export_graph(name, model, behaviour, folder / f"{name}.onnx") for name in names}

@@ -114,7 +114,7 @@ class LiveModel:
         latent = model.form.draw(latent, noise)
         memory = model.memory(memory, torch.cat([latent, action], -1))
         inputs = torch.cat([memory, latent, action], -1)
-        mean, _ = model.ensemble(inputs, model.base(latent, action))
+        mean, _, _ = model.ensemble(inputs, model.base(latent, action))
         apart = mean.std(0)[:, :count] / model.ensemble.step[:count]
         return torch.clamp(apart.mean(-1), max=CURIOUS)
 

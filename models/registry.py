@@ -16,8 +16,12 @@ import torch
 from models.actor import Behaviour
 from models.belief import WorldModel
 from models.export import export_graphs
-from planner.manifest import MANIFEST, SIGNATURE, Recalibration, read_bundle, seal
+from models.facts import facts
+from models.quantise import quantise
+from models.regret import Regret
+from planner.manifest import INT8, MANIFEST, SIGNATURE, Recalibration, read_bundle, seal
 from planner.session import Bundle, load_bundle
+from planner.timing import time_graphs
 from schemas.system import SystemSpec
 
 MAX_BYTES = 2_000_000
@@ -34,6 +38,8 @@ def versions() -> dict[str, str]:
     }
 
 
+Weigh = Callable[[Bundle, Bundle], Regret]
+"""What choosing by the second bundle's graphs costs, judged by the first one's."""
 Measure = Callable[[Bundle], tuple[Mapping[str, Any], Mapping[str, Any]]]
 """Calibration and metrics of exported graphs."""
 
@@ -46,6 +52,7 @@ def write_bundle(
     *,
     name: str,
     measure: Measure,
+    weigh: Weigh | None = None,
     lineage: Mapping[str, Any],
     with_actor: bool,
     actor_trusted: bool,
@@ -53,13 +60,15 @@ def write_bundle(
 ) -> dict[str, Any]:
     """Exports the graphs with their parity tests, measures them, and puts the bundle at `folder`.
 
-    The files are made beside it and moved in at the end, the manifest last, so that a reader finds
-    the old bundle or the new one. Returns the manifest.
+    With `weigh`, an int8 variant of `imagine` is made, and ships where it chooses as well. The
+    files are made beside it and moved in at the end, the manifest last, so that a reader finds the
+    old bundle or the new one. Returns the manifest.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=".bundle-", dir=folder))
     try:
-        differences = export_graphs(model, behaviour, made, with_actor)
+        parities = export_graphs(model, behaviour, made, with_actor)
+        differences = {graph: max(parity.values()) for graph, parity in parities.items()}
         scale = [1.0] * len(spec.columns)
         content: dict[str, Any] = {
             "name": name,
@@ -77,9 +86,13 @@ def write_bundle(
             "lineage": {**lineage, "versions": versions()},
         }
         seal(made, content)  # sealed once to be loaded and measured as it will run
-        calibration, metrics = measure(load_bundle(made, provider="cpu"))
+        exact = load_bundle(made, provider="cpu")
+        calibration, metrics = measure(exact)
         content["calibration"] = dict(calibration)
         content["metrics"] = {**metrics, "parity": differences, "parameters": parameters(model)}
+        content["graphs"] = _graphs(exact, parities)
+        if weigh is not None:
+            content["graphs"] |= _int8(made, content, exact, weigh)
         manifest = seal(made, content)
         _move(made, folder)
     finally:
@@ -115,6 +128,43 @@ def write_recalibrated(
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return {"bundle": str(folder), "digest": str(sealed["digest"])}
+
+
+def _graphs(
+    bundle: Bundle, parities: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, Any]]:
+    """What the manifest says of each graph, by its file."""
+    timed = time_graphs(bundle)
+    return {
+        f"{graph}.onnx": {
+            **facts(bundle.path / f"{graph}.onnx"),
+            "parity": dict(parity),
+            "timed": timed[graph],
+        }
+        for graph, parity in parities.items()
+    }
+
+
+def _int8(
+    made: Path, content: Mapping[str, Any], exact: Bundle, weigh: Weigh
+) -> dict[str, dict[str, Any]]:
+    """Makes the int8 variant, and takes it away again unless its regret is negligible.
+
+    Its measurements are in the manifest either way, so that nobody has to wonder.
+    """
+    path = made / INT8
+    quantise(made / "imagine.onnx", path)
+    seal(made, content)
+    coarse = load_bundle(made, provider="cpu", precision="int8")
+    found = weigh(exact, coarse)
+    said = {
+        **facts(path, "int8"),
+        "regret": found.as_dict(),
+        "timed": time_graphs(coarse)["imagine"],
+    }
+    if not found.negligible:
+        path.unlink()
+    return {INT8: {**said, "shipped": found.negligible}}
 
 
 def _move(made: Path, folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from infra.plants.base import make_plant
 from infra.plants.gym import spec_for
 from infra.signals import stopping
+from models.data import Sequences
 from models.evaluation.held_out import evaluate
 from models.evaluation.tell import brief
 from models.evaluation.windows import WARM
@@ -20,7 +21,9 @@ from models.online import JUDGED, Course, Online
 from models.practice import Planned, Returns, Who, judge, random_return
 from models.recipe import Recipe
 from models.registry import write_bundle
+from models.regret import Regret, regret
 from models.replay import Mix, Replay
+from models.revision import revision
 from models.train import TrainingStopped
 from models.workflow import CHECKPOINT, work_folder
 from planner.session import Bundle
@@ -114,7 +117,7 @@ def _release(
     say(online.course, "judging the actor")
     trusted = bool(online.judge("actor").each.mean() > chance.each.mean())
     model, behaviour = trainer.model.cpu(), trainer.behaviour.cpu()
-    returns = {"random": chance}
+    returns, held_out = {"random": chance}, list[Sequences]()
 
     def measure(bundle: Bundle) -> tuple[dict[str, Any], dict[str, Any]]:
         records = []
@@ -124,8 +127,8 @@ def _release(
             say(online.course, f"judging: {who}")
             returns[who], record = _judge(online, bundle, who, seed)
             records.append(record)
-        held_out = _sequences(online, records)
-        found = evaluate(bundle, online.spec, held_out)
+        held_out.append(_sequences(online, records))
+        found = evaluate(bundle, online.spec, held_out[0])
         metrics = {
             "held_out": brief(found),
             "returns": {name: one.as_dict() for name, one in returns.items()},
@@ -133,9 +136,14 @@ def _release(
         }
         return found.calibration(online.config.actor.discount), metrics
 
+    def weigh(exact: Bundle, coarse: Bundle) -> Regret:
+        return regret(exact, coarse, online.spec, held_out[0], online.config.seed)
+
     say(online.course, "exporting")
     lineage = {
         "command": command,
+        "code": revision(),
+        "spec": {"name": online.spec.system, "spec_hash": online.spec.spec_hash},
         "plant": online.plant.version,
         "options": dict(online.spec.plant.params) if online.spec.plant else {},
         "config": asdict(online.config),
@@ -152,6 +160,7 @@ def _release(
         behaviour,
         name=online.spec.system,
         measure=measure,
+        weigh=weigh,
         lineage=lineage,
         with_actor=True,
         actor_trusted=trusted,
@@ -187,7 +196,7 @@ def _judge(online: Online, bundle: Bundle, who: Who, seed: int) -> tuple[Returns
     return judge(world, policy, online.loop.ticks, seed)
 
 
-def _sequences(online: Online, records: list[Record]) -> Any:
+def _sequences(online: Online, records: list[Record]) -> Sequences:
     """The episodes in which it was judged, as held-out data."""
     replay = Replay(1 << 40, Mix())
     for record in records:

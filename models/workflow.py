@@ -16,6 +16,8 @@ from models.evaluation.held_out import evaluate
 from models.evaluation.tell import brief
 from models.evaluation.windows import WARM
 from models.registry import write_bundle
+from models.regret import Regret, regret
+from models.revision import revision
 from models.train import Progress, TrainConfig, Trainer, TrainingStopped
 from models.training_report import write_report
 from models.trust import Trial, trial
@@ -117,9 +119,15 @@ def _release(
             metrics["actor"] = verdict.as_dict()
         return result.calibration(config.actor.discount), metrics
 
+    def weigh(exact: Bundle, coarse: Bundle) -> Regret:
+        return regret(exact, coarse, spec, dataset.validation, config.seed)
+
+    files = dataset.files or ({},) * len(dataset.sources)
     lineage = {
         "command": command,
-        "datasets": list(dataset.sources),
+        "code": revision(),
+        "datasets": [{**a, **b} for a, b in zip(dataset.sources, files, strict=True)],
+        "spec": {"name": spec.system, "spec_hash": spec.spec_hash},
         "config": asdict(config),
         "scales": [c.as_dict() for c in (*dataset.columns, *dataset.actions)],
         "seed": config.seed,
@@ -134,6 +142,7 @@ def _release(
         behaviour,
         name=spec.system,
         measure=measure,
+        weigh=weigh,
         lineage=lineage,
         with_actor=with_actor,
         actor_trusted=verdict is not None and verdict.trusted,

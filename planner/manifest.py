@@ -26,6 +26,8 @@ MOST_MANIFEST, MOST_FILES = 4 << 20, 32
 GRAPHS = ("believe.onnx", "imagine.onnx", "actor.onnx", "drive.onnx")
 """The graphs of a bundle; the first two are required. Without `actor.onnx` there is no actor, and
 without `drive.onnx` nobody knows where the actor would go."""
+INT8 = "imagine.int8.onnx"
+"""`imagine` with its products in int8; there only where it chooses as well."""
 
 
 class BundleError(ValueError):
@@ -102,6 +104,8 @@ class Manifest(msgspec.Struct, frozen=True):
     actor_trusted: bool = False
     lineage: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
+    graphs: dict[str, Any] = {}
+    """Of each file: opset, precision, sizes, parity, time per call (`models.facts`)."""
 
 
 def digest_of(manifest: Mapping[str, Any]) -> str:

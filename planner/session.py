@@ -11,20 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
 from planner.graphs import GraphError, ends_of
-from planner.manifest import BundleError, Manifest, read_bundle
+from planner.manifest import INT8, MANIFEST, BundleError, Manifest, read_bundle
 from planner.one_tick import one_tick
 from planner.quick import outputs_only, spread_constants
 from planner.runtime import Provider, choose, open_session
 from schemas.system import SystemSpec
 
 F32 = npt.NDArray[np.float32]
+Precision = Literal["fp32", "int8"]
 
 _INPUTS = {
     "believe": ("h", "z", "action", "obs", "mask"),
@@ -150,6 +151,7 @@ class Bundle:
         manifest: what is in it and what it was made for.
         provider: `cpu` or `cuda`, where the graphs really run.
         threads: threads per session call.
+        precision: of the products of `imagine`; all else is fp32.
     """
 
     def __init__(
@@ -159,11 +161,15 @@ class Bundle:
         graphs: Mapping[str, bytes],
         provider: str,
         threads: int,
+        precision: Precision = "fp32",
     ) -> None:
         self.path, self.manifest, self.provider, self.threads = path, manifest, provider, threads
+        self.precision = precision
         self._believe = self._session("believe", graphs)
         self._imagine = self._session("imagine", graphs)
         self._next = self._one_tick(graphs["imagine.onnx"]) if provider == "cpu" else None
+        if precision == "int8":  # one tick, which is asked in every frame, stays exact
+            self._imagine = self._session("imagine", graphs, INT8)
         self._actor = self._session("actor", graphs) if "actor.onnx" in graphs else None
         self._drive = self._session("drive", graphs) if "drive.onnx" in graphs else None
 
@@ -274,6 +280,11 @@ class Bundle:
         return action
 
     @property
+    def acts(self) -> bool:
+        """Whether `act` can be asked."""
+        return self._actor is not None
+
+    @property
     def drives(self) -> bool:
         """Whether `drive` can be asked."""
         return self._drive is not None
@@ -348,8 +359,10 @@ class Bundle:
                 return False
         return True
 
-    def _session(self, graph: str, graphs: Mapping[str, bytes]) -> ort.InferenceSession:
-        path = self.path / f"{graph}.onnx"
+    def _session(
+        self, graph: str, graphs: Mapping[str, bytes], file: str = ""
+    ) -> ort.InferenceSession:
+        path = self.path / (file or f"{graph}.onnx")
         data = graphs[path.name]
         try:
             inputs, outputs = ends_of(data)
@@ -384,11 +397,22 @@ def next_by_imagine(dynamics: Dynamics, h: F32, z: F32, action: F32, noise: F32)
     return np.asarray(channels[0])
 
 
+def _check_int8(folder: Path, graphs: Mapping[str, bytes], device: str) -> None:
+    if INT8 not in graphs:
+        raise BundleError(
+            f"{folder / MANIFEST}: field files: there is no {INT8}: none was made, or its regret "
+            "was not negligible; load the bundle with precision fp32"
+        )
+    if device != "cpu":
+        raise BundleError(f"{folder / INT8}: int8 runs on the CPU: choose provider cpu, or fp32")
+
+
 def load_bundle(
     path: Path | str,
     provider: Provider = "auto",
     threads: int = 1,
     trusted: Path | None = None,
+    precision: Precision = "fp32",
 ) -> Bundle:
     """Reads, verifies and warms up the bundle in the folder `path`.
 
@@ -397,12 +421,16 @@ def load_bundle(
         provider: `auto` and `cuda` take CUDA when it really works, else the CPU.
         threads: threads per session call.
         trusted: as for `read_bundle`.
+        precision: `int8` takes the variant of `imagine`, which runs on the CPU alone.
 
     Raises:
         BundleError: what is wrong with which file and field, and the remedy.
     """
     folder = Path(path)
     manifest, graphs = read_bundle(folder, trusted)
-    bundle = Bundle(folder, manifest, graphs, choose(provider), threads)
+    device = choose(provider)
+    if precision == "int8":
+        _check_int8(folder, graphs, device)
+    bundle = Bundle(folder, manifest, graphs, device, threads, precision)
     bundle.warm_up()
     return bundle

@@ -6,12 +6,13 @@ names its natural key in `natural`, by which `Catalog.put` replaces instead of a
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, String, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
-Role = Literal["champion", "shadow", "candidate"]
+SEVERAL = "candidate"
+"""The one alias that several bundles of a system may have at once."""
 
 
 class Table(MappedAsDataclass, DeclarativeBase, kw_only=True):
@@ -19,7 +20,6 @@ class Table(MappedAsDataclass, DeclarativeBase, kw_only=True):
 
     type_annotation_map: ClassVar[dict[Any, Any]] = {
         int: BigInteger,
-        Role: String,
         list[int]: JSON,
         list[str]: JSON,
         dict[str, Any]: JSON,
@@ -128,23 +128,42 @@ class Bundle(Table, kw_only=True):
     metrics: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
 
 
+class Version(Table, kw_only=True):
+    """The number of a bundle among those of its name: 1, 2, 3 …, never given to another one."""
+
+    __tablename__ = "versions"
+    natural = ("name", "version")
+    name: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(Integer, primary_key=True)
+    digest: Mapped[str] = mapped_column(ForeignKey("bundles.digest"), unique=True)
+    at_us: Mapped[int]
+    by: Mapped[str]
+
+
 class Release(Table, kw_only=True):
-    """A bundle in a role, from `since_us` until `until_us` (None: still)."""
+    """An alias of a system, such as `champion`, on a bundle from `since_us` until `until_us`.
+
+    None: still. Rows are never taken out, so they are the history too.
+    """
 
     __tablename__ = "releases"
     natural = ("system", "role", "bundle", "since_us")
     __table_args__ = (UniqueConstraint(*natural),)
     id: Mapped[int] = mapped_column(Integer, primary_key=True, init=False)
     system: Mapped[str]
-    role: Mapped[Role]
+    role: Mapped[str]
+    """The alias."""
     bundle: Mapped[str] = mapped_column(ForeignKey("bundles.digest"))
     since_us: Mapped[int]
     until_us: Mapped[int | None] = mapped_column(default=None)
     by: Mapped[str]
+    why: Mapped[str] = mapped_column(default="", server_default="")
+    ended: Mapped[str] = mapped_column(default="", server_default="")
+    """Who took the alias away and why, where no other bundle got it."""
 
 
 # Two processes that promote at once cannot leave two champions behind.
-_only_one = Release.until_us.is_(None) & (Release.role != "candidate")
+_only_one = Release.until_us.is_(None) & (Release.role != SEVERAL)
 Index(
     "releases_one_at_a_time",
     Release.system,

@@ -1,50 +1,53 @@
-"""`rehearse bundle …`: which models there are, whether they are whole, and which one acts."""
+"""`rehearse bundle …`: which models there are, whether they are whole, and how they differ."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from planner.library import find_bundle, keep, list_bundles, summary
-from planner.manifest import MANIFEST, BundleError, Manifest
-from schemas.messages import Control
-from schemas.system import SystemSpec
-from streams.commands.options import (
-    Bootstrap,
-    Extra,
-    Json,
-    Spec,
-    bundle_roots,
-    catalog_url,
-    cluster_of,
-    errors,
-    home_bundles,
-    show,
-    spec_of,
-)
-from streams.control import now_us, say
+from planner.library import bundle_roots, list_bundles
+from planner.manifest import INT8, MANIFEST, BundleError, Manifest
+from planner.naming import find_bundle, opened
+from planner.summary import side_by_side, summary
+from streams.commands import releases
+from streams.commands.options import Json, catalog_url, errors, show, spec_of
+from streams.commands.releases import Which
 
 app = typer.Typer(no_args_is_help=True, help="Released models.")
-Which = Annotated[
-    str, typer.Argument(metavar="BUNDLE", help="A folder, a name, or the beginning of a digest.")
+Key = Annotated[
+    Path | None, typer.Option(help="File of public keys, one of which must have signed it.")
 ]
 
 
 @app.command("list")
 def list_(as_json: Json = False) -> None:
-    """Every bundle at hand, and what is wrong with those that cannot be used.
+    """Every bundle at hand, with version and aliases, and what is wrong with unusable ones.
 
     Example: rehearse bundle list
     """
     result: dict[str, Any] = {}
     with errors():
+        names = _names()
         for folder, m in list_bundles(bundle_roots()).items():
-            result[str(folder)] = f"unusable: {m}" if isinstance(m, str) else _line(m)
+            result[str(folder)] = f"unusable: {m}" if isinstance(m, str) else _line(m, names)
     show(result, as_json)
 
 
-def _line(manifest: Manifest) -> str:
-    return f"{manifest.digest[:12]}  {manifest.system}  {manifest.created}"
+def _names() -> dict[str, str]:
+    """Digest → `NAME@VERSION (aliases)` of each registered bundle."""
+    with opened(catalog_url()) as catalog:
+        if catalog is None:
+            return {}
+        aliases = catalog.aliases()
+        return {
+            row.digest: " ".join([f"{row.name}@{row.version}", *aliases.get(row.digest, ())])
+            for row in catalog.versions()
+        }
+
+
+def _line(manifest: Manifest, names: dict[str, str]) -> str:
+    known = names.get(manifest.digest, "not registered")
+    return f"{manifest.digest[:12]}  {manifest.system}  {manifest.created}  {known}"
 
 
 @app.command("show")
@@ -54,17 +57,39 @@ def show_(which: Which, as_json: Json = False) -> None:
     Example: rehearse bundle show autoscale
     """
     with errors():
-        result = summary(*find_bundle(which, bundle_roots()))
+        folder, manifest = find_bundle(which)
+        result = summary(folder, manifest)
+        result["registered"] = _names().get(manifest.digest, "no")
+        if not as_json:
+            from streams.commands.bundle_text import readable
+
+            result = readable(result)
     show(result, as_json)
+
+
+@app.command()
+def diff(first: Which, second: Which, as_json: Json = False) -> None:
+    """Two bundles side by side: what differs in metrics, lineage, calibration and graphs.
+
+    Example: rehearse bundle diff nav2d autoscale
+    """
+    with errors():
+        found = [find_bundle(which) for which in (first, second)]
+        apart = side_by_side(*(manifest for _, manifest in found))
+        names = [f"{folder.name} {manifest.digest[:12]}" for folder, manifest in found]
+        if as_json:
+            show({"first": names[0], "second": names[1], "differences": apart}, True)
+            return
+        from streams.commands.bundle_text import print_sides
+
+        print_sides(names, apart)
 
 
 @app.command()
 def verify(
     which: Which,
     spec: Annotated[str | None, typer.Option(help="Also check that it fits this spec.")] = None,
-    key: Annotated[
-        Path | None, typer.Option(help="File of public keys, one of which must have signed it.")
-    ] = None,
+    key: Key = None,
     as_json: Json = False,
 ) -> None:
     """Check every digest, load every graph, and run each once (exit status 1: unusable).
@@ -74,7 +99,7 @@ def verify(
     from planner.session import load_bundle
 
     try:
-        folder, manifest = find_bundle(which, bundle_roots())
+        folder, manifest = find_bundle(which)
         bundle = load_bundle(folder, provider="cpu", trusted=key)
         if spec is not None:
             bundle.check(spec_of(spec))
@@ -82,6 +107,24 @@ def verify(
         show({"usable": False, "why": str(error)}, as_json)
         raise typer.Exit(1) from error
     show({"usable": True, "folder": str(folder), "digest": manifest.digest}, as_json)
+
+
+@app.command("time")
+def time_(which: Which, as_json: Json = False) -> None:
+    """How long a call of each graph takes on this machine, on one thread; of int8 as well.
+
+    Example: rehearse bundle time nav2d
+    """
+    with errors():
+        from planner.session import load_bundle
+        from planner.timing import time_graphs
+
+        folder, manifest = find_bundle(which)
+        timed: dict[str, Any] = time_graphs(load_bundle(folder, provider="cpu"))
+        if INT8 in manifest.files:
+            coarse = load_bundle(folder, provider="cpu", precision="int8")
+            timed["imagine int8"] = time_graphs(coarse)["imagine"]
+    show({"folder": str(folder), "timed": timed}, as_json)
 
 
 @app.command()
@@ -100,7 +143,7 @@ def sign(
     from planner.signature import make_key, sign_bundle
 
     with errors():
-        folder, manifest = find_bundle(which, bundle_roots())
+        folder, manifest = find_bundle(which)
         if new_key:
             make_key(key)
         written = sign_bundle(folder / MANIFEST, key)
@@ -108,78 +151,6 @@ def sign(
     show(result | ({"public_key": str(key.with_suffix(".pub"))} if new_key else {}), as_json)
 
 
-@app.command()
-def promote(
-    spec: Spec,
-    which: Which,
-    bootstrap: Bootstrap = None,
-    extra: Extra = None,
-    as_json: Json = False,
-) -> None:
-    """Let a bundle act from now on: aligners write it into frames, workers load and switch.
-
-    One from elsewhere is copied to where workers look for it, the `bundles` of the home folder.
-
-    Example: rehearse topics create nav2d && rehearse bundle promote nav2d nav2d
-    """
-    with errors():
-        system = spec_of(spec)
-        folder, manifest = find_bundle(which, bundle_roots())
-        check_fit(system, folder)
-        folder = keep(folder, manifest, home_bundles(), bundle_roots())
-        release(system, folder, manifest, *cluster_of(bootstrap, extra, "operator"))
-    show({"released": manifest.digest, "system": system.system}, as_json)
-
-
-@app.command()
-def rollback(
-    spec: Spec, bootstrap: Bootstrap = None, extra: Extra = None, as_json: Json = False
-) -> None:
-    """Go back to the bundle that acted before the present one.
-
-    Example: rehearse bundle rollback autoscale
-    """
-    with errors():
-        from schemas.catalog import Catalog  # SQLAlchemy takes half a second
-
-        system, place = spec_of(spec), cluster_of(bootstrap, extra, "operator")
-        catalog = Catalog(catalog_url())
-        catalog.create()
-        before = catalog.rollback(system.system, at_us=now_us(), by="operator")
-        control = Control("release", 0, bundle=before.digest, by="operator")
-        say(system, control, *place)
-    show({"released": before.digest, "system": system.system}, as_json)
-
-
-def check_fit(spec: SystemSpec, folder: Path) -> None:
-    """Raises `BundleError` unless the bundle loads and fits the spec."""
-    from planner.session import load_bundle
-
-    load_bundle(folder, provider="cpu").check(spec)
-
-
-def release(
-    spec: SystemSpec, folder: Path, manifest: Manifest, bootstrap: str, extra: dict[str, str]
-) -> None:
-    """Write the release to the catalog and to `S.control`."""
-    from schemas.catalog import Catalog
-    from schemas.catalog_tables import Bundle
-
-    catalog = Catalog(catalog_url())
-    catalog.create()
-    at_us = now_us()
-    row = Bundle(
-        digest=manifest.digest,
-        name=manifest.name,
-        system=spec.system,
-        interface_hash=manifest.interface_hash,
-        objective_hash=manifest.objective_hash,
-        path=str(folder.absolute()),
-        command=str(manifest.lineage.get("command", "")),
-        metrics=dict(manifest.metrics),
-        created_us=at_us,
-    )
-    catalog.put(row)
-    catalog.promote(spec.system, manifest.digest, at_us=at_us, by="operator")
-    control = Control("release", 0, bundle=manifest.digest, by="operator")
-    say(spec, control, bootstrap, extra)
+for command in (releases.add, releases.alias, releases.promote, releases.rollback):
+    app.command()(command)
+app.command("history")(releases.history)

@@ -1,13 +1,15 @@
 """`rehearse doctor`: what is installed, reachable, misconfigured, and what helps."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from infra.home import home_folder
+from infra.home import default_catalog, home_folder
+from planner.naming import find_bundle
 from streams.checks.finding import Finding, Place, examine, worst
 from streams.commands.options import (
     Bootstrap,
@@ -48,8 +50,8 @@ def doctor(
     with errors():
         place = Place(
             home=home,
-            bundle_roots=bundles or bundle_roots(),
-            catalog_url=catalog or f"sqlite:///{home / 'catalog.sqlite'}",
+            bundle_roots=[_folder(which) for which in bundles or ()] or bundle_roots(),
+            catalog_url=catalog or default_catalog(),
             spec=None if spec is None else spec_of(spec),
             bootstrap=bootstrap,
             extra=extra_settings(extra),
@@ -65,6 +67,11 @@ def doctor(
     if as_json:
         show({"status": level, "findings": [asdict(finding) for finding in findings]}, True)
     raise typer.Exit(1 if level == "problem" else 0)
+
+
+def _folder(which: Path) -> Path:
+    """A folder as it is, as what is wrong in it is a finding; else that of the bundle meant."""
+    return which if which.is_dir() else find_bundle(which)[0]
 
 
 def _line(finding: Finding) -> Text:

@@ -10,14 +10,17 @@ from typing import Annotated, Any, Final, Literal
 import typer
 from confluent_kafka import KafkaException
 
-from infra.home import home_folder
+from infra.home import default_catalog, home_folder
+from infra.home import home_bundles as home_bundles
 from infra.kafka import client_config, is_away, wait_ready
 from infra.log import Log
 from infra.settings import kafka_settings
 from infra.signals import interrupting
 from infra.signals import stopping as stopping
 from planner.library import SHIPPED
-from planner.manifest import MANIFEST, read_manifest
+from planner.library import bundle_roots as bundle_roots
+from planner.manifest import MANIFEST
+from planner.naming import find_bundle
 from schemas.plain_json import json_line
 from schemas.roles import Role
 from schemas.system import SystemSpec, load_spec
@@ -70,7 +73,9 @@ Bundles = Annotated[
     list[Path] | None,
     typer.Option(
         "--bundle",
-        help="Folder of a bundle that acts until a release; may be repeated. Default: shipped.",
+        metavar="BUNDLE",
+        help="Acts until a release: a folder, NAME, NAME@3, NAME@champion or a digest; may be "
+        "repeated. Default: shipped.",
     ),
 ]
 
@@ -264,28 +269,21 @@ def acting_bundles(given: list[Path] | None) -> list[Path]:
 
     Raises `ValueError` where one that was named is not there, or damaged.
     """
-    for folder in given or ():
-        if not folder.is_dir():
-            raise ValueError(
-                f"--bundle {folder}: no such folder; `rehearse bundle list` names some"
-            )
-        if (folder / MANIFEST).exists():
-            read_manifest(folder)
-    return given or [SHIPPED]
+    return [_acting(folder) for folder in given or ()] or [SHIPPED]
 
 
-def home_bundles() -> Path:
-    """The folder of the bundles that were trained or released here; it may not exist."""
-    return home_folder() / "bundles"
-
-
-def bundle_roots() -> list[Path]:
-    """Every folder that holds bundles: the shipped ones, then that of the home folder."""
-    return [root for root in (SHIPPED, home_bundles()) if root.is_dir()]
+def _acting(which: Path) -> Path:
+    """A folder of bundles as it is; one bundle, named in any way, as its folder, whole."""
+    several = which.is_dir() and not (which / MANIFEST).exists()
+    if several:
+        return which
+    try:
+        return find_bundle(which)[0]
+    except ValueError as error:
+        raise ValueError(f"--bundle {error}") from error
 
 
 def catalog_url() -> str:
-    """The catalog in the home folder."""
-    folder = home_folder().absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{folder / 'catalog.sqlite'}"
+    """The catalog that `REHEARSE_CATALOG` names, else that in the home folder."""
+    home_folder().mkdir(parents=True, exist_ok=True)
+    return default_catalog()

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from planner.naming import find_bundle
 from streams.commands.console import console
 from streams.commands.importing import LiveTopics
 from streams.commands.options import (
@@ -31,7 +32,7 @@ Mode = Annotated[
 Diff = Annotated[
     str, typer.Option(help="Compare with what was `recorded`, with a file, or with `nothing`.")
 ]
-OneBundle = Annotated[Path | None, typer.Option(help="Decides instead (reinfer).")]
+OneBundle = Annotated[str | None, typer.Option(metavar="BUNDLE", help="Decides instead (reinfer).")]
 Roots = Annotated[list[Path] | None, typer.Option(help="Folders to find the recorded bundles in.")]
 OtherSpec = Annotated[str | None, typer.Option(help="Wanted instead (reinfer).")]
 Entity = Annotated[str | None, typer.Option(help="Compare and show this one alone.")]
@@ -115,7 +116,7 @@ def replay(
                 recording,
                 mode,
                 bundles=tuple(bundles or bundle_roots()),
-                bundle=bundle,
+                bundle=None if bundle is None else find_bundle(bundle)[0],
                 spec=None if spec is None else spec_of(spec),
                 from_us=from_,
                 to_us=to,

@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import torch
-from models.evaluate import WARM
 from torch import Tensor
 
 from models.actor import ActorConfig
 from models.belief import ModelConfig
 from models.data import load_dataset
+from models.evaluation.windows import WARM
 from models.losses import crps, observe
 from models.train import TrainConfig, Trainer
 from schemas.codes import Flag

@@ -32,5 +32,5 @@ def test_no_operator_sends_the_work_of_a_gpu_to_the_cpu(tmp_path: Path, name: st
     model = WorldModel(COLUMNS, (FORCE,), ModelConfig(memory=4, free=2, units=8))
     behaviour = Behaviour(mass_spec(), model, ActorConfig(units=8))
     path = tmp_path / f"{name}.onnx"
-    assert export_graph(name, model, behaviour, path) < 2e-5
+    assert max(export_graph(name, model, behaviour, path).values()) < 1e-5
     assert not operators(onnx.load(str(path)).graph) & {"Asinh", "Cosh", "Sinh"}

@@ -129,12 +129,12 @@ def test_members_predict_the_change_around_it_in_units_of_what_it_leaves_over(
 @pytest.mark.parametrize("graph", ["believe", "imagine", "drive"])
 def test_the_graphs_contain_it(known: Trainer, tmp_path: Path, graph: str) -> None:
     path = tmp_path / f"{graph}.onnx"
-    assert export_graph(graph, known.model, known.behaviour, path) < 5e-5
+    assert max(export_graph(graph, known.model, known.behaviour, path).values()) < 5e-5
     assert known.model.physics is not None
     before, known.model.physics.step = known.model.physics.step, lambda state, action: 1.2 * state
-    worst = parity(graph, known.model, known.behaviour, path)
+    found = parity(graph, known.model, known.behaviour, path)
     known.model.physics.step = before
-    assert worst > 1e-3
+    assert max(apart.torch for apart in found.values()) > 1e-3
 
 
 def test_a_bundle_says_what_it_knew(known: Trainer, tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from planner.library import SHIPPED, find_bundle, keep, list_bundles, summary
+from planner.library import SHIPPED, keep, list_bundles
 from planner.manifest import BundleError, read_manifest
+from planner.naming import find_bundle
+from planner.summary import summary
 from schemas.system import load_spec
 from tests.planner.worlds import double_integrator, write_bundle
 
@@ -51,18 +53,27 @@ def test_what_is_not_clear_is_told(roots: tuple[Path, Path], which: str, message
         find_bundle(which, roots)
 
 
-def test_a_bundle_from_elsewhere_is_kept_where_workers_look(
+def test_a_bundle_is_kept_for_good_where_workers_look(
     roots: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    first, second = roots
-    manifest, home = read_manifest(first / "a"), tmp_path / "home"
-    assert keep(first / "a", manifest, home, [first]) == first / "a"
-    assert not home.exists()
-    kept = keep(first / "a", manifest, home, [second / "b"])
-    assert kept.parent == home
+    manifest, home = read_manifest(roots[0] / "a"), tmp_path / "home"
+    kept = keep(roots[0] / "a", manifest, home)
+    assert kept == home / f"a-{manifest.digest[:12]}"
     assert read_manifest(kept) == manifest
-    assert keep(first / "a", manifest, home, [second / "b"]) == kept
+    assert keep(roots[0] / "a", manifest, home) == kept
+    assert keep(kept, manifest, home) == kept
     assert [path.name for path in home.iterdir()] == [kept.name]
+    shipped = SHIPPED / "nav2d"
+    assert keep(shipped, read_manifest(shipped), home) == shipped
+
+
+def test_another_bundle_is_not_taken_for_the_kept_one(
+    roots: tuple[Path, Path], tmp_path: Path
+) -> None:
+    manifest = read_manifest(roots[0] / "a")
+    shutil.copytree(roots[1] / "b", tmp_path / f"a-{manifest.digest[:12]}")
+    with pytest.raises(BundleError, match="field digest: it holds another bundle"):
+        keep(roots[0] / "a", manifest, tmp_path)
 
 
 def test_the_shipped_bundles_are_whole_and_summed_up() -> None:
