@@ -14,10 +14,10 @@ LOCK   = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hash
 OURS   = pyproject.toml requirements/build.in
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz bench bench-peers bundles lock clean
+.PHONY: help demo test check fuzz bench bench-peers bench-learning bundles lock clean
 
 help: ## say what there is
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 demo: $(VENV)/run.stamp ## set up what is needed, run the whole loop, write a report
 	@$(BIN)/rehearse demo $(ARGS)
@@ -39,6 +39,9 @@ bench: $(VENV)/run.stamp ## the figures of this machine
 
 bench-peers: $(VENV)/run.stamp $(PEERS)/stamp ## other stream processors beside the aligner, on its work
 	@$(BIN)/python -m tests.bench.bench_peers --python $(PEERS)/bin/python $(ARGS)
+
+bench-learning: $(VENV)/dev.stamp ## learning from acting, beside published learners (ARGS="--task pendulum --seeds 0"; hours)
+	@$(BIN)/python -m tests.bench.bench_learning $(ARGS)
 
 bundles: $(VENV)/dev.stamp ## train the shipped models again (TRACE=load.parquet OUT=folder; half an hour)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh models/exploration/bundles.sh $(TRACE) $(OUT)

@@ -36,7 +36,7 @@ def train(
         str | None,
         _place("env.id", "Act in this Gymnasium environment, or dm_control/DOMAIN-TASK."),
     ] = None,
-    envs: Annotated[int | None, _place("env.copies", "Side by side.", min=1)] = None,
+    envs: Annotated[int | None, _place("loop.copies", "Side by side.", min=1)] = None,
     data: Annotated[
         list[Path] | None,
         _place("data.folders", "Trajectories (Parquet); repeat for several."),
@@ -102,7 +102,7 @@ def train(
     """
     options = {
         "env.id": env,
-        "env.copies": envs,
+        "loop.copies": envs,
         "data.folders": tuple(data) if data else None,
         "data.split": split,
         "loop.steps": steps,

@@ -39,14 +39,9 @@ class Data(Part):
 
 
 class Environment(Part):
-    """A Gymnasium environment to act in, by id; DeepMind Control's are `dm_control/DOMAIN-TASK`.
-
-    `copies` are acted in side by side, and `judged` others, from fixed resets, tell how well.
-    """
+    """A Gymnasium environment to act in, by id; DeepMind Control's are `dm_control/DOMAIN-TASK`."""
 
     id: str
-    copies: int = Field(default=1, ge=1, le=1000)
-    judged: int = Field(default=10, ge=1, le=1000)
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -131,7 +126,14 @@ class Learning(Part):
 
 
 class Loop(Part):
-    """Counts. From logs: `steps` and `actor_steps` updates. In an environment: see `LoopConfig`."""
+    """Counts. From logs: `steps` and `actor_steps` updates. In an environment: see `LoopConfig`.
+
+    `copies` of an environment are acted in side by side, and `judged` others, from fixed resets,
+    tell how well.
+    """
+
+    copies: int = Field(default=2, ge=1, le=1000)
+    judged: int = Field(default=10, ge=1, le=1000)
 
     steps: int = Field(default=3000, ge=1)
     actor_steps: int | None = Field(default=None, ge=0)
@@ -225,7 +227,7 @@ class Recipe(Part):
 
     def loop_config(self, ticks: int) -> LoopConfig:
         """How acting and learning take turns; `ticks` is the length of an episode."""
-        content = self.loop.model_dump(exclude={"actor_steps", "ticks"})
+        content = self.loop.model_dump(exclude={"actor_steps", "ticks", "copies", "judged"})
         mix = Mix(**self.buffer.model_dump(exclude={"capacity"}))
         return LoopConfig(
             **content,

@@ -44,8 +44,8 @@ def online_of(recipe: Recipe) -> Online:
         raise ValueError("env: this workflow names no environment; add one, or give --env")
     text = _spec_text(recipe)
     spec = parse_spec(text, env.id)
-    plant = make_plant(spec, entities=env.copies)
-    judged = make_plant(spec, entities=env.judged)
+    plant = make_plant(spec, entities=recipe.loop.copies)
+    judged = make_plant(spec, entities=recipe.loop.judged)
     episode = getattr(plant, "episode", None)
     ticks = recipe.loop.ticks or episode
     if ticks is None:
@@ -62,7 +62,7 @@ def _spec_text(recipe: Recipe) -> str:
     assert env is not None
     tiers = {n: t.model_dump(exclude_defaults=True) for n, t in deployment.tiers.items()}
     budget = {"deadline": deployment.deadline, "caution": deployment.caution, "tiers": tiers}
-    return spec_for(env.id, entities=env.copies, budget=budget, **env.options)
+    return spec_for(env.id, entities=recipe.loop.copies, budget=budget, **env.options)
 
 
 def train_online(

@@ -29,13 +29,15 @@ from schemas.system import load_spec, parse_spec
 
 TINY = """
 workflow: tiny
-env: {id: Pendulum-v1, copies: 2, judged: 3}
+env: {id: Pendulum-v1}
 sequence: {batch: 8, length: 8}
 ensemble: {members: 5, units: 16}
 dynamics: {memory: 8, free: 1}
 learning: {horizon: 3, samples: 2, starts: 20}
 actor_critic: {horizon: 3, starts: 20, units: 16}
-loop: {steps: 240, ticks: 40, random: 1, first_updates: 6, updates: 0.05, judge_every: 100}
+loop:
+  {copies: 2, judged: 3, steps: 240, ticks: 40, random: 1, first_updates: 6, updates: 0.05,
+   judge_every: 100}
 deployment: {practice: {candidates: 20, horizon: 4, iterations: 1}}
 """
 KILLED = """
