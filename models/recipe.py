@@ -122,6 +122,7 @@ class Learning(Part):
     samples: int = Field(default=3, ge=2)
     learning_rate: float = Field(default=3e-3, gt=0)
     clip: float = Field(default=10.0, gt=0)
+    noise_rate: float = Field(default=1.0, gt=0)
     checkpoint_every: int = Field(default=250, ge=1)
 
 

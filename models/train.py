@@ -43,6 +43,8 @@ class TrainConfig:
         batch, length: windows per update, ticks per window.
         horizon: ticks of imagination that are scored; about what the planner looks ahead.
         starts, samples: imagined futures per update: places, and futures of each.
+        noise_rate: how many times as fast the few numbers that say how noisy sensors are, and how
+            much of a belief's spread stays, are learned; short trainings need it.
         checkpoint_every: updates between checkpoints.
         physics: `module:function` of known dynamics, or nothing (see `models.physics`).
     """
@@ -57,6 +59,7 @@ class TrainConfig:
     samples: int = 3
     learning_rate: float = 3e-3
     clip: float = 10.0
+    noise_rate: float = 1.0
     checkpoint_every: int = 250
     physics: str = ""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -124,7 +127,7 @@ class Trainer:
         self.model.to(self.device)
         self.behaviour.to(self.device)
         self.optimizers = {
-            "model": _adam(self.model.parameters(), config.learning_rate),
+            "model": _adam(_groups(self.model, config.noise_rate), config.learning_rate),
             "actor": _adam(self.behaviour.actor.parameters(), config.actor.learning_rate),
             "critic": _adam(self.behaviour.critic.parameters(), config.actor.learning_rate),
         }
@@ -255,7 +258,7 @@ class Trainer:
         optimizer = self.optimizers[name]
         base = self.config.learning_rate if name == "model" else self.config.actor.learning_rate
         for group in optimizer.param_groups:
-            group["lr"] = base * _schedule(step, count)
+            group["lr"] = base * group.get("rate", 1.0) * _schedule(step, count)
         optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=list(parameters))  # type: ignore[no-untyped-call]
         kept = [p for group in optimizer.param_groups for p in group["params"]]
@@ -335,6 +338,15 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def _groups(model: WorldModel, noise_rate: float) -> Any:
+    """The model's parameters, those of noise and retention apart where they learn faster."""
+    if noise_rate == 1.0:
+        return model.parameters()
+    few = [model.log_noise, model.share_noise, model.retention]
+    others = [p for p in model.parameters() if not any(p is one for one in few)]
+    return [{"params": others}, {"params": few, "rate": noise_rate}]
 
 
 def _adam(parameters: Any, learning_rate: float) -> torch.optim.Optimizer:
