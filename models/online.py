@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from infra.plants.base import Plant
 from models.data import Dataset, Sequences, scales_of
-from models.evaluation.world import World, watch
+from models.evaluation.world import Policy, World, watch
 from models.live import Blind, LiveModel
 from models.practice import Chance, Planned, Returns, Who, judge, wandering
 from models.replay import Mix, Replay
@@ -29,6 +30,7 @@ from planner.session import Model
 from schemas.spec_parts import Tier
 from schemas.system import SystemSpec
 
+F64 = npt.NDArray[np.float64]
 OUTGROWN = 1.4
 """Data whose spread is this many times what the model was scaled for need a new one."""
 JUDGED = 20_011
@@ -144,8 +146,7 @@ class Online:
         """Learns from what there is, then acts for an episode; False: stopped on the way."""
         course, say = self.course, report or (lambda course, text: None)
         if course.rounds < self.loop.random:
-            self._act(say)
-            return True
+            return self._act(say, stop)
         due = self._prepare()
         for i in range(due):
             if stop and stop.is_set():
@@ -153,7 +154,8 @@ class Online:
             losses = self._learn()
             if i % 20 == 0:
                 say(course, f"learning {i:,}/{due:,}  predict {losses['predict']:.3g}")
-        self._act(say)
+        if not self._act(say, stop):
+            return False
         every = self.loop.judge_every
         if every and course.steps // every > (course.steps - self._round_steps) // every:
             say(course, "judging")
@@ -209,8 +211,8 @@ class Online:
 
     # acting
 
-    def _act(self, say: Callable[[Course, str], None]) -> None:
-        """An episode in every environment, from a reset of its own."""
+    def _act(self, say: Callable[[Course, str], None], stop: threading.Event | None) -> bool:
+        """An episode in every environment, from a reset of its own; False: stopped on the way."""
         course, envs = self.course, len(self.plant.entities)
         say(course, "acting")
         seed = self.config.seed * 1_000_003 + course.rounds
@@ -223,11 +225,15 @@ class Online:
             noise = self.loop.noise * wandering(self.spec, envs, self.loop.ticks, seed)
             policy = Planned(self.spec, model, envs, seed, noise=noise)
         world.reset(seed)
-        record = watch(world, policy, self.loop.ticks)
+        try:
+            record = watch(world, _unless(stop, policy), self.loop.ticks)
+        except _StoppedError:
+            return False
         self.replay.add(self.spec, record)
         course.steps += self._round_steps
         course.rounds += 1
         course.rounds_returned.append((course.steps, float(record.reward.sum(0).mean())))
+        return True
 
     def _curiosity(self) -> float:
         """What curiosity is paid: of the rewards' spread as far as it is known, less and less."""
@@ -305,6 +311,21 @@ class Online:
             self.course.updates = updates
             assert self.trainer is not None
             self.trainer.take_up(state["trainer"])
+
+
+class _StoppedError(Exception):
+    """An episode that is not brought to its end."""
+
+
+def _unless(stop: threading.Event | None, policy: Policy) -> Policy:
+    """The policy, until `stop`."""
+
+    def act(world: World) -> F64:
+        if stop is not None and stop.is_set():
+            raise _StoppedError
+        return policy(world)
+
+    return act
 
 
 def outgrown(old: Sequence[ColumnScale], new: Sequence[ColumnScale]) -> bool:

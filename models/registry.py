@@ -81,7 +81,11 @@ def write_bundle(
             "hidden": model.hidden,
             "latent": model.latent,
             "members": model.config.members,
-            "calibration": {"innovation_band": 1.0, "channel_scale": scale},
+            "calibration": {
+                "innovation_band": 1.0,
+                "channel_scale": scale,
+                "discount": behaviour.config.discount,  # what it is measured with must be its own
+            },
             "actor_trusted": with_actor and actor_trusted,
             "lineage": {**lineage, "versions": versions()},
         }
