@@ -70,7 +70,7 @@ def doctor(
 
 
 def _folder(which: Path) -> Path:
-    """A folder as it is: what is wrong in it is a finding. Else that of the bundle that is meant."""
+    """A folder as it is: what is wrong in it is a finding; else that of the bundle meant."""
     return which if which.is_dir() else find_bundle(which)[0]
 
 
