@@ -70,11 +70,7 @@ def doctor(
 
 
 def _folder(which: Path) -> Path:
-<<<<<<< HEAD
-    """A folder as it is, as what is wrong in it is a finding; else that of the bundle meant."""
-=======
     """A folder as it is: what is wrong in it is a finding; else that of the bundle meant."""
->>>>>>> release
     return which if which.is_dir() else find_bundle(which)[0]
 
 
