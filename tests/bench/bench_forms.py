@@ -3,8 +3,8 @@
     python -m tests.bench.bench_forms --seeds 3
 
 prints a line of JSON for each world, form and seed. In both, a side of ±1 turns over now and then.
-In `drift` nobody shows it, and it pushes a place about, smoothly. In `jump` a light shows it, and it
-says which of ±3 is the next place: so futures have two heaps with nothing between them.
+In `drift` nobody shows it, and it pushes a place about, smoothly. In `jump` a light shows it, and
+it says which of ±3 is the next place: so futures have two heaps with nothing between them.
 """
 
 from __future__ import annotations
