@@ -3,9 +3,8 @@
     python -m tests.bench.bench_forms --seeds 3
 
 prints a line of JSON for each world, form and seed. In both, a side of ±1 turns over now and then.
-In `drift` nobody shows it, and it pushes a place about, smoothly. In `jump` a light shows it (a
-share, which is no latent by itself) and it says which of ±3 is the next place: so futures have two
-heaps with nothing between them, and only the free latents can tell which.
+In `drift` nobody shows it, and it pushes a place about, smoothly. In `jump` a light shows it, and
+it says which of ±3 is the next place: so futures have two heaps with nothing between them.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ sensors:
     max_age: 1 s
     channels:
       place: {unit: m, range: [-100, 100]}
-      light: {unit: "1", range: [0, 1], align: mean}
+      light: {unit: "1", range: [-1, 2]}
 actions:
   push: {unit: N, low: -1, high: 1}
 reward: "-abs(place)"
