@@ -31,7 +31,7 @@ from schemas.spec_parts import Tier
 from schemas.system import SystemSpec
 
 F64 = npt.NDArray[np.float64]
-OUTGROWN = 1.4
+OUTGROWN = 2.5
 """Data whose spread is this many times what the model was scaled for need a new one."""
 JUDGED = 20_011
 """Seed of the fixed resets from which all are judged, plus the run's own."""
@@ -110,8 +110,11 @@ class Online:
         config: TrainConfig,
         device: str = "cpu",
     ) -> None:
-        budget = spec.budget.model_copy(update={"tiers": {"practice": loop.tier}})
-        self.spec = spec.model_copy(update={"budget": budget})
+        tiers = {"tiers": {"practice": loop.tier}}
+        self.spec = spec.model_copy(update={"budget": spec.budget.model_copy(update=tiers)})
+        # Practice is bold: only what is tried is learned of.
+        bold = spec.budget.model_copy(update={**tiers, "caution": 0.0})
+        self._bold = spec.model_copy(update={"budget": bold})
         self.plant, self.judged, self.loop, self.device = plant, judged, loop, device
         count = loop.updates_in_all(len(plant.entities))
         self.config = replace(config, steps=count, actor_steps=count)
@@ -223,7 +226,7 @@ class Online:
             model = self.live(self._curiosity())
             world = World(self.spec, self.plant, model)
             noise = self.loop.noise * wandering(self.spec, envs, self.loop.ticks, seed)
-            policy = Planned(self.spec, model, envs, seed, noise=noise)
+            policy = Planned(self._bold, model, envs, seed, noise=noise)
         world.reset(seed)
         try:
             record = watch(world, _unless(stop, policy), self.loop.ticks)

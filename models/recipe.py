@@ -156,7 +156,7 @@ class Deployment(Part):
     """
 
     deadline: str = "20 ms"
-    caution: float = Field(default=1.0, ge=0)
+    caution: float = Field(default=0.0, ge=0)
     practice: Tier = Tier(candidates=255, horizon=15, iterations=2)
     tiers: dict[str, Tier] = Field(
         default_factory=lambda: {

@@ -40,7 +40,7 @@ actor_critic: {horizon: 3, starts: 20, units: 16}
 loop:
   {copies: 2, judged: 3, steps: 240, ticks: 40, random: 1, first_updates: 6, updates: 0.05,
    judge_every: 100}
-deployment: {practice: {candidates: 20, horizon: 4, iterations: 1}}
+deployment: {caution: 1.0, practice: {candidates: 20, horizon: 4, iterations: 1}}
 """
 KILLED = """
 import sys
@@ -165,7 +165,7 @@ def test_scales_are_stretched_or_outgrown() -> None:
     old = ColumnScale("x", "linear", -10, 10, 1.0, 2.0, least=-1.0, most=1.0)
     wider = replace(old, mean=2.0, std=2.5, least=-2.0, most=2.0)  # raw extremes -3 and 7
     assert not outgrown([old], [wider])
-    assert outgrown([old], [replace(old, std=3.0)])
+    assert outgrown([old], [replace(old, std=6.0)])
     assert outgrown([old], [replace(old, kind="log")])
     (reached,) = stretched([old], [wider])
     assert (reached.mean, reached.std) == (1.0, 2.0)
