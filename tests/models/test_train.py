@@ -157,3 +157,20 @@ def test_time_is_counted(trained: Trained) -> None:
     trainer = Trainer(trained.spec, trained.dataset, replace(SHORT, steps=2, actor_steps=0))
     trainer.run()
     assert 0 < trainer.progress.seconds <= time.perf_counter() - began
+
+
+def test_noise_may_learn_faster_than_the_rest(trained: Trained) -> None:
+    moved = {}
+    for rate in (1.0, 10.0):
+        trainer = Trainer(trained.spec, trained.dataset, replace(SHORT, noise_rate=rate))
+        before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+        for _ in range(8):
+            trainer.update()
+        after = dict(trainer.model.named_parameters())
+        moved[rate] = {
+            name: float((after[name] - p).detach().abs().mean()) for name, p in before.items()
+        }
+    assert moved[10.0]["log_noise"] > 5 * moved[1.0]["log_noise"]
+    assert moved[10.0]["retention"] > 5 * moved[1.0]["retention"]
+    others = "memory.gates.weight"
+    assert 0.7 < moved[10.0][others] / moved[1.0][others] < 1.4
