@@ -135,6 +135,6 @@ def test_imagination_keeps_every_candidate_under_its_own_member(trained: Trained
         inputs = torch.cat(
             [model.memory(memory, torch.cat([latent, action], -1)), latent, action], -1
         )
-        mean = latent[:rows] + model.ensemble(inputs[:rows])[0]
+        mean = model.ensemble(inputs[:rows], latent[:rows])[0]
     assert torch.allclose(out.view(members, rows, -1), mean, atol=1e-6)
     assert not torch.allclose(out[0], out[rows], atol=1e-4)
