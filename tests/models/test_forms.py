@@ -15,10 +15,12 @@ from torch.distributions import kl_divergence
 
 from models.actor import Behaviour
 from models.belief import ModelConfig, WorldModel
+from models.data import load_dataset
 from models.export import export_graph
 from models.forms import STAY, UNIFORM, Categorical, Form, FormName, gumbel, make_form
 from models.train import Trainer
 from tests.models.conftest import TINY, Trained
+from tests.models.synthetic import mass_spec
 from tests.models.test_operators import COLUMNS, FORCE, operators
 
 SIZES = ModelConfig(memory=6, free=3, units=10, members=4, classes=4)
@@ -147,17 +149,16 @@ def test_graphs_of_classes_agree_with_torch(tmp_path: Path, graph: str, trained:
     assert not found & {"RandomNormal", "RandomUniform", "RandomNormalLike", "Multinomial"}
 
 
-def test_categories_learn_what_gaussians_do(trained: Trained) -> None:
-    few = replace(TINY, actor_steps=10)
+def test_losses_fall_with_classes_too(run_folder: Path) -> None:
+    """As in `test_train`: whether they fall as far as with Gaussian latents is not said here."""
+    spec = mass_spec()
     sizes = replace(TINY.model, form="categorical", classes=4)
-    trainer = Trainer(trained.spec, trained.dataset, replace(few, model=sizes))
+    config = replace(TINY, steps=150, actor_steps=10, model=sizes)
+    trainer = Trainer(spec, load_dataset(spec, [run_folder]), config)
     trainer.run()
-    for name in ("predict", "imagine"):
-        mine, other = (
-            [value for _, value in run.progress.curves[name]] for run in (trainer, trained.trainer)
-        )
-        gained = sum(other[:20]) - sum(other[-20:])
-        assert sum(mine[-20:]) < sum(other[-20:]) + 0.15 * gained, name
+    for name in ("predict", "imagine", "share"):
+        values = [value for _, value in trainer.progress.curves[name]]
+        assert sum(values[-20:]) < 0.7 * sum(values[:20]) or sum(values[-20:]) < 0, name
     assert all(torch.isfinite(v).all() for v in trainer.model.state_dict().values())
 
 
