@@ -96,7 +96,7 @@ def write_bundle(
         content["metrics"] = {**metrics, "parity": differences, "parameters": parameters(model)}
         content["graphs"] = _graphs(exact, parities)
         if weigh is not None:
-            content["graphs"] |= _int8(made, content, exact, weigh)
+            content["graphs"] |= _int8(made, content, weigh)
         manifest = seal(made, content)
         _move(made, folder)
     finally:
@@ -149,18 +149,16 @@ def _graphs(
     }
 
 
-def _int8(
-    made: Path, content: Mapping[str, Any], exact: Bundle, weigh: Weigh
-) -> dict[str, dict[str, Any]]:
+def _int8(made: Path, content: Mapping[str, Any], weigh: Weigh) -> dict[str, dict[str, Any]]:
     """Makes the int8 variant, and takes it away again unless its regret is negligible.
 
     Its measurements are in the manifest either way, so that nobody has to wonder.
     """
     path = made / INT8
     quantise(made / "imagine.onnx", path)
-    seal(made, content)
+    seal(made, content)  # now with the calibration, whose discount is a part of what returns are
     coarse = load_bundle(made, provider="cpu", precision="int8")
-    found = weigh(exact, coarse)
+    found = weigh(load_bundle(made, provider="cpu"), coarse)
     said = {
         **facts(path, "int8"),
         "regret": found.as_dict(),
