@@ -25,10 +25,12 @@ TOLERANCE = 1e-5
 """Largest difference between torch and ONNX allowed, relative to `1 + |torch|`.
 
 Over several ticks rounding grows with the model's own dynamics, in torch as well: what `imagine`
-and `drive` give may differ by more where it is at most `AS_FAR` times as far from the same module
-in float64 as torch's own float32 is.
+and `drive` give may differ by up to `GROWN` where it is at most `AS_FAR` times as far from the same
+module in float64 as torch's own float32 is (3.5 times was seen of an untrained model with a
+logarithmic column, whose last step is an exponential).
 """
-AS_FAR = 2.0
+GROWN = 1e-4
+AS_FAR = 8.0
 
 
 class ParityError(RuntimeError):
@@ -251,7 +253,7 @@ def export_graph(
     found = parity(graph, model, behaviour, path)
     for output, apart in found.items():
         grown = graph in ("imagine", "drive") and apart.exact <= AS_FAR * apart.torch_exact
-        if not (apart.torch <= TOLERANCE or grown):
+        if not (apart.torch <= TOLERANCE or (grown and apart.torch <= GROWN)):
             raise ParityError(
                 f"{path}: output {output} differs from torch by {apart.torch:.2g}, more than "
                 f"{TOLERANCE:.2g} (from float64 by {apart.exact:.2g}, torch by "

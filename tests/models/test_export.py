@@ -62,8 +62,9 @@ def test_parity_notices_a_changed_weight(trained: Trained, bundle_folder: Path, 
     [
         ("actor", Apart(0.9e-5, 0.1, 0.0), True),
         ("actor", Apart(1.1e-5, 1e-5, 1e-5), False),
-        ("drive", Apart(1.1e-5, 1.9e-5, 1e-5), True),  # what torch rounds is about as much
-        ("drive", Apart(1.1e-5, 2.1e-5, 1e-5), False),
+        ("drive", Apart(1.1e-5, 7.9e-5, 1e-5), True),  # torch's own rounding has grown as well
+        ("drive", Apart(1.1e-5, 8.1e-5, 1e-5), False),
+        ("imagine", Apart(1.1e-4, 1e-4, 1e-4), False),
         ("actor", Apart(float("nan"), 0.0, 0.0), False),
     ],
 )
