@@ -160,16 +160,14 @@ class Cem:
         return samples
 
     def _answer(self, finalists: F64, rivals: int, verdict: Verdict) -> Answer:
-        score = verdict.score
-        if self._spec.budget.caution and self._start.rivals > 1:
-            led = finalists.shape[1] - 2
-            doubted = doubtful(
-                verdict.samples, led, self._imagination.members, self._spec.budget.caution
-            )
+        score, returned = verdict.score, verdict.samples.mean(axis=2)
+        caution = self._spec.budget.caution
+        if caution and self._start.rivals > 1:
+            led, members = finalists.shape[1] - 2, self._imagination.members
+            doubted = doubtful(verdict.samples, returned - score, led, members, caution)
             score = np.where(doubted, -np.inf, score)
         best = np.argmax(score, axis=1)
         every = np.arange(len(best))
-        returned = verdict.samples.mean(axis=2)
         guesses = returned[:, -rivals:]
         return Answer(
             sequence=finalists[every, best],
@@ -183,18 +181,23 @@ class Cem:
         )
 
 
-def doubtful(samples: F64, led: int, members: int, caution: float) -> npt.NDArray[np.bool_]:
+def doubtful(
+    samples: F64, hard: F64, led: int, members: int, caution: float
+) -> npt.NDArray[np.bool_]:
     """[E,F] whose gain over finalist `led` is at most `caution` of its spread among the members.
 
     All finalists share members and noise, so what is compared is paired; what most members doubt
-    is often an error of one of them that the search has found.
+    is often an error of one of them that the search has found. Who breaks fewer hard constraints
+    is never doubted: no return is worth one.
 
     Args:
-        samples: [E,F,M·D] returns;  led: the finalist that the actor leads.
+        samples: [E,F,M·D] returns;  hard: [E,F] what hard constraints cost;  led: the finalist that
+            the actor leads.
     """
     by_member = samples.reshape(*samples.shape[:2], members, -1).mean(axis=3)
     gain = by_member - by_member[:, led : led + 1]
     out = gain.mean(axis=2) <= caution * gain.std(axis=2)
+    out &= ~(hard < hard[:, led : led + 1])
     out[:, led] = False
     return np.asarray(out)
 

@@ -212,8 +212,16 @@ def test_what_the_members_do_not_agree_on_is_doubtful() -> None:
     led = np.array([[1.0, 2.0], [3.0, 2.0], [2.0, 2.0]])  # [M, draws]
     sure, lucky, worse = led + 0.1, led + np.array([[3.0], [-0.5], [-0.5]]), led - 0.1
     samples = np.stack([sure, lucky, worse, led, led]).reshape(1, 5, 6)
-    assert doubtful(samples, 3, 3, 1.0).tolist() == [[False, True, True, False, True]]
-    assert doubtful(samples, 3, 3, 0.0).tolist() == [[False, False, True, False, True]]
+    broken = np.zeros((1, 5))
+    assert doubtful(samples, broken, 3, 3, 1.0).tolist() == [[False, True, True, False, True]]
+    assert doubtful(samples, broken, 3, 3, 0.0).tolist() == [[False, False, True, False, True]]
+
+
+def test_what_breaks_fewer_hard_constraints_is_never_doubtful() -> None:
+    led = np.ones((3, 2))
+    samples = np.stack([led - 5.0, led - 5.0, led]).reshape(1, 3, 6)
+    broken = np.array([[0.5, 2.0, 2.0]])  # the second of the dear ones gains nothing by its price
+    assert doubtful(samples, broken, 2, 3, 1.0).tolist() == [[False, True, False]]
 
 
 def test_a_cautious_planner_follows_the_actor_where_members_differ(
