@@ -174,11 +174,6 @@ class Run(Part):
     threads: int = Field(default=1, ge=1)
 
 
-Metric = Literal[
-    "one_step_loss", "rollout_error@5", "rollout_error@20", "task_return", "constraint_violations"
-]
-
-
 class Recipe(Part):
     """A workflow: `system` with `data`, or `env`; all else has defaults."""
 
@@ -195,8 +190,6 @@ class Recipe(Part):
     actor_critic: ActorCritic = ActorCritic()
     learning: Learning = Learning()
     loop: Loop = Loop()
-    metrics: tuple[Metric, ...] = ("one_step_loss", "rollout_error@5", "rollout_error@20")
-    out_of_distribution: bool = False
     deployment: Deployment = Deployment()
     run: Run = Run()
 
@@ -204,6 +197,12 @@ class Recipe(Part):
     def _source(self) -> Self:
         if self.system is not None and self.env is not None:
             raise ValueError("system (with data) or env: one of the two, not both")
+        if self.env is not None and self.data.folders:
+            raise ValueError(
+                "data: an env is learned by acting, not from logs; leave one of them out"
+            )
+        if self.env is not None and not self.actor_critic.enabled:
+            raise ValueError("actor_critic: acting in an env needs one; leave 'enabled' out")
         return self
 
     def train_config(self) -> TrainConfig:

@@ -59,6 +59,14 @@ def test_options_win_over_the_file() -> None:
         ("workflow: x\nensemble: {members: 1}\n", r"f\.yaml:2: ensemble\.members: .*greater"),
         ("workflow: x\nsystem: a\nenv: {id: b}\n", r"f\.yaml:1: workflow: system .* or env"),
         ("workflow: x\nbuffer: {recent: 0.9, surprising: 0.9}\n", r"f\.yaml:2: buffer: .*1\.8 of"),
+        (
+            "workflow: x\nenv: {id: b}\ndata: {folders: [c]}\n",
+            r"f\.yaml:1: workflow: data: .*acting",
+        ),
+        (
+            "workflow: x\nenv: {id: b}\nactor_critic: {enabled: false}\n",
+            r"workflow: actor_critic: ",
+        ),
         ("- a\n", r"f\.yaml:1: a workflow is a mapping"),
         ("workflow: [\n", r"f\.yaml:2:1: not valid YAML"),
     ],
