@@ -67,11 +67,7 @@ def evaluate_command(
         described = read_spec(spec or loaded.manifest.system)
         loaded.check(described)
         facts = {"system": described.system, "bundle": folder, "digest": loaded.digest}
-        if not (data or simulate):
-            raise ValueError("nothing to judge on: give --data FOLDER, or --simulate, or both")
-        if option and not simulate:
-            raise ValueError("options are of the plant: give --simulate as well")
-        options = plant_options(option)
+        options = _options(data, simulate, option)
         if not data:
             against = simulated(described, loaded, options, seed)
             alone(against, report, facts | {"seed": seed}, as_json)
@@ -99,6 +95,15 @@ def evaluate_command(
         typer.echo(against.text())
     if found.worse or (simulate and against.worse):
         raise typer.Exit(1)
+
+
+def _options(data: list[Path] | None, simulate: bool, option: list[str] | None) -> dict[str, Any]:
+    """Those of the plant. Raises `ValueError` where what was asked for makes no sense together."""
+    if not (data or simulate):
+        raise ValueError("nothing to judge on: give --data FOLDER, or --simulate, or both")
+    if option and not simulate:
+        raise ValueError("options are of the plant: give --simulate as well")
+    return plant_options(option)
 
 
 def _held_out(spec: "SystemSpec", folders: list[Path], split: HeldOut) -> "Sequences":

@@ -17,6 +17,27 @@ if TYPE_CHECKING:
     from models.recipe import Recipe
 
 PANEL = "Places in a workflow file"
+PLACES = {
+    "env": "env.id",
+    "envs": "loop.copies",
+    "data": "data.folders",
+    "split": "data.split",
+    "out": "run.out",
+    "steps": "loop.steps",
+    "actor_steps": "loop.actor_steps",
+    "memory": "dynamics.memory",
+    "units": "ensemble.units",
+    "free": "dynamics.free",
+    "form": "dynamics.form",
+    "classes": "dynamics.classes",
+    "encoder": "encoder.kind",
+    "physics": "dynamics.physics",
+    "actor": "actor_critic.enabled",
+    "seed": "seed",
+    "device": "run.device",
+    "threads": "run.threads",
+}
+"""The field of a workflow file that each option sets."""
 What = Annotated[
     str | None,
     typer.Argument(
@@ -26,70 +47,71 @@ What = Annotated[
 ]
 
 
-def _place(name: str, text: str, **more: Any) -> Any:
-    return typer.Option(help=f"{text} ({name})", rich_help_panel=PANEL, **more)
+def _place(option: str, text: str, **more: Any) -> Any:
+    return typer.Option(help=f"{text} ({PLACES[option]})", rich_help_panel=PANEL, **more)
+
+
+Env = Annotated[
+    str | None, _place("env", "Act in this Gymnasium environment, or dm_control/DOMAIN-TASK.")
+]
+Envs = Annotated[int | None, _place("envs", "Side by side.", min=1)]
+Folders = Annotated[
+    list[Path] | None, _place("data", "Trajectories (Parquet); repeat for several.")
+]
+HeldOut = Annotated[
+    Split | None, _place("split", "Hold out the last of the time, or (episodes) of the entities.")
+]
+Out = Annotated[Path | None, _place("out", "Folder of the bundle to write.")]
+Steps = Annotated[
+    int | None, _place("steps", "Updates of the model; with --env, decisions in all.", min=1)
+]
+ActorSteps = Annotated[
+    int | None, _place("actor_steps", "Updates of the actor; as many as --steps by default.", min=0)
+]
+Memory = Annotated[int | None, _place("memory", "Units of the deterministic path.", min=1)]
+Units = Annotated[int | None, _place("units", "Width of the dynamics' hidden layers.", min=1)]
+Free = Annotated[int | None, _place("free", "Latents that are not a channel.", min=1)]
+Form = Annotated[
+    Literal["gaussian", "categorical"] | None,
+    _place("form", "Of these latents: numbers, or classes."),
+]
+Classes = Annotated[int | None, _place("classes", "Of each categorical latent.", min=2)]
+Encoder = Annotated[
+    Literal["joint", "fused"] | None,
+    _place("encoder", "One for all channels, or one per sensor, which may fall silent."),
+]
+Physics = Annotated[
+    str | None, _place("physics", "module:function of known dynamics; the rest is learned.")
+]
+Actor = Annotated[bool | None, _place("actor", "Train an actor in imagination too.")]
+Seed = Annotated[int | None, _place("seed", "The same seed and data give the same weights.")]
+Device = Annotated[Literal["cpu", "cuda"] | None, _place("device", "Where torch runs.")]
+Threads = Annotated[int | None, _place("threads", "Of torch.", min=1)]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")]
 
 
 def train(
+    context: typer.Context,
     what: What = None,
-    env: Annotated[
-        str | None,
-        _place("env.id", "Act in this Gymnasium environment, or dm_control/DOMAIN-TASK."),
-    ] = None,
-    envs: Annotated[int | None, _place("loop.copies", "Side by side.", min=1)] = None,
-    data: Annotated[
-        list[Path] | None,
-        _place("data.folders", "Trajectories (Parquet); repeat for several."),
-    ] = None,
-    split: Annotated[
-        Split | None,
-        _place("data.split", "Hold out the last of the time, or (episodes) of the entities."),
-    ] = None,
-    out: Annotated[Path | None, _place("run.out", "Folder of the bundle to write.")] = None,
-    steps: Annotated[
-        int | None,
-        _place("loop.steps", "Updates of the model; with --env, decisions in all.", min=1),
-    ] = None,
-    actor_steps: Annotated[
-        int | None,
-        _place("loop.actor_steps", "Updates of the actor; as many as --steps by default.", min=0),
-    ] = None,
-    memory: Annotated[
-        int | None, _place("dynamics.memory", "Units of the deterministic path.", min=1)
-    ] = None,
-    units: Annotated[
-        int | None, _place("ensemble.units", "Width of the dynamics' hidden layers.", min=1)
-    ] = None,
-    free: Annotated[
-        int | None, _place("dynamics.free", "Latents that are not a channel.", min=1)
-    ] = None,
-    form: Annotated[
-        Literal["gaussian", "categorical"] | None,
-        _place("dynamics.form", "Of these latents: numbers, or classes."),
-    ] = None,
-    classes: Annotated[
-        int | None, _place("dynamics.classes", "Of each categorical latent.", min=2)
-    ] = None,
-    encoder: Annotated[
-        Literal["joint", "fused"] | None,
-        _place("encoder.kind", "One for all channels, or one per sensor, which may fall silent."),
-    ] = None,
-    physics: Annotated[
-        str | None,
-        _place("dynamics.physics", "module:function of known dynamics; the rest is learned."),
-    ] = None,
-    actor: Annotated[
-        bool | None,
-        _place("actor_critic.enabled", "Train an actor in imagination too."),
-    ] = None,
-    seed: Annotated[
-        int | None, _place("seed", "The same seed and data give the same weights.")
-    ] = None,
-    device: Annotated[
-        Literal["cpu", "cuda"] | None, _place("run.device", "Where torch runs.")
-    ] = None,
-    threads: Annotated[int | None, _place("run.threads", "Of torch.", min=1)] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
+    env: Env = None,
+    envs: Envs = None,
+    data: Folders = None,
+    split: HeldOut = None,
+    out: Out = None,
+    steps: Steps = None,
+    actor_steps: ActorSteps = None,
+    memory: Memory = None,
+    units: Units = None,
+    free: Free = None,
+    form: Form = None,
+    classes: Classes = None,
+    encoder: Encoder = None,
+    physics: Physics = None,
+    actor: Actor = None,
+    seed: Seed = None,
+    device: Device = None,
+    threads: Threads = None,
+    resume: Resume = False,
     as_json: Json = False,
 ) -> None:
     """Train a world model and an actor, from logs or by acting, and write a bundle.
@@ -100,26 +122,7 @@ def train(
 
     Example: rehearse train --env dm_control/cartpole-swingup --steps 10000 --seed 0
     """
-    options = {
-        "env.id": env,
-        "loop.copies": envs,
-        "data.folders": tuple(data) if data else None,
-        "data.split": split,
-        "loop.steps": steps,
-        "loop.actor_steps": actor_steps,
-        "dynamics.memory": memory,
-        "dynamics.free": free,
-        "dynamics.form": form,
-        "dynamics.classes": classes,
-        "dynamics.physics": physics,
-        "ensemble.units": units,
-        "encoder.kind": encoder,
-        "actor_critic.enabled": actor,
-        "seed": seed,
-        "run.out": out,
-        "run.device": device,
-        "run.threads": threads,
-    }
+    given = {place: context.params[option] for option, place in PLACES.items()}
     try:
         import torch
 
@@ -127,7 +130,7 @@ def train(
     except ImportError as error:
         raise fail(f"{NO_TORCH}\n{error}") from error
     try:
-        recipe = _recipe(what, env).with_options(options)
+        recipe = _recipe(what, env).with_options(given)
     except RecipeError as error:
         raise fail(str(error)) from error
     torch.set_num_threads(recipe.run.threads)

@@ -161,6 +161,7 @@ def test_threads_that_share_a_catalog_do_too(catalog: Catalog) -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
     _no_version_twice(catalog, 24)
 
 
