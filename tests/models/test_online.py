@@ -9,7 +9,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +24,10 @@ from models.online import JUDGED, Online, outgrown, stretched
 from models.practice import Chance, Planned, judge, wandering
 from models.recipe import parse_recipe
 from models.train import CheckpointError
-from models.transforms import ColumnScale
+from models.transforms import MARGIN, ColumnScale
 from models.undertaking import online_of, train_online
 from planner.session import Model, load_bundle
-from schemas.system import load_spec, parse_spec
+from schemas.system import SystemSpec, load_spec, parse_spec
 
 TINY = """
 workflow: tiny
@@ -139,6 +139,45 @@ def test_a_run_ends_in_a_bundle_that_is_judged_as_it_will_run(tmp_path: Path) ->
     assert bundle.discount == 0.98
     pages = out.parent / ".pendulum.training"
     assert "while practising" in (pages / "learning.html").read_text()
+
+
+def test_practice_is_bold(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[float] = []
+
+    class Noted(Planned):
+        def __init__(self, spec: SystemSpec, *args: Any, **more: Any) -> None:
+            planned.append(spec.budget.caution)
+            super().__init__(spec, *args, **more)
+
+    monkeypatch.setattr("models.online.Planned", Noted)
+    online = online_of(parse_recipe(TINY.replace("judge_every: 100", "judge_every: 240")))
+    online.run()
+    assert planned == [0.0, 0.0, 1.0, 1.0], "two rounds of practice, then judged as it will run"
+
+
+def test_curiosity_is_paid_in_units_of_rewards_for_a_while(whole: Online) -> None:
+    online = online_of(parse_recipe(TINY))
+    online.replay.restore(whole.replay.state())
+    spread = float(np.nanstd(whole.replay.sequences().reward))
+    paid: list[float] = []
+    for steps in (0, 72, 144, 240):  # of 240, until 0.6 of them
+        online.course.steps = steps
+        paid.append(online._curiosity())
+    assert paid == pytest.approx([spread, spread / 2, 0.0, 0.0])
+
+
+def test_imagination_reaches_as_far_as_all_that_was_lived_through() -> None:
+    online = online_of(parse_recipe(TINY))
+    online.run()
+    online.finish()
+    assert online.trainer is not None
+    model, columns = online.trainer.model, online.trainer.dataset.columns
+    normal = model.scaler(torch.from_numpy(online.replay.sequences().obs))
+    for i, column in enumerate(columns):
+        assert column.least <= float(normal[:, i].min()) + 1e-5
+        assert column.most >= float(normal[:, i].max()) - 1e-5
+        assert float(model.least[i]) == pytest.approx(column.least - MARGIN, abs=1e-5)
+        assert float(model.most[i]) == pytest.approx(column.most + MARGIN, abs=1e-5)
 
 
 def test_an_episode_counts_until_it_ends() -> None:
