@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from models.revision import revision
 from models.train import TrainingStopped
 from models.workflow import CHECKPOINT, work_folder
 from planner.session import Bundle
-from schemas.system import parse_spec
+from schemas.system import SystemSpec, parse_spec
 
 LEARNING = "learning.html"
 COURSE = "course.json"
@@ -127,7 +127,7 @@ def _release(
             say(online.course, f"judging: {who}")
             returns[who], record = _judge(online, bundle, who, seed)
             records.append(record)
-        held_out.append(_sequences(online, records))
+        held_out.append(judged_on(online.spec, records, online.replay))
         found = evaluate(bundle, online.spec, held_out[0])
         metrics = {
             "held_out": brief(found),
@@ -196,15 +196,19 @@ def _judge(online: Online, bundle: Bundle, who: Who, seed: int) -> tuple[Returns
     return judge(world, policy, online.loop.ticks, seed)
 
 
-def _sequences(online: Online, records: list[Record]) -> Sequences:
-    """The episodes in which it was judged, as held-out data."""
-    replay = Replay(1 << 40, Mix())
+def judged_on(spec: SystemSpec, records: Sequence[Record], lived: Replay) -> Sequences:
+    """The episodes in which it was judged, as held-out data; those of practice where all are short.
+
+    Raises:
+        ValueError: these are too short as well.
+    """
+    judged = Replay(1 << 40, Mix())
     for record in records:
-        replay.add(online.spec, record)
-    found = replay.sequences()
-    if not len(found.segments) or (found.segments[:, 1] - found.segments[:, 0]).max() <= WARM + 1:
-        raise ValueError(f"no episode of {WARM + 2} ticks was reached: there is nothing to judge")
-    return found
+        judged.add(spec, record)
+    for replay in (judged, lived):
+        if max((len(episode) for episode in replay.episodes), default=0) >= WARM + 2:
+            return replay.sequences()
+    raise ValueError(f"no episode of {WARM + 2} ticks was reached: there is nothing to judge")
 
 
 def draw_course(path: Path, course: Course, result: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from models.evaluation.world import Record
 from models.replay import Mix, Replay
+from models.undertaking import judged_on
 from tests.models.synthetic import mass_spec
 
 SPEC = mass_spec()
@@ -116,3 +117,15 @@ def test_memory_outlives_a_checkpoint() -> None:
     for name, value in vars(replay.sequences()).items():
         np.testing.assert_array_equal(value, getattr(other.sequences(), name))
     np.testing.assert_array_equal(replay.chances(), other.chances())
+
+
+def test_episodes_that_are_too_short_to_judge_on_give_way_to_those_of_practice() -> None:
+    """As where every pole falls at once: what was learned must not be lost for want of a figure."""
+    long, short, lived = record(40, first=3), record(12), Replay(1000)
+    assert judged_on(SPEC, [short, long], lived).segments.tolist() == [[0, 13], [13, 54]]
+    lived.add(SPEC, long)
+    assert judged_on(SPEC, [short], lived).tick.tolist() == list(range(3, 44))
+    lived.episodes.clear()
+    lived.add(SPEC, short)
+    with pytest.raises(ValueError, match="no episode of 18 ticks"):
+        judged_on(SPEC, [record(2)], lived)
