@@ -163,7 +163,8 @@ def _from_logs(recipe: "Recipe", resume: bool, as_json: bool) -> None:
     from models.train import CheckpointError, TrainingStopped
     from models.workflow import REPORT, train_bundle, work_folder
 
-    if recipe.system is None or not recipe.data.folders or recipe.run.out is None:
+    spec = None if recipe.system is None else read_spec(recipe.system)
+    if spec is None or not recipe.data.folders or recipe.run.out is None:
         raise fail("from logs: a system, --data and --out are needed (or give --env)")
     config, out, command = recipe.train_config(), recipe.run.out, _command()
     try:
@@ -176,7 +177,7 @@ def _from_logs(recipe: "Recipe", resume: bool, as_json: bool) -> None:
                 bar.update(task, completed=progress.step, loss="  ".join(shown))
 
             manifest = train_bundle(
-                read_spec(recipe.system),
+                spec,
                 recipe.data.folders,
                 out,
                 config,

@@ -255,8 +255,8 @@ class Recipe(Part):
         try:
             return Recipe.model_validate(content)
         except ValidationError as error:
-            found = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-            raise RecipeError("\n".join(found)) from error
+            problems = [problem(item, {}, "options", KEY) for item in error.errors()]
+            raise RecipeError("\n".join(problems)) from error
 
 
 def parse_recipe(text: str, name: str = "<workflow>") -> Recipe:
