@@ -74,6 +74,20 @@ class Ensemble(nn.Module):
             x = x if i == last else torch.relu(x)
         return self._read(x, base)
 
+    def apart(self, inputs: Tensor, count: int) -> Tensor:
+        """`[N, count]` standard deviation of the members' changes, in units of `step`.
+
+        Of the first `count` latents, for `inputs` `[N, I]`. Written out, and of no more columns
+        than are asked for: a search asks it of every candidate at every tick.
+        """
+        x = inputs.expand(self.members, *inputs.shape)
+        *hidden, (weight, bias) = zip(self.weights, self.biases, strict=True)
+        for inner, shift in hidden:
+            x = torch.relu(torch.baddbmm(shift, x, inner))
+        change = torch.baddbmm(bias[..., :count], x, weight[..., :count])
+        off = change - change.mean(0)
+        return torch.sqrt(off.square().sum(0) / (self.members - 1))
+
     def by_member(self, inputs: Tensor, base: Tensor, clone: bool = False) -> tuple[Tensor, Tensor]:
         """Mean and std as above, `[M * N, ·]`, of rows ordered by member, each under its own.
 

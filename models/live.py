@@ -63,9 +63,10 @@ class LiveModel:
         action = model.action_scaler(self._tensor(actions)).flatten(1, 2)
         memories, shown, bonus = [], [], []
         for now, draw in zip(action, draws, strict=True):
-            if self._curiosity:
-                bonus.append(self._apart(memory, latent, now, draw))
+            before = model.form.draw(latent, draw)
             memory, latent, seen = model.imagine(memory, latent, now, draw)
+            if self._curiosity:
+                bonus.append(self._apart(torch.cat([memory, before, now], -1)))
             memories.append(memory)
             shown.append(seen)
         channels, alive, reward = model.decode(torch.cat(memories), torch.cat(shown))
@@ -108,14 +109,10 @@ class LiveModel:
         memory = self._model.unpack(self._tensor(h).flatten(0, 1)).memory
         return memory, self._tensor(z).flatten(0, 1), self._tensor(noise).flatten(1, 2)
 
-    def _apart(self, memory: Tensor, latent: Tensor, action: Tensor, noise: Tensor) -> Tensor:
+    def _apart(self, inputs: Tensor) -> Tensor:
         """`[N]` how far the members are apart about the next channels, in typical steps."""
-        model, count = self._model, len(self._model.direct)
-        latent = model.form.draw(latent, noise)
-        memory = model.memory(memory, torch.cat([latent, action], -1))
-        inputs = torch.cat([memory, latent, action], -1)
-        mean, _, _ = model.ensemble(inputs, model.base(latent, action))
-        apart = mean.std(0)[:, :count] / model.ensemble.step[:count]
+        count = len(self._model.direct)
+        apart = self._model.ensemble.apart(inputs, count)
         return torch.clamp(apart.mean(-1), max=CURIOUS)
 
     def _tensor(self, array: F32) -> Tensor:

@@ -43,7 +43,7 @@ class LoopConfig:
 
     Attributes:
         steps: decisions in all, over all environments, those of chance included.
-        ticks: decisions of an episode, which is a round.
+        ticks: decisions of an episode while practising, which is a round.
         random: rounds that are left to chance.
         first_updates: of model and actor before the first planned round.
         updates: of model and actor per decision after it.
@@ -99,6 +99,7 @@ class Online:
     Args:
         spec: the system;  plant: what is acted on;  judged: another one, for judgements.
         loop, config: how. `config.steps` and `actor_steps` follow from `loop`.
+        judged_ticks: decisions of a judged episode; None: as many as of a practised one.
     """
 
     def __init__(
@@ -109,7 +110,9 @@ class Online:
         loop: LoopConfig,
         config: TrainConfig,
         device: str = "cpu",
+        judged_ticks: int | None = None,
     ) -> None:
+        self.judged_ticks = judged_ticks or loop.ticks
         tiers = {"tiers": {"practice": loop.tier}}
         self.spec = spec.model_copy(update={"budget": spec.budget.model_copy(update=tiers)})
         # Practice is bold: only what is tried is learned of.
@@ -260,7 +263,7 @@ class Online:
         model, seed = self.live(), self.config.seed + JUDGED
         world = World(self.spec, self.judged, model)
         policy = Planned(self.spec, model, len(self.judged.entities), seed, who=who)
-        return judge(world, policy, self.loop.ticks, seed)[0]
+        return judge(world, policy, self.judged_ticks, seed)[0]
 
     # checkpoints
 

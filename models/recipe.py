@@ -129,7 +129,8 @@ class Learning(Part):
 class Loop(Part):
     """Counts. From logs: `steps` and `actor_steps` updates. In an environment: see `LoopConfig`.
 
-    `copies` of an environment are acted in side by side, and `judged` others, from fixed resets,
+    `copies` of an environment are acted in side by side, for `ticks` from a reset at a time (None:
+    for the environment's whole episodes), and whole episodes of `judged` others, from fixed resets,
     tell how well.
     """
 

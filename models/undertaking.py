@@ -53,7 +53,8 @@ def online_of(recipe: Recipe) -> Online:
     budget = spec.budget.model_copy(update={"caution": deployment.caution})
     spec = spec.model_copy(update={"budget": budget})
     config = recipe.train_config()
-    return Online(spec, plant, judged, recipe.loop_config(ticks), config, recipe.run.device)
+    loop, device = recipe.loop_config(ticks), recipe.run.device
+    return Online(spec, plant, judged, loop, config, device, judged_ticks=episode or ticks)
 
 
 def _spec_text(recipe: Recipe) -> str:
@@ -113,7 +114,7 @@ def _release(
     trainer = online.trainer
     assert trainer is not None
     seed = online.config.seed + JUDGED
-    chance = random_return(online.spec, online.judged, online.live(), online.loop.ticks, seed)
+    chance = random_return(online.spec, online.judged, online.live(), online.judged_ticks, seed)
     say(online.course, "judging the actor")
     trusted = bool(online.judge("actor").each.mean() > chance.each.mean())
     model, behaviour = trainer.model.cpu(), trainer.behaviour.cpu()
@@ -193,7 +194,7 @@ def _told(
 def _judge(online: Online, bundle: Bundle, who: Who, seed: int) -> tuple[Returns, Record]:
     world = World(online.spec, online.judged, bundle)
     policy = Planned(online.spec, bundle, world.entities, seed, who=who)
-    return judge(world, policy, online.loop.ticks, seed)
+    return judge(world, policy, online.judged_ticks, seed)
 
 
 def judged_on(spec: SystemSpec, records: Sequence[Record], lived: Replay) -> Sequences:
