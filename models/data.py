@@ -40,6 +40,7 @@ class Batch:
     alive: Tensor  # [B, L] 0 at the last tick of an episode
     valid: Tensor  # [B, L]
     weight: Tensor  # [B, L, M] bootstrap weight of each member
+    reached: Tensor  # [B, L] see `Sequences`; NaN where unknown
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
@@ -56,6 +57,7 @@ class Sequences:
         reward: `[R]` float32; alive: `[R]` float32.
         first, last: `[R]` first row of the row's segment, and one past its last.
         entity: `[R]` names; tick: `[R]`; run: `[R]` number of the folder: where a row is from.
+        reached: `[R]` discounted rewards that followed the row, at the least; or nothing.
     """
 
     obs: npt.NDArray[np.float32]
@@ -67,6 +69,7 @@ class Sequences:
     entity: npt.NDArray[np.str_]
     tick: npt.NDArray[np.int64]
     run: npt.NDArray[np.int64]
+    reached: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.obs)
@@ -98,7 +101,13 @@ class Sequences:
             alive=torch.from_numpy(self.alive[rows]),
             valid=torch.from_numpy(valid.astype(np.float32)),
             weight=weights[torch.from_numpy(rows // BLOCK)],
+            reached=self._reached(rows),
         )
+
+    def _reached(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        if self.reached is None:
+            return torch.full(rows.shape, torch.nan)
+        return torch.from_numpy(self.reached[rows])
 
     def draw(
         self,

@@ -47,6 +47,8 @@ class LoopConfig:
         random: rounds that are left to chance.
         first_updates: of model and actor before the first planned round.
         updates: of model and actor per decision after it.
+        last_updates: of both after the last round, beside those that are due: no decision is left
+            to wait for, and what was lived through has more to teach.
         noise: of exploring actions, in halves of their range.
         curiosity: see `LiveModel`, in standard deviations of the rewards met so far (1 where all
             were alike); it falls to 0 at the share `curious_until` of the steps.
@@ -60,6 +62,7 @@ class LoopConfig:
     random: int = 2
     first_updates: int = 600
     updates: float = 0.25
+    last_updates: int = 0
     noise: float = 0.3
     curiosity: float = 0.0
     curious_until: float = 0.6
@@ -71,7 +74,7 @@ class LoopConfig:
     def updates_in_all(self, envs: int) -> int:
         """Updates of the model over the whole run, but for those of models that are begun anew."""
         learned = max(0, self.steps - self.random * self.ticks * envs)
-        return self.first_updates + round(self.updates * learned)
+        return self.first_updates + round(self.updates * learned) + self.last_updates
 
 
 @dataclass
@@ -153,14 +156,7 @@ class Online:
         course, say = self.course, report or (lambda course, text: None)
         if course.rounds < self.loop.random:
             return self._act(say, stop)
-        due = self._prepare()
-        for i in range(due):
-            if stop and stop.is_set():
-                return False
-            losses = self._learn()
-            if i % 20 == 0:
-                say(course, f"learning {i:,}/{due:,}  predict {losses['predict']:.3g}")
-        if not self._act(say, stop):
+        if not (self._learn_on(self._prepare(), say, stop) and self._act(say, stop)):
             return False
         every = self.loop.judge_every
         if every and course.steps // every > (course.steps - self._round_steps) // every:
@@ -172,16 +168,20 @@ class Online:
     def _round_steps(self) -> int:
         return self.loop.ticks * len(self.plant.entities)
 
-    def finish(self) -> None:
-        """Learns from the last round as well."""
-        for _ in range(self._prepare()):
-            self._learn()
+    def finish(
+        self,
+        report: Callable[[Course, str], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> bool:
+        """Learns from the last round as well, and once more from all; False: stopped on the way."""
+        due = self._prepare() + self.loop.last_updates
+        return self._learn_on(due, report or (lambda course, text: None), stop)
 
     # learning
 
     def _prepare(self) -> int:
         """Has a trainer ready for all that is remembered; the updates that are due."""
-        data = self.replay.sequences()
+        data = self.replay.sequences(self.config.actor.discount)
         columns, actions = scales_of(self.spec, data)
         updates = round(self.loop.updates * self._round_steps)
         if self.trainer is None or outgrown(self.trainer.dataset.columns, columns):
@@ -204,6 +204,18 @@ class Online:
         dataset = Dataset(data, data, tuple(columns), tuple(actions), ())
         self.trainer = Trainer(self.spec, dataset, self.config, self.device)
         self.course.updates = 0
+
+    def _learn_on(
+        self, due: int, say: Callable[[Course, str], None], stop: threading.Event | None
+    ) -> bool:
+        """So many updates; False: stopped on the way."""
+        for i in range(due):
+            if stop and stop.is_set():
+                return False
+            losses = self._learn()
+            if i % 20 == 0:
+                say(self.course, f"learning {i:,}/{due:,}  predict {losses['predict']:.3g}")
+        return True
 
     def _learn(self) -> dict[str, float]:
         """One update of the model, and one of the actor."""
@@ -313,7 +325,7 @@ class Online:
             columns, actions = (
                 tuple(ColumnScale(**c) for c in state[name]) for name in ("columns", "actions")
             )
-            self._begin(self.replay.sequences(), columns, actions)
+            self._begin(self.replay.sequences(self.config.actor.discount), columns, actions)
             self.course.updates = updates
             assert self.trainer is not None
             self.trainer.take_up(state["trainer"])

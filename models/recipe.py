@@ -112,6 +112,8 @@ class ActorCritic(Part):
     go_on: float = Field(default=0.75, ge=0, le=1)
     learning_rate: float = Field(default=3e-3, gt=0)
     units: int = Field(default=64, ge=1)
+    follow: float = Field(default=0.02, gt=0, le=1)
+    imitation: float = Field(default=0.0, ge=0)
 
 
 class Learning(Part):
@@ -143,6 +145,7 @@ class Loop(Part):
     random: int = Field(default=2, ge=1)
     first_updates: int = Field(default=600, ge=1)
     updates: float = Field(default=0.25, gt=0)
+    last_updates: int = Field(default=0, ge=0)
     noise: float = Field(default=0.3, ge=0)
     curiosity: float = Field(default=1.0, ge=0)
     curious_until: float = Field(default=0.6, gt=0, le=1)

@@ -98,8 +98,8 @@ class Replay:
             plain = [i for i, e in enumerate(self.episodes) if not (spare_failed and e.failed)]
             del self.episodes[plain[0] if plain else 0]
 
-    def sequences(self) -> Sequences:
-        """All rows, an episode being a segment."""
+    def sequences(self, discount: float | None = None) -> Sequences:
+        """All rows, an episode being a segment; given a discount, with what was reached."""
         lengths = np.array([len(episode) for episode in self.episodes], np.int64)
         starts = np.cumsum(lengths) - lengths
         number = np.repeat(np.arange(len(lengths)), lengths)
@@ -114,7 +114,16 @@ class Replay:
             entity=number.astype(np.str_),
             tick=since + np.repeat([episode.tick for episode in self.episodes], lengths),
             run=np.zeros(len(number), np.int64),
+            reached=None if discount is None else self._reached(discount),
         )
+
+    def _reached(self, discount: float) -> F32:
+        """`[R]` the least that was still to come, as seen from each row.
+
+        What comes after an episode that was cut off is no worse than the worst reward for ever.
+        """
+        worst = float(np.nanmin(self._rows("reward"), initial=0.0)) / (1.0 - discount)
+        return np.concatenate([_still_to_come(e, discount, worst) for e in self.episodes])
 
     def chances(self) -> F64:
         """`[R]` with which each row of `sequences` is drawn; they add up to 1."""
@@ -154,6 +163,16 @@ class Replay:
     def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
         """The inverse of `state`."""
         self.episodes = [Episode(**content) for content in state]
+
+
+def _still_to_come(episode: Episode, discount: float, after: float) -> F32:
+    """`[T]` discounted rewards after each row; `after` follows an end that is no failure."""
+    out = np.empty(len(episode))
+    value = 0.0 if episode.failed else after
+    for t in reversed(range(len(episode))):
+        out[t] = value
+        value = float(np.nan_to_num(episode.reward[t])) + discount * value
+    return out.astype(np.float32)
 
 
 def _episodes(spec: SystemSpec, record: Record, entity: int) -> list[Episode]:

@@ -19,6 +19,7 @@ from models.actor import ActorConfig, Behaviour, State
 from models.belief import ModelConfig, WorldModel
 from models.data import Batch, Dataset, Sequences, sensor_columns
 from models.losses import (
+    Trace,
     Weights,
     filtering_losses,
     hide,
@@ -214,6 +215,9 @@ class Trainer:
         losses, (action, memory, latent), alive = self.behaviour.losses(
             self.model, *state, generator
         )
+        if config.actor.imitation:
+            lived = self.behaviour.imitation(self.model, *_lived(self.model, batch, trace))
+            losses = {name: loss + lived[name] for name, loss in losses.items()}
         still = alive > 0.5
         self.ends = action[still], memory[still], latent[still]
         first, count = config.steps, config.actor_steps
@@ -338,6 +342,20 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def _lived(model: WorldModel, batch: Batch, trace: Trace) -> tuple[State, Tensor, Tensor]:
+    """States at all ticks of the windows but the first and last, what was done there, and reached.
+
+    The first tick knows too little to act on; what was done at the last one is not in the window.
+    """
+    action = model.action_scaler(batch.action).transpose(0, 1)
+    reached = torch.where(batch.valid > 0, batch.reached, torch.nan).T
+    # What an invalid next tick holds is padding: nothing was done.
+    reached = torch.where(batch.valid.T[2:] > 0, reached[1:-1], torch.nan)
+    parts = action[1:-1], trace.memory()[1:-1], trace.stack("mean")[1:-1], action[2:], reached
+    last, memory, latent, acted, reached = (part.flatten(0, 1) for part in parts)
+    return (last, memory, latent), acted, reached
 
 
 def _groups(model: WorldModel, noise_rate: float) -> Any:

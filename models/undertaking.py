@@ -91,13 +91,12 @@ def train_online(
         online.load(checkpoint)
     with stopping() as stop:
         online.run(checkpoint, report, stop)
+        finished = online.done and online.finish(report, stop)
     kept = TrainingStopped(checkpoint, online.course.steps, online.loop.steps)
-    if not online.done:
+    if not finished:
         raise kept
     try:
         say = report or (lambda course, text: None)
-        say(online.course, "learning from the last round")
-        online.finish()
         result = _release(online, recipe, out, command, say)
         (out / SPEC).write_text(_spec_text(recipe), encoding="utf-8")
     except KeyboardInterrupt:

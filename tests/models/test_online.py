@@ -36,10 +36,10 @@ sequence: {batch: 8, length: 8}
 ensemble: {members: 5, units: 16}
 dynamics: {memory: 8, free: 1}
 learning: {horizon: 3, samples: 2, starts: 20}
-actor_critic: {horizon: 3, starts: 20, units: 16}
+actor_critic: {horizon: 3, starts: 20, units: 16, imitation: 1.0}
 loop:
   {copies: 2, judged: 3, steps: 240, ticks: 40, random: 1, first_updates: 6, updates: 0.05,
-   judge_every: 100}
+   last_updates: 5, judge_every: 100}
 deployment: {caution: 1.0, practice: {candidates: 20, horizon: 4, iterations: 1}}
 """
 KILLED = """
@@ -133,12 +133,30 @@ def test_a_run_ends_in_a_bundle_that_is_judged_as_it_will_run(tmp_path: Path) ->
     online = online_of(recipe)
     world = World(online.spec, online.judged, bundle)
     policy = Planned(online.spec, bundle, 3, JUDGED)
-    again = judge(world, policy, 40, JUDGED)[0].as_dict()
+    again = judge(world, policy, 200, JUDGED)[0].as_dict()  # practised for 40, judged as a whole
     # Its calibration ranks who is planned first, and company decides last bits.
     assert again["mean"] == pytest.approx(result["returns"]["both"]["mean"], rel=0.01)
     assert bundle.discount == 0.98
     pages = out.parent / ".pendulum.training"
     assert "while practising" in (pages / "learning.html").read_text()
+
+
+def test_after_the_last_round_more_is_learned_than_is_due() -> None:
+    online = online_of(parse_recipe(TINY))
+    online.run()
+    before = online.course.updates
+    assert online.finish()
+    assert online.course.updates - before == 4 + 5, "0.05 for each of 80 decisions, and the last"
+    assert online.config.steps == 6 + 8 + 5, "the rate of learning falls until the last one"
+
+
+def test_learning_from_the_last_round_can_be_stopped(whole: Online) -> None:
+    online = online_of(parse_recipe(TINY))
+    online.replay.restore(whole.replay.state())
+    online.course.steps = 240
+    stop = threading.Event()
+    assert not online.finish(lambda course, text: stop.set(), stop)
+    assert online.course.updates == 1
 
 
 def test_practice_is_bold(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -55,6 +57,28 @@ def test_a_row_holds_the_action_and_the_reward_that_led_to_it() -> None:
     assert rows.reward[[1, 4, 6]].tolist() == [200, 203, 205]
     assert rows.alive[:10].tolist() == [1, 1, 1, 1, 0, 1, 1, 1, 1, 1]
     assert rows.tick[:10].tolist() == list(range(40, 50))
+
+
+def test_what_was_reached_is_told_at_the_least() -> None:
+    replay = Replay(1000)
+    replay.add(SPEC, record(9, begun=(5,), ended=(3,)))
+    assert replay.sequences().reached is None
+    reached = replay.sequences(0.5).reached
+    assert reached is not None
+    # Five rows that end in failure: rewards 200, 201, 202, 203 led to rows 1 to 4.
+    assert reached[:5] == pytest.approx([200 + 100.5 + 50.5 + 25.375, 352.75, 303.5, 203, 0])
+    # Cut off after row 9, and nothing that was paid is below 0: at least 0 goes on.
+    assert reached[5:] == pytest.approx([205 + 103 + 51.75 + 26, 361.5, 311, 208, 0])
+
+
+def test_what_was_cut_off_may_have_gone_on_as_badly_as_it_was_ever() -> None:
+    replay = Replay(1000)
+    made = record(6)
+    replay.add(SPEC, replace(made, reward=-made.reward))  # -200 to -205
+    reached = replay.sequences(0.5).reached
+    assert reached is not None
+    assert reached[-1] == pytest.approx(-410), "the worst reward for ever: -205 / (1 - 0.5)"
+    assert reached[-2] == pytest.approx(-205 - 205)
 
 
 def test_the_oldest_go_first_and_failures_later() -> None:

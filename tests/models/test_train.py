@@ -14,7 +14,9 @@ import torch
 
 from models.actor import Behaviour
 from models.belief import WorldModel
-from models.train import CheckpointError, Trainer
+from models.data import Batch
+from models.losses import Trace, observe
+from models.train import CheckpointError, Trainer, _lived
 from models.trust import trial
 from tests.models.conftest import TINY, Trained
 
@@ -81,6 +83,52 @@ def test_a_share_of_the_imagined_futures_goes_on_from_the_last_ones(
     went_on = [tuple(row) in before for row in begun[1].tolist()]
     assert len(before) > 30
     assert sum(went_on) == share * len(went_on)
+
+
+def lived_window(trained: Trained) -> tuple[Trainer, Batch, Trace]:
+    """Four windows of six ticks, two of which end after four; row t has reached 10 t."""
+    trainer = Trainer(trained.spec, trained.dataset, replace(SHORT, length=6, batch=4))
+    batch = trainer.batch(0)
+    valid = batch.valid.clone()
+    valid[:2, 4:] = 0.0
+    reached = 10.0 * torch.arange(6.0).expand(4, 6)
+    batch = replace(batch, valid=valid, reached=reached)
+    return trainer, batch, observe(trainer.model, batch, batch.mask)
+
+
+def test_what_was_reached_belongs_to_what_was_done_next(trained: Trained) -> None:
+    trainer, batch, trace = lived_window(trained)
+    (last, memory, latent), acted, reached = _lived(trainer.model, batch, trace)
+    action = trainer.model.action_scaler(batch.action)
+    rows = 2 * 4 + 3  # the third of ticks 1 to 4, of the fourth window
+    torch.testing.assert_close(acted[rows], action[3, 4])
+    torch.testing.assert_close(last[rows], action[3, 3])
+    torch.testing.assert_close(memory[rows], trace.memory()[3, 3])
+    torch.testing.assert_close(latent[rows], trace.stack("mean")[3, 3])
+    told = reached.view(4, 4)
+    assert told[:, 3].tolist() == [10, 20, 30, 40]
+    assert told[:2, 0].tolist() == [10, 20], "after tick 3 nothing was done in the first windows"
+    assert torch.isnan(told[2:, :2]).all()
+
+
+def test_only_what_is_better_than_the_value_is_imitated(trained: Trained) -> None:
+    trainer, batch, trace = lived_window(trained)
+    config = replace(trainer.behaviour.config, imitation=2.0)
+    trainer.behaviour.config = config
+    state, acted, _ = _lived(trainer.model, batch, trace)
+    value = trainer.behaviour.critic(*state).detach()
+    wanted = trainer.model.action_scaler(trainer.behaviour.actor.target(*state)).detach()
+    unit = trainer.behaviour.critic.head.scale
+
+    def losses(reached: torch.Tensor, acted: torch.Tensor) -> dict[str, float]:
+        found = trainer.behaviour.imitation(trainer.model, state, acted, reached)
+        return {name: float(loss.detach()) for name, loss in found.items()}
+
+    assert losses(value - 0.1 * unit, acted) == {"actor": 0.0, "critic": 0.0}
+    assert losses(torch.full_like(value, torch.nan), acted) == {"actor": 0.0, "critic": 0.0}
+    better = losses(value + 0.5 * unit, wanted + 1.0)
+    assert better == pytest.approx({"actor": 2.0 * 0.5, "critic": 2.0 * 0.5 * 0.5**2}, rel=1e-4)
+    assert losses(value + 0.5 * unit, wanted)["actor"] == pytest.approx(0.0, abs=1e-9)
 
 
 def test_another_seed_gives_other_weights(trained: Trained) -> None:
