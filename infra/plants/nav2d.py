@@ -86,6 +86,9 @@ class Nav2d:
     (velocity 0, deaf to actions, reward 0) and goes on reporting. Starts, goals and all noise
     depend on the seed alone, so that all policies meet the same.
 
+    `state` is the truth, which the readings show with their noise; `step_us` is the time between
+    two steps of integration, microseconds.
+
     Channels are position, velocity and goal; `offset` is the goal from the robot, and so is `pole`,
     which a second sense may have for itself.
 
@@ -106,9 +109,9 @@ class Nav2d:
         self.first_tick = tick_of(self.options.start_us, spec.epoch_us, spec.period_us)
         self._check_channels()
         every = [sensor.every_us for sensor in spec.sensors.values()]
-        self._step_us = math.gcd(spec.period_us, *every)
-        self._motion = _motion(self.options.drag, self._step_us / 1e6)
-        self._delay = round(self.options.action_delay * 1e6 / self._step_us)
+        self.step_us = math.gcd(spec.period_us, *every)
+        self._motion = motion(self.options.drag, self.step_us / 1e6)
+        self._delay = round(self.options.action_delay * 1e6 / self.step_us)
 
     def _check_channels(self) -> None:
         for channel in self.spec.channels:
@@ -129,9 +132,14 @@ class Nav2d:
         self._return = np.zeros(o.robots)
         self._arrived_at = np.full(o.robots, np.nan)
         self._tick = 0
-        steps = self.spec.period_us // self._step_us
+        steps = self.spec.period_us // self.step_us
         self._asked = np.zeros((self._delay // steps + 2, o.robots, 2))
         return self._sample(np.zeros(o.robots), [(self._position, self._velocity)] * steps)
+
+    @property
+    def state(self) -> Floats:
+        """`[E, 4]` true position (m) and velocity (m/s)."""
+        return np.concatenate([self._position, self._velocity], axis=1)
 
     def step(self, action: Floats) -> Sample:
         """Accelerates by `action` `[E, 2]` in m/s² (clipped to the spec's bounds) for one tick."""
@@ -139,10 +147,10 @@ class Nav2d:
         wanted = np.clip(wanted, self.spec.action_low, self.spec.action_high)
         self._asked = np.concatenate([wanted[None], self._asked[:-1]])
         going, path = ~self._done, []
-        steps = self.spec.period_us // self._step_us
+        steps = self.spec.period_us // self.step_us
         for i in range(steps):
             in_force = self._asked[(self._delay - i + steps - 1) // steps] / self.options.mass
-            self._move(in_force, self._tick * self.spec.period_us + (i + 1) * self._step_us)
+            self._move(in_force, self._tick * self.spec.period_us + (i + 1) * self.step_us)
             path.append((self._position, self._velocity))
         self._tick += 1
         reward = np.where(going, -self._distance(), 0.0)
@@ -217,7 +225,7 @@ class Nav2d:
         }
         for name, sensor in self.spec.sensors.items():
             since, who = self._turns(sensor.every_us)
-            place = len(path) - 1 - (end - since) // self._step_us
+            place = len(path) - 1 - (end - since) // self.step_us
             values = {}
             for channel in sensor.channels:
                 value, sigma = true[channel]
@@ -233,13 +241,13 @@ class Nav2d:
         if rest or ticks < 2:
             return stamps(self._tick, self.spec.period_us, every_us), None
         end = self._tick * self.spec.period_us
-        early = self._step_us * (self.spec.period_us // self._step_us // 2)
+        early = self.step_us * (self.spec.period_us // self.step_us // 2)
         first = 0 if self._tick == 0 else self._tick % ticks
         every = 1 if self._tick == 0 else ticks
         return np.array([end - early]), np.arange(first, self.options.robots, every)
 
 
-def _motion(drag: float, dt: float) -> tuple[float, float, float, float]:
+def motion(drag: float, dt: float) -> tuple[float, float, float, float]:
     """Exact over `dt` seconds: v' = keep v + gain a and x' = x + drift v + fall a."""
     if drag == 0.0:
         return 1.0, dt, dt, 0.5 * dt * dt

@@ -11,25 +11,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import torch
 from torch import Tensor
 
 from models.actor import ActorConfig
 from models.belief import ModelConfig
-from models.data import load_dataset
 from models.evaluation.windows import WARM
 from models.losses import crps, observe
 from models.train import TrainConfig, Trainer
-from schemas.codes import Flag
 from schemas.plain_json import json_line
 from schemas.system import SystemSpec, parse_spec
+from tests.bench.logs import dataset
 
 SPEC = """
 system: coin
@@ -84,26 +80,6 @@ def jump(rng: np.random.Generator, entities: int, ticks: int) -> tuple[F64, F64]
     return np.array(out), np.array(light)
 
 
-def write(folder: Path, place: F64, light: F64) -> Path:
-    """Trajectories as the sink writes them."""
-    day = folder / "system=coin" / "day=2024-01-01"
-    day.mkdir(parents=True)
-    ticks, entities = place.shape
-    tick = np.repeat(np.arange(ticks), entities)
-    first = tick == 0
-    pl.DataFrame(
-        {
-            "entity": np.tile([f"coin-{i}" for i in range(entities)], ticks),
-            "tick": tick,
-            "place": place.ravel(),
-            "light": light.ravel(),
-            "applied:push": np.where(first, np.nan, 0.0),
-            "flags": np.where(first, int(Flag.JOINED), 0).astype(np.uint8),
-        }
-    ).write_parquet(day / "part-0.parquet")
-    return folder
-
-
 @torch.no_grad()
 def judge(trainer: Trainer, windows: int = 240) -> dict[str, float]:
     """CRPS of the place `AHEAD` ticks on, and how many futures lie where no truth does."""
@@ -147,11 +123,10 @@ def run(world: str, form: str, seed: int, steps: int) -> dict[str, object]:
     """One training, judged on what it was not trained on."""
     spec: SystemSpec = parse_spec(SPEC)
     draw = {"drift": drift, "jump": jump}[world]
-    with tempfile.TemporaryDirectory() as folder:
-        shown = draw(np.random.default_rng([seed, 1]), 16, 400)
-        dataset = load_dataset(spec, [write(Path(folder) / "run", *shown)])
+    seen = np.stack(draw(np.random.default_rng([seed, 1]), 16, 400), -1)
     model = replace(CONFIG.model, form=form)  # type: ignore[arg-type]
-    trainer = Trainer(spec, dataset, replace(CONFIG, steps=steps, seed=seed, model=model))
+    data = dataset(spec, seen, np.zeros((*seen.shape[:2], 1)))
+    trainer = Trainer(spec, data, replace(CONFIG, steps=steps, seed=seed, model=model))
     trainer.run()
     found = judge(trainer)
     kept = found if world == "jump" else {"crps": found["crps"]}

@@ -11,15 +11,11 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import gymnasium
 import numpy as np
-import numpy.typing as npt
-import polars as pl
 import torch
 from torch import Tensor
 
@@ -27,15 +23,14 @@ from infra.plants.gym import spec_for
 from infra.plants.nav2d import Nav2d
 from models.actor import ActorConfig
 from models.belief import ModelConfig
-from models.data import Dataset, load_dataset
+from models.data import Dataset
 from models.losses import observe
 from models.physics import physics
 from models.train import TrainConfig, Trainer
-from schemas.codes import Flag
 from schemas.plain_json import json_line
 from schemas.system import SystemSpec, load_spec, parse_spec
+from tests.bench.logs import dataset
 
-F64 = npt.NDArray[np.float64]
 WARM, AHEAD = 8, (1, 5, 10)
 CONFIG = TrainConfig(
     steps=200,
@@ -69,23 +64,23 @@ def pendulum(state: Tensor, action: Tensor) -> Tensor:
     return torch.stack([cosine * c - sine * s, sine * c + cosine * s, faster], -1)
 
 
-def log_nav2d(spec: SystemSpec, rng: np.random.Generator, steps: int) -> pl.DataFrame:
+def log_nav2d(spec: SystemSpec, rng: np.random.Generator, steps: int) -> Dataset:
     """Five robots that are pushed about, `steps` ticks in all."""
     robots = 5
     plant = Nav2d(spec, robots=robots, ticks=steps, reach=0.0, nearest=0.0)
     plant.reset(int(rng.integers(1 << 30)))
-    push, rows = np.zeros((robots, 2)), []
+    push, rows, pushes = np.zeros((robots, 2)), [], []
     for _ in range(steps // robots):
         near = rng.standard_normal((robots, 4)) * [0.01, 0.01, 0.02, 0.02]
-        seen = np.concatenate([plant._position, plant._velocity], 1) + near
-        rows.append(np.concatenate([seen, plant._goal, push], 1))
+        rows.append(np.concatenate([plant.state + near, plant._goal], 1))
+        pushes.append(push)
         change = rng.random((robots, 1)) < 0.15
         push = np.where(change, rng.uniform(-1, 1, (robots, 2)), push)
         plant.step(push)
-    return _frame(spec, np.array(rows))
+    return dataset(spec, np.array(rows), np.array(pushes))
 
 
-def log_pendulum(spec: SystemSpec, rng: np.random.Generator, steps: int) -> pl.DataFrame:
+def log_pendulum(spec: SystemSpec, rng: np.random.Generator, steps: int) -> Dataset:
     """Five pendulums under held random torques, `steps` ticks in all."""
     runs = []
     for _ in range(5):
@@ -98,31 +93,8 @@ def log_pendulum(spec: SystemSpec, rng: np.random.Generator, steps: int) -> pl.D
                 torque = rng.uniform(-2, 2, 1)
             seen = env.step(torque)[0]
         runs.append(rows)
-    return _frame(spec, np.array(runs).transpose(1, 0, 2))
-
-
-def _frame(spec: SystemSpec, rows: F64) -> pl.DataFrame:
-    """Trajectories of [ticks, entities, columns and actions]."""
-    ticks, entities, _ = rows.shape
-    names = [*spec.columns, *(f"applied:{name}" for name in spec.action_columns)]
-    flat = rows.reshape(ticks * entities, -1)
-    tick = np.repeat(np.arange(ticks), entities)
-    content = {name: flat[:, i] for i, name in enumerate(names)}
-    return pl.DataFrame(
-        {
-            "entity": np.tile([f"e{i}" for i in range(entities)], ticks),
-            "tick": tick,
-            "flags": np.where(tick == 0, int(Flag.JOINED), 0).astype(np.uint8),
-            **content,
-        }
-    )
-
-
-def dataset(spec: SystemSpec, frame: pl.DataFrame) -> Dataset:
-    """Of one run, by way of a file as the sink writes it."""
-    with tempfile.TemporaryDirectory() as folder:
-        frame.write_parquet(Path(folder) / "part-0.parquet")
-        return load_dataset(spec, [Path(folder)])
+    ran = np.array(runs).transpose(1, 0, 2)
+    return dataset(spec, ran[..., :-1], ran[..., -1:])
 
 
 @torch.no_grad()
@@ -149,15 +121,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=CONFIG.steps)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    Log = Callable[[SystemSpec, np.random.Generator, int], pl.DataFrame]
+    Log = Callable[[SystemSpec, np.random.Generator, int], Dataset]
     systems: dict[str, tuple[SystemSpec, Log, list[int]]] = {
         "nav2d": (load_spec("nav2d"), log_nav2d, [0, 1, 2, 3]),
         "pendulum": (parse_spec(spec_for("Pendulum-v1")), log_pendulum, [0, 1, 2]),
     }
     for seed in range(options.seeds):
         for name, (spec, log, columns) in systems.items():
-            few = dataset(spec, log(spec, np.random.default_rng([seed, 1]), 1_000))
-            other = dataset(spec, log(spec, np.random.default_rng([seed, 2]), 2_000))
+            few = log(spec, np.random.default_rng([seed, 1]), 1_000)
+            other = log(spec, np.random.default_rng([seed, 2]), 2_000)
             for known in (f"{__spec__.name}:{name}", ""):
                 config = replace(CONFIG, steps=options.steps, seed=seed, physics=known)
                 trainer = Trainer(spec, few, config)
