@@ -6,7 +6,7 @@ import numpy.typing as npt
 from models.data import Sequences
 from models.evaluation import recalibrate
 from models.evaluation.foresee import LEVELS, Foreseen, foresee, joined
-from models.evaluation.result import Evaluation
+from models.evaluation.result import BAND, Evaluation
 from models.evaluation.scores import average, histogram
 from models.evaluation.termination import ending, judge_ends
 from models.evaluation.windows import WARM, Believed, Windows, draw_windows, filtered, imagined
@@ -31,6 +31,7 @@ def evaluate(
     windows: int = 1024,
     futures: int = 16,
     seed: int = 0,
+    band: float = BAND,
 ) -> Evaluation:
     """Filters windows of held-out sequences, then imagines on under the actions that were taken.
 
@@ -40,6 +41,7 @@ def evaluate(
         horizons: in ticks, ascending.
         windows: how many windows, drawn evenly over `data`.
         futures: sampled futures per member and window.
+        band: share of the innovations that lies within the band.
 
     Raises:
         ValueError: the data have no sequence that is long enough.
@@ -67,7 +69,7 @@ def evaluate(
         recalibration=fitted,
         stored=stored,
         ends=judge_ends(spec, ends, drawn),
-        innovation_band=float(np.quantile(belief.innovations, 0.999)),
+        innovation_band=float(np.quantile(belief.innovations, band)),
         channel_scale=scale,
         windows=drawn,
         foreseen=foreseen,

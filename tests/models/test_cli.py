@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from models import cli_train
 from models.cli import app
 from planner.manifest import read_manifest
+from planner.session import load_bundle
+from schemas.system import load_spec
 from tests.models.synthetic import SPEC
 
 
@@ -53,6 +55,74 @@ def test_train_then_evaluate(spec_file: Path, run_folder: Path, tmp_path: Path) 
     assert (tmp_path / "page.html").stat().st_size > 100_000
     worse = any(x["of_persistence"] > 1.05 for x in found["steps"]["5"].values())
     assert judged.exit_code == int(worse)
+
+
+WORKFLOW = """
+workflow: mine
+system: {system}
+data: {{folders: [{data}]}}
+run: {{out: {out}}}
+loop: {{steps: 12, actor_steps: 2}}
+dynamics: {{memory: 6, free: 1}}
+ensemble: {{units: 9}}
+metrics: {{one_step_loss: , rollout_error@5: {bound}, rollout_error@20: , task_return: }}
+deployment:
+  fallback: hold
+  caution: 0.5
+  monitors: {{innovation: 0.9, disagreement: 0.8}}
+"""
+
+
+def test_a_workflow_file_is_run_and_judged(
+    spec_file: Path, run_folder: Path, tmp_path: Path
+) -> None:
+    runner, out = CliRunner(), tmp_path / "made"
+    file = tmp_path / "mine.yaml"
+    given = {"system": spec_file, "data": run_folder, "out": out}
+    file.write_text(WORKFLOW.format(**given, bound=0.001))
+    missed = runner.invoke(app, ["train", str(file), "--json"])
+    assert missed.exit_code == 1, missed.output
+    assert "misses: rollout_error@5" in missed.stderr
+    manifest = json.loads((out / "manifest.json").read_text())
+    found = json.loads(missed.stdout)
+    assert found["metrics"] == manifest["metrics"]["asked"]
+    assert found["passed"] is manifest["metrics"]["passed"] is False
+    assert "names no plant" in found["metrics"]["task_return"]["reason"]
+    assert manifest["lineage"]["workflow"]["metrics"]["rollout_error@5"] == 0.001
+    monitors = manifest["metrics"]["monitors"]
+    assert monitors["innovation"]["quantile"] == 0.9
+    assert monitors["disagreement"]["quantile"] == 0.8
+    limit = monitors["disagreement"]["limit"]
+    assert manifest["calibration"]["max_uncertainty"] == pytest.approx(limit, rel=1e-3)
+    spec = load_spec(out / "system.yaml")
+    assert (spec.fallback.kind, spec.budget.caution) == ("hold", 0.5)
+    load_bundle(out, provider="cpu").check(spec)
+    file.write_text(WORKFLOW.format(**given, bound=1000.0))
+    kept = runner.invoke(app, ["train", str(file)])
+    assert kept.exit_code == 0, kept.output
+    assert "at most 1000: passed" in kept.stdout
+    assert "task_return  - (mass: the spec names no plant" in kept.stdout
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("shifts: [mass]", "shifts: mass names no plant"),
+        ("metrics: {task_return: 3}", "metrics.task_return: mass names no plant"),
+        ("deployment: {fallback: hpa}", "fallback.capacity: required by kind hpa"),
+        ("deployment: {deadline: soon}", "budget.deadline"),
+    ],
+)
+def test_what_a_system_does_not_allow_is_refused_before_anything_is_learned(
+    spec_file: Path, run_folder: Path, tmp_path: Path, more: str, message: str
+) -> None:
+    file, out = tmp_path / "mine.yaml", tmp_path / "made"
+    head = f"workflow: x\nsystem: {spec_file}\ndata: {{folders: [{run_folder}]}}\n"
+    file.write_text(f"{head}run: {{out: {out}}}\n{more}\n")
+    refused = CliRunner().invoke(app, ["train", str(file)])
+    assert refused.exit_code == 2
+    assert message in refused.stderr
+    assert not (tmp_path / ".made.training").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
