@@ -126,6 +126,7 @@ def train(
     Example: rehearse train --env dm_control/cartpole-swingup --steps 10000 --seed 0
     """
     given = {place: context.params[option] for option, place in PLACES.items()}
+    given["data.folders"] = given["data.folders"] or None  # not given is empty, and sets nothing
     try:
         import torch
 

@@ -12,6 +12,7 @@ from infra.plants.base import Plant, make_plant
 from models.evaluation.recalibrate import rounded
 from models.evaluation.shifts import usual_options
 from models.evaluation.simulated import COUNTS
+from models.evaluation.violations import seen_violations
 from models.evaluation.world import Record, World, first_executable
 from models.practice import Returns, judge
 from planner.budget import FreeBudget
@@ -118,26 +119,10 @@ def stage(spec: SystemSpec, entities: int, ticks: int | None, seed: int) -> tupl
     return plant, length if plant.ticks is None else min(length, plant.ticks)
 
 
-def violated(spec: SystemSpec, columns: dict[str, npt.NDArray[Any]], shape: Any) -> Any:
-    """Whether some constraint does not hold, of `shape`; where none is known to be broken and a
-    column of one is missing, NaN."""
-    broken, unknown = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-    for condition, _ in spec.constraints.values():
-        missing = np.zeros(shape, dtype=bool)
-        for name in condition.names:
-            missing |= np.isnan(columns[name])
-        broken |= ~np.broadcast_to(condition.numpy(columns), shape) & ~missing
-        unknown |= missing
-    return np.where(unknown & ~broken, np.nan, broken.astype(np.float64))
-
-
 def violations(spec: SystemSpec, record: Record) -> float | None:
     """Ticks per 1,000 of a record at which a constraint did not hold, where that is known."""
     if not spec.constraints:
         return None
-    seen = record.obs[1:]
-    columns = {name: seen[..., i] for i, name in enumerate(spec.columns)}
-    columns |= {name: record.action[..., i] for i, name in enumerate(spec.action_columns)}
-    found = violated(spec, columns, record.reward.shape)
+    found = seen_violations(spec, record.obs[1:], record.action)
     counted = np.isfinite(found) & ~record.begun[1:]  # no action led to the first row of an episode
     return 1000.0 * float(found[counted].mean()) if counted.any() else None

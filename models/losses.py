@@ -147,18 +147,25 @@ def filtering_losses(
     target = (seen[..., model.direct] * known)[:, None] * boot
     losses = {"predict": (nll * target).sum() / target.sum().clamp(min=1.0)}
     posterior, spread = trace.stack("mean"), trace.stack("std")[..., : model.form.normal]
-    free = slice(count, None)
     kl = balanced_kl(
         posterior[:, None], spread[:, None], mean, variance.sqrt(), model.form.divergence
     )
     here = known[:, None] * boot
     losses["kl"] = (kl.sum(-1, keepdim=True) * here).sum() / here.sum().clamp(min=1.0)
     # The heads see what the sensors showed, and where they showed nothing, what they might have.
-    shown = model.shown(posterior, spread, noise)
-    direct = torch.where(seen[..., model.direct] > 0, y[..., model.direct], shown[..., :count])
-    sample = torch.cat([direct, shown[..., free]], -1)
+    sample = as_shown(model, batch, trace, noise)
     losses |= _head_losses(model, batch, trace.memory(), sample, weights)
     return losses
+
+
+def as_shown(model: WorldModel, batch: Batch, trace: Trace, noise: Tensor) -> Tensor:
+    """`[L, B, Z]` the latents as sensors showed them, and where they did not, might have."""
+    count = len(model.direct)
+    y, seen = model.scaler(batch.obs).transpose(0, 1), batch.mask.transpose(0, 1)
+    posterior, spread = trace.stack("mean"), trace.stack("std")[..., : model.form.normal]
+    shown = model.shown(posterior, spread, noise)
+    direct = torch.where(seen[..., model.direct] > 0, y[..., model.direct], shown[..., :count])
+    return torch.cat([direct, shown[..., count:]], -1)
 
 
 def _head_losses(

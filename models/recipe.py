@@ -107,6 +107,16 @@ class DynamicsPart(Part):
     physics: str = ""
 
 
+class Heads(Part):
+    """What is read off a state: width of their layers (None: the ensemble's), and which there are.
+
+    `cost`: also how likely a constraint of the spec is broken, learned from what the logs show.
+    """
+
+    units: int | None = Field(default=None, ge=1)
+    cost: bool = False
+
+
 class Ensemble(Part):
     """The members that predict, and whose disagreement is the uncertainty."""
 
@@ -189,6 +199,7 @@ class Recipe(Part):
     sequence: Sequence = Sequence()
     encoder: Encoder = Encoder()
     dynamics: DynamicsPart = DynamicsPart()
+    heads: Heads = Heads()
     ensemble: Ensemble = Ensemble()
     actor_critic: ActorCritic = ActorCritic()
     learning: Learning = Learning()
@@ -216,7 +227,11 @@ class Recipe(Part):
         """What the trainer is given."""
         d, e, a, le = self.dynamics, self.ensemble, self.actor_critic, self.learning
         model = ModelConfig(
-            **d.model_dump(exclude={"physics"}), **e.model_dump(), encoder=self.encoder.kind
+            **d.model_dump(exclude={"physics"}),
+            **e.model_dump(),
+            encoder=self.encoder.kind,
+            head_units=self.heads.units or 0,
+            cost=self.heads.cost,
         )
         actor = ActorConfig(**a.model_dump(exclude={"enabled"}))
         steps = self.loop.steps

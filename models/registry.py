@@ -149,7 +149,7 @@ def _graphs(
         f"{graph}.onnx": {
             **facts(bundle.path / f"{graph}.onnx"),
             "parity": dict(parity),
-            "timed": timed[graph],
+            **({"timed": timed[graph]} if graph in timed else {}),
         }
         for graph, parity in parities.items()
     }

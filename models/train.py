@@ -17,8 +17,11 @@ from torch import Tensor
 
 from models.actor import ActorConfig, Behaviour, State
 from models.belief import ModelConfig, WorldModel
+from models.costs import check as check_costs
+from models.costs import cost_loss
 from models.data import Batch, Dataset, Sequences, sensor_columns
 from models.losses import (
+    Trace,
     Weights,
     filtering_losses,
     hide,
@@ -115,6 +118,7 @@ class Trainer:
     ) -> None:
         self.spec, self.dataset, self.config = spec, dataset, config
         self.device = torch.device(device)
+        check_costs(spec, config.model)
         known = load_physics(config.physics, spec, dataset) if config.physics else None
         parts = dataset.columns, dataset.actions, config.model, sensor_columns(spec), known
         with torch.random.fork_rng(devices=[]):
@@ -131,6 +135,8 @@ class Trainer:
             "actor": _adam(self.behaviour.actor.parameters(), config.actor.learning_rate),
             "critic": _adam(self.behaviour.critic.parameters(), config.actor.learning_rate),
         }
+        if (cost := self.model.heads.cost) is not None:
+            self.optimizers["cost"] = _adam(cost.parameters(), config.learning_rate)
         self.progress = Progress()
         self.chances: npt.NDArray[np.float64] | None = None  # cumulated; None: all rows alike
         self.ends: State | None = None  # of the last imagined futures
@@ -199,8 +205,27 @@ class Trainer:
         if self.spec.reward is not None:
             losses.pop("reward")  # the expression is the reward
         total = torch.stack([SCALES.get(k, 1.0) * v for k, v in losses.items()]).sum()
+        if self.model.heads.cost is not None:
+            losses["cost"] = self._descend_cost(batch, trace, noise, step)
         self._descend("model", total, self.model.parameters(), step, config.steps)
         return {name: float(value.detach()) for name, value in losses.items()}
+
+    def learn_cost(self, step: int) -> dict[str, float]:
+        """Update `step` of the cost head alone; no other weight changes."""
+        generator = self.generator(step)
+        with torch.no_grad():
+            batch = self.batch(step)
+            trace = observe(self.model, batch, hide(batch.mask, generator))
+        shape = (self.config.length, self.config.batch, self.model.latent)
+        noise = torch.randn(shape, generator=generator).to(self.device)
+        return {"cost": float(self._descend_cost(batch, trace, noise, step).detach())}
+
+    def _descend_cost(self, batch: Batch, trace: Trace, noise: Tensor, step: int) -> Tensor:
+        head = self.model.heads.cost
+        assert head is not None, "heads.cost: this model learns none"
+        loss = cost_loss(self.spec, self.model, batch, trace, noise)
+        self._descend("cost", loss, head.parameters(), step, self.config.steps)
+        return loss
 
     def learn_actor(self, step: int) -> dict[str, float]:
         """Update `step` of actor and critic; their steps go on from the model's."""
@@ -256,7 +281,8 @@ class Trainer:
         count: int,
     ) -> None:
         optimizer = self.optimizers[name]
-        base = self.config.learning_rate if name == "model" else self.config.actor.learning_rate
+        acting = name in ("actor", "critic")
+        base = self.config.actor.learning_rate if acting else self.config.learning_rate
         for group in optimizer.param_groups:
             group["lr"] = base * group.get("rate", 1.0) * _schedule(step, count)
         optimizer.zero_grad(set_to_none=True)
@@ -269,7 +295,7 @@ class Trainer:
 
     def fingerprint(self) -> str:
         """Changes with all that a checkpoint must agree on: settings, spec, data."""
-        settings = asdict(self.config)
+        settings = settings_of(self.config)
         settings.pop("checkpoint_every")
         content: list[Any] = [settings, self.spec.interface_hash, self.spec.objective_hash]
         content += [self.model.physics.digest] if self.model.physics else []
@@ -329,6 +355,15 @@ class Trainer:
         return self.progress
 
 
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """What decides the outcome; fields that were not always there, only where they do."""
+    settings = asdict(config)
+    for name, nothing in (("head_units", 0), ("cost", False)):
+        if settings["model"][name] == nothing:
+            del settings["model"][name]
+    return settings
+
+
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
     """A checkpoint as a whole: a kill at any moment leaves the old one or the new one."""
     part = path.with_suffix(".part")
@@ -342,10 +377,12 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
 
 def _groups(model: WorldModel, noise_rate: float) -> Any:
     """The model's parameters, those of noise and retention apart where they learn faster."""
+    cost = [] if model.heads.cost is None else list(model.heads.cost.parameters())
+    learned = [p for p in model.parameters() if not any(p is one for one in cost)]
     if noise_rate == 1.0:
-        return model.parameters()
+        return learned
     few = [model.log_noise, model.share_noise, model.retention]
-    others = [p for p in model.parameters() if not any(p is one for one in few)]
+    others = [p for p in learned if not any(p is one for one in few)]
     return [{"params": others}, {"params": few, "rate": noise_rate}]
 
 

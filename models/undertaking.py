@@ -12,6 +12,7 @@ from typing import Any
 from infra.plants.base import make_plant
 from infra.plants.gym import spec_for
 from infra.signals import stopping
+from models.costs import check as check_costs
 from models.data import Sequences
 from models.deployed import Acted, acted
 from models.evaluation.held_out import evaluate
@@ -46,6 +47,7 @@ def online_of(recipe: Recipe) -> Online:
     spec = parse_spec(text, env.id)
     check_fallback(spec)
     recipe.acceptance().check(spec)
+    check_costs(spec, recipe.train_config().model)
     plant = make_plant(spec, entities=recipe.loop.copies)
     judged = make_plant(spec, entities=recipe.loop.judged)
     episode = getattr(plant, "episode", None)

@@ -38,7 +38,7 @@ class Evaluation:
         before, after: of the windows that recalibration was not fitted on.
         recalibration: fitted here, None where windows are too few; stored: the bundle's own, which
             is what `after` was judged with where there is one.
-        ends: scores of the foreseen end of episodes.
+        ends: scores of the foreseen end of episodes; violations: of foreseen broken constraints.
         innovation_band: quantile of the innovation, of `BAND` where nothing else was asked for.
         channel_scale: `[O]` standard deviation of the data.
     """
@@ -60,6 +60,7 @@ class Evaluation:
     recalibration: Recalibration | None
     stored: Recalibration | None
     ends: dict[str, Any]
+    violations: dict[str, Any] | None
     innovation_band: float
     channel_scale: F64
     windows: Windows = field(repr=False)
