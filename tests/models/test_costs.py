@@ -62,7 +62,7 @@ def test_it_is_learned_again_without_the_rest(spec: SystemSpec, run_folder: Path
     after = _weights(trainer)
     for name, value in before.items():
         assert torch.equal(value, after[name]) is not name.startswith("heads.cost."), name
-    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+    assert np.mean(losses[-10:]) < 0.95 * np.mean(losses[:10])
 
 
 def test_checkpoints_from_before_there_was_one_are_still_taken_up() -> None:
