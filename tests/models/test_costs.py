@@ -90,7 +90,8 @@ def test_a_bundle_foresees_what_breaks_a_constraint(
     spec: SystemSpec, run_folder: Path, tmp_path: Path
 ) -> None:
     dataset = load_dataset(spec, [run_folder])
-    config = replace(TINY, steps=120, actor_steps=0, model=replace(TINY.model, cost=True))
+    sizes = replace(TINY.model, memory=6, free=1, units=16, cost=True)
+    config = replace(TINY, steps=100, actor_steps=0, batch=16, length=12, horizon=2, model=sizes)
     trainer = Trainer(spec, dataset, config)
     trainer.run()
     manifest = _release(spec, dataset, trainer, tmp_path / "made", False, "rehearse train mass")
