@@ -33,6 +33,8 @@ class ModelConfig:
         members: M, dynamics heads.
         form: of the free latents; classes: of each group, where it is categorical.
         encoder: `joint`, one network of all channels, or `fused`, one per sensor.
+        head_units: width of the heads' hidden layers; 0: `units`.
+        cost: whether broken constraints are learned by a head.
     """
 
     memory: int = 32
@@ -43,6 +45,8 @@ class ModelConfig:
     form: FormName = "gaussian"
     classes: int = 8
     encoder: EncoderName = "joint"
+    head_units: int = 0
+    cost: bool = False
 
 
 class Hidden(NamedTuple):
@@ -133,7 +137,8 @@ class WorldModel(nn.Module):
             self.form,
         )
         self.encoder = self._encoder(sensors)
-        self.heads = Heads(config.memory, self.latent, len(self.shares), config.units)
+        units = config.head_units or config.units
+        self.heads = Heads(config.memory, self.latent, len(self.shares), units, config.cost)
         self.log_noise = nn.Parameter(torch.full((len(self.direct),), -1.0))
         self.share_noise = nn.Parameter(torch.full((2, len(self.shares)), -4.0))
         self.retention = nn.Parameter(torch.full((self.form.normal,), 4.0))

@@ -124,6 +124,10 @@ def _text(content: dict[str, Any]) -> str:
     if content["left_out"]:
         ticks = ", ".join(map(str, content["left_out"]))
         lines.append(f"left out, as too few windows are that long: k={ticks}")
+    for k, one in content.get("violations", {}).items():
+        if "brier" in one:
+            told = f"Brier {one['brier']} (of the share alone {one['brier_base']:.4g})"
+            lines.append(f"broken constraints at k={k}: {told}, AUROC {one.get('auroc', '-')}")
     if (found := content["recalibration"]) is None:
         return "\n".join([*lines, "too few windows to recalibrate the spreads on"])
     before, after = found["within_bar_before"], found["within_bar_after"]

@@ -15,6 +15,7 @@ from schemas.plain_json import json_line
 
 if TYPE_CHECKING:
     from models.recipe import Recipe
+    from schemas.system import SystemSpec
 
 PANEL = "Places in a workflow file"
 PLACES = {
@@ -116,6 +117,8 @@ def train(
 ) -> None:
     """Train a world model and an actor, from logs or by acting, and write a bundle.
 
+    Exit status 1 where a metric misses the bound that the workflow sets; the bundle is written.
+
     Example: rehearse train nav2d --data ./log --out ./mine --steps 300
 
     (of what `rehearse backtest nav2d --policy explore --log ./log` has logged)
@@ -123,6 +126,7 @@ def train(
     Example: rehearse train --env dm_control/cartpole-swingup --steps 10000 --seed 0
     """
     given = {place: context.params[option] for option, place in PLACES.items()}
+    given["data.folders"] = given["data.folders"] or None  # not given is empty, and sets nothing
     try:
         import torch
 
@@ -161,11 +165,11 @@ def _from_logs(recipe: "Recipe", resume: bool, as_json: bool) -> None:
     from models.data import DataError
     from models.export import ParityError
     from models.train import CheckpointError, TrainingStopped
-    from models.workflow import REPORT, train_bundle, work_folder
+    from models.workflow import REPORT, SPEC, train_bundle, work_folder
 
-    spec = None if recipe.system is None else read_spec(recipe.system)
-    if spec is None or not recipe.data.folders or recipe.run.out is None:
+    if recipe.system is None or not recipe.data.folders or recipe.run.out is None:
         raise fail("from logs: a system, --data and --out are needed (or give --env)")
+    spec, text = _deployed(recipe, recipe.system)
     config, out, command = recipe.train_config(), recipe.run.out, _command()
     try:
         with _bar() as bar:
@@ -186,13 +190,46 @@ def _from_logs(recipe: "Recipe", resume: bool, as_json: bool) -> None:
                 split=recipe.data.split,
                 device=recipe.run.device,
                 command=command,
+                accept=recipe.acceptance(),
+                workflow=recipe.model_dump(mode="json", exclude={"run"}),
                 report=report,
+                say=lambda stage: bar.update(task, loss=stage),
             )
+        if text is not None:
+            (out / SPEC).write_text(text, encoding="utf-8")
     except TrainingStopped as stopped:
         raise _stopped(stopped, command, resume) from stopped
     except (DataError, CheckpointError, ParityError, OSError, ValueError) as error:
         raise fail(str(error)) from error
     _tell(_summary(manifest, out), work_folder(out) / REPORT, as_json)
+    _judged(manifest["metrics"]["asked"])
+
+
+def _deployed(recipe: "Recipe", system: str) -> "tuple[SystemSpec, str | None]":
+    """The system as the workflow deploys it; its text where that differs from what was read."""
+    from planner.fallback import check
+    from schemas.system import parse_spec, spec_path
+    from schemas.yaml_lines import read_text
+
+    spec, path = read_spec(system), spec_path(system)
+    if not recipe.deployment.in_spec:
+        return spec, None
+    try:
+        text = recipe.deployment.spec_text(read_text(path))
+        spec = parse_spec(text, f"{path}, with the workflow's deployment")
+        check(spec)
+    except ValueError as error:
+        raise fail(str(error)) from error
+    return spec, text
+
+
+def _judged(metrics: dict[str, Any]) -> None:
+    """Ends the command with status 1 where a metric misses its bound."""
+    from models.metrics import missed
+
+    if found := missed(metrics):
+        typer.echo(f"the bundle is written, but misses: {found}", err=True)
+        raise typer.Exit(1)
 
 
 def _by_acting(recipe: "Recipe", resume: bool, as_json: bool) -> None:
@@ -222,12 +259,32 @@ def _by_acting(recipe: "Recipe", resume: bool, as_json: bool) -> None:
         raise fail(str(error)) from error
     if as_json:
         typer.echo(json_line(result))
-        return
+    else:
+        _tell_acting(result, out, work_folder(out) / LEARNING)
+    _judged(result["metrics"])
+
+
+def _tell_acting(result: dict[str, Any], out: Path, page: Path) -> None:
     for name, one in result["returns"].items():
         line = f"{name:>8}  mean {one['mean']:.4g}  from {one['min']:.4g} to {one['max']:.4g}"
         typer.echo(f"{line}  ({one['episodes']} episodes)")
+    _tell_asked(result)
     typer.echo(f"{out}: digest {result['digest'][:12]}")
-    typer.echo(f"learning curve: {work_folder(out) / LEARNING}")
+    typer.echo(f"learning curve: {page}")
+
+
+def _tell_asked(result: dict[str, Any]) -> None:
+    """Metrics and changed plants, where the workflow asks for them."""
+    from models.metrics import lines
+
+    if result["metrics"]:
+        typer.echo(lines(result["metrics"]))
+    changed = result.get("out_of_distribution", {})
+    if "reason" in changed:
+        typer.echo(f"changed plants: - ({changed['reason']})")
+    for name, one in changed.get("shifts", {}).items():
+        told = f"disagreement {one['disagreement']}, innovation {one['innovation']}"
+        typer.echo(f"{name}: error × {one['error_ratio']}; AUROC of {told}")
 
 
 def _summary(manifest: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -241,6 +298,8 @@ def _summary(manifest: dict[str, Any], out: Path) -> dict[str, Any]:
         "parity": metrics["parity"],
         "innovation_band": manifest["calibration"]["innovation_band"],
         "held_out": metrics["held_out"]["steps"],
+        "metrics": metrics["asked"],
+        **{k: metrics[k] for k in ("passed", "out_of_distribution") if k in metrics},
     }
 
 
@@ -249,6 +308,7 @@ def _tell(summary: dict[str, Any], curves: Path, as_json: bool) -> None:
         typer.echo(json_line(summary))
         return
     typer.echo(table(summary["held_out"]))
+    _tell_asked(summary)
     size, digest = summary["bytes"], summary["digest"][:12]
     typer.echo(f"{summary['bundle']}: {size} bytes, digest {digest}")
     typer.echo(f"curves: {curves}")

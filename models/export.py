@@ -107,6 +107,28 @@ class Imagine(nn.Module):
         return channels, alive.squeeze(-1), value.unflatten(0, (members, rows)), reward.squeeze(-1)
 
 
+class Cost(nn.Module):
+    """The graph `cost`: how likely each row breaks a constraint, one `Scan` as in `Imagine`."""
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, h: Tensor, z: Tensor, actions: Tensor, noise: Tensor) -> Any:
+        """As `Imagine` takes them → probability `[T,M,N]` after each of the T ticks."""
+        model = self.model
+        members, rows = h.shape[0], h.shape[1]
+        memory = model.unpack(h.flatten(0, 1)).memory.clone()
+        action = model.action_scaler(actions).flatten(1, 2)
+
+        def step(carry: tuple[Tensor, Tensor], now: tuple[Tensor, Tensor]) -> Any:
+            deterministic, latent, shown = model.imagine(*carry, *now, clone=True)
+            return (deterministic, latent), torch.sigmoid(model.heads.costs(deterministic, shown))
+
+        _, out = scan(step, (memory, z.flatten(0, 1)), (action, noise.flatten(1, 2)))
+        return (out.unflatten(1, (members, rows)),)
+
+
 class Act(nn.Module):
     """The graph `actor`: see `Behaviour.act`."""
 
@@ -187,12 +209,13 @@ _OUTPUTS = {
     "imagine": ["channels", "alive", "value", "reward"],
     "actor": ["action", "value"],
     "drive": ["driven"],
+    "cost": ["cost"],
 }
 
 
 def _dynamic(graph: str) -> dict[str, dict[int, Any]]:
     rows, ticks = torch.export.Dim("rows", min=2), torch.export.Dim("ticks", min=2)
-    if graph == "imagine":
+    if graph in ("imagine", "cost"):
         long = {0: ticks, 2: rows}
         return {"h": {1: rows}, "z": {1: rows}, "actions": long, "noise": long}
     if graph == "drive":
@@ -218,6 +241,8 @@ def quiet() -> Iterator[None]:
 def _module(graph: str, model: WorldModel, behaviour: Behaviour) -> nn.Module:
     if graph == "believe":
         return Believe(model)
+    if graph == "cost":
+        return Cost(model)
     kinds = {"imagine": Imagine, "actor": Act, "drive": Drive}
     return kinds[graph](model, behaviour)
 
@@ -225,7 +250,7 @@ def _module(graph: str, model: WorldModel, behaviour: Behaviour) -> nn.Module:
 def export_graph(
     graph: str, model: WorldModel, behaviour: Behaviour, path: Path
 ) -> dict[str, float]:
-    """Writes one graph (`believe`, `imagine`, `actor`, `drive`) and proves its parity.
+    """Writes one graph (`believe`, `imagine`, `actor`, `drive`, `cost`) and proves its parity.
 
     Returns:
         Of each output, the largest difference to torch over several shapes, relative to
@@ -252,7 +277,7 @@ def export_graph(
     strip(path)
     found = parity(graph, model, behaviour, path)
     for output, apart in found.items():
-        grown = graph in ("imagine", "drive") and apart.exact <= AS_FAR * apart.torch_exact
+        grown = graph in ("imagine", "drive", "cost") and apart.exact <= AS_FAR * apart.torch_exact
         if not (apart.torch <= TOLERANCE or (grown and apart.torch <= GROWN)):
             raise ParityError(
                 f"{path}: output {output} differs from torch by {apart.torch:.2g}, more than "
@@ -345,4 +370,5 @@ def export_graphs(
     """Writes all graphs of a bundle into `folder`; how far each is from torch, by output."""
     folder.mkdir(parents=True, exist_ok=True)
     names = ["believe", "imagine", *(["actor", "drive"] if with_actor else [])]
+    names += ["cost"] if model.heads.cost is not None else []
     return {name: export_graph(name, model, behaviour, folder / f"{name}.onnx") for name in names}

@@ -49,16 +49,30 @@ class Heads(nn.Module):
     alive: logit of the probability that the episode goes on.
     reward: the learned reward, used only where the spec has no expression; a network of its own,
         which can be learned again without the rest, and which no export holds where it is not used.
+    cost: logit of the probability that a constraint of the spec is broken, a network of its own
+        likewise; only where it is asked for.
     """
 
-    def __init__(self, memory: int, latent: int, shares: int, units: int) -> None:
+    def __init__(
+        self, memory: int, latent: int, shares: int, units: int, cost: bool = False
+    ) -> None:
         super().__init__()
         self.shares = shares
         self.net = mlp(memory + latent, units, shares + 1)
         self.reward = Scaled(memory + latent, units)
+        self.cost: nn.Sequential | None = None
+        if cost:
+            with torch.random.fork_rng(devices=[]):  # what is drawn after it stays the same
+                self.cost = mlp(memory + latent, units, 1, 2)
 
     def forward(self, memory: Tensor, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of the shares `[N, S]`, logit of alive `[N]`, reward `[N]` in raw units."""
         state = torch.cat([memory, latent], -1)
         out = self.net(state)
         return out[:, : self.shares], out[:, self.shares], self.reward(state)
+
+    def costs(self, memory: Tensor, latent: Tensor) -> Tensor:
+        """Logit of a broken constraint `[N]`, where it is learned."""
+        assert self.cost is not None
+        logit: Tensor = self.cost(torch.cat([memory, latent], -1)).squeeze(-1)
+        return logit

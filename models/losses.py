@@ -52,6 +52,22 @@ def observe(model: WorldModel, batch: Batch, mask: Tensor) -> Trace:
     return Trace(ticks)
 
 
+def lived(
+    model: WorldModel, batch: Batch, trace: Trace
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
+    """States at all ticks of the windows but the first and last, what was done there, and reached.
+
+    The first tick knows too little to act on; what was done at the last one is not in the window.
+    """
+    action = model.action_scaler(batch.action).transpose(0, 1)
+    reached = torch.where(batch.valid > 0, batch.reached, torch.nan).T
+    # What an invalid next tick holds is padding: nothing was done.
+    reached = torch.where(batch.valid.T[2:] > 0, reached[1:-1], torch.nan)
+    parts = action[1:-1], trace.memory()[1:-1], trace.stack("mean")[1:-1], action[2:], reached
+    last, memory, latent, acted, reached = (part.flatten(0, 1) for part in parts)
+    return (last, memory, latent), acted, reached
+
+
 def hide(mask: Tensor, generator: torch.Generator, share: float = 0.4) -> Tensor:
     """Masks a random span of a `share` of the sequences: half of these wholly, half by column.
 
@@ -147,18 +163,25 @@ def filtering_losses(
     target = (seen[..., model.direct] * known)[:, None] * boot
     losses = {"predict": (nll * target).sum() / target.sum().clamp(min=1.0)}
     posterior, spread = trace.stack("mean"), trace.stack("std")[..., : model.form.normal]
-    free = slice(count, None)
     kl = balanced_kl(
         posterior[:, None], spread[:, None], mean, variance.sqrt(), model.form.divergence
     )
     here = known[:, None] * boot
     losses["kl"] = (kl.sum(-1, keepdim=True) * here).sum() / here.sum().clamp(min=1.0)
     # The heads see what the sensors showed, and where they showed nothing, what they might have.
-    shown = model.shown(posterior, spread, noise)
-    direct = torch.where(seen[..., model.direct] > 0, y[..., model.direct], shown[..., :count])
-    sample = torch.cat([direct, shown[..., free]], -1)
+    sample = as_shown(model, batch, trace, noise)
     losses |= _head_losses(model, batch, trace.memory(), sample, weights)
     return losses
+
+
+def as_shown(model: WorldModel, batch: Batch, trace: Trace, noise: Tensor) -> Tensor:
+    """`[L, B, Z]` the latents as sensors showed them, and where they did not, might have."""
+    count = len(model.direct)
+    y, seen = model.scaler(batch.obs).transpose(0, 1), batch.mask.transpose(0, 1)
+    posterior, spread = trace.stack("mean"), trace.stack("std")[..., : model.form.normal]
+    shown = model.shown(posterior, spread, noise)
+    direct = torch.where(seen[..., model.direct] > 0, y[..., model.direct], shown[..., :count])
+    return torch.cat([direct, shown[..., count:]], -1)
 
 
 def _head_losses(

@@ -24,7 +24,7 @@ from models.evaluation.world import Policy, World, watch
 from models.live import Blind, LiveModel
 from models.practice import Chance, Planned, Returns, Who, judge, wandering
 from models.replay import Mix, Replay
-from models.train import CheckpointError, TrainConfig, Trainer, write_state
+from models.train import CheckpointError, TrainConfig, Trainer, settings_of, write_state
 from models.transforms import ColumnScale
 from planner.session import Model
 from schemas.spec_parts import Tier
@@ -281,7 +281,7 @@ class Online:
 
     def fingerprint(self) -> str:
         """Changes with all that a checkpoint must agree on."""
-        settings = asdict(self.config), asdict(replace(self.loop, tier=None))  # type: ignore[arg-type]
+        settings = settings_of(self.config), asdict(replace(self.loop, tier=None))  # type: ignore[arg-type]
         tier = self.loop.tier.model_dump()
         kind = [self.plant.version, len(self.plant.entities), len(self.judged.entities)]
         content = [*settings, tier, kind, self.spec.interface_hash, self.spec.objective_hash]

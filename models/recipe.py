@@ -7,24 +7,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    model_validator,
+)
 
 from infra.plants.gym_envs import CONTROL
+from models.acceptance import Acceptance
 from models.actor import ActorConfig
 from models.belief import ModelConfig
+from models.deployment import Deployment
 from models.encoders.vector import EncoderName
+from models.evaluation.shifts import Kind
 from models.forms import FormName
+from models.metrics import USUAL, as_mapping, checked_name
 from models.online import LoopConfig
 from models.replay import Mix
 from models.train import TrainConfig
 from schemas.part import Part
-from schemas.spec_parts import Tier
 from schemas.yaml_lines import load_yaml, problem, read_text
 
 SHIPPED = Path(__file__).parent / "workflows"
 KEY = "workflow"
+Bounds = Annotated[
+    dict[Annotated[str, AfterValidator(checked_name)], FiniteFloat | None],
+    BeforeValidator(as_mapping),
+]
+"""Names of metrics, with bounds where a bundle has to keep to them; a list of names will do."""
 
 
 class RecipeError(ValueError):
@@ -92,6 +107,16 @@ class DynamicsPart(Part):
     physics: str = ""
 
 
+class Heads(Part):
+    """What is read off a state: width of their layers (None: the ensemble's), and which there are.
+
+    `cost`: also how likely a constraint of the spec is broken, learned from what the logs show.
+    """
+
+    units: int | None = Field(default=None, ge=1)
+    cost: bool = False
+
+
 class Ensemble(Part):
     """The members that predict, and whose disagreement is the uncertainty."""
 
@@ -133,7 +158,7 @@ class Loop(Part):
 
     `copies` of an environment are acted in side by side, for `ticks` from a reset at a time (None:
     for the environment's whole episodes), and whole episodes of `judged` others, from fixed resets,
-    tell how well.
+    tell how well. From logs, `judged` and `ticks` are of metrics that need the system's plant.
     """
 
     copies: int = Field(default=2, ge=1, le=1000)
@@ -152,24 +177,6 @@ class Loop(Part):
     judge_every: int = Field(default=0, ge=0)
 
 
-class Deployment(Part):
-    """How the bundle is meant to run: deadline, tiers from shallow to deep, caution, practice.
-
-    `practice` is the tier that is planned with while learning; the others go into the spec that
-    belongs to the bundle.
-    """
-
-    deadline: str = "20 ms"
-    caution: float = Field(default=0.0, ge=0)
-    practice: Tier = Tier(candidates=255, horizon=15, iterations=2)
-    tiers: dict[str, Tier] = Field(
-        default_factory=lambda: {
-            "shallow": Tier(candidates=65, horizon=10, iterations=1),
-            "deep": Tier(candidates=255, horizon=15, iterations=2),
-        }
-    )
-
-
 class Run(Part):
     """Where and on what a run is made; none of it changes what comes out."""
 
@@ -179,7 +186,12 @@ class Run(Part):
 
 
 class Recipe(Part):
-    """A workflow: `system` with `data`, or `env`; all else has defaults."""
+    """A workflow: `system` with `data`, or `env`; all else has defaults.
+
+    `metrics` are told of the bundle, on held-out data or in the plant; one with a bound has to be
+    at most that, a return at least that. `shifts` are the kinds of change of the plant that the
+    bundle is tried under: does its doubt tell them from the usual plant?
+    """
 
     workflow: str = "workflow"
     system: str | None = None
@@ -190,10 +202,13 @@ class Recipe(Part):
     sequence: Sequence = Sequence()
     encoder: Encoder = Encoder()
     dynamics: DynamicsPart = DynamicsPart()
+    heads: Heads = Heads()
     ensemble: Ensemble = Ensemble()
     actor_critic: ActorCritic = ActorCritic()
     learning: Learning = Learning()
     loop: Loop = Loop()
+    metrics: Bounds = Field(default_factory=lambda: dict.fromkeys(USUAL))
+    shifts: tuple[Kind, ...] = ()
     deployment: Deployment = Deployment()
     run: Run = Run()
 
@@ -207,13 +222,19 @@ class Recipe(Part):
             )
         if self.env is not None and not self.actor_critic.enabled:
             raise ValueError("actor_critic: acting in an env needs one; leave 'enabled' out")
+        if self.system is not None and "practice" in self.deployment.model_fields_set:
+            raise ValueError("deployment.practice: nobody practises on logs; leave it out")
         return self
 
     def train_config(self) -> TrainConfig:
         """What the trainer is given."""
         d, e, a, le = self.dynamics, self.ensemble, self.actor_critic, self.learning
         model = ModelConfig(
-            **d.model_dump(exclude={"physics"}), **e.model_dump(), encoder=self.encoder.kind
+            **d.model_dump(exclude={"physics"}),
+            **e.model_dump(),
+            encoder=self.encoder.kind,
+            head_units=self.heads.units or 0,
+            cost=self.heads.cost,
         )
         actor = ActorConfig(**a.model_dump(exclude={"enabled"}))
         steps = self.loop.steps
@@ -227,6 +248,17 @@ class Recipe(Part):
             physics=d.physics,
             model=model,
             actor=actor,
+        )
+
+    def acceptance(self) -> Acceptance:
+        """What the bundle is asked for."""
+        return Acceptance(
+            metrics=self.metrics,
+            shifts=self.shifts,
+            **self.deployment.monitors.model_dump(),
+            entities=self.loop.judged,
+            ticks=self.loop.ticks,
+            seed=self.seed,
         )
 
     def loop_config(self, ticks: int) -> LoopConfig:

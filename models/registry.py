@@ -42,6 +42,8 @@ Weigh = Callable[[Bundle, Bundle], Regret]
 """What choosing by the second bundle's graphs costs, judged by the first one's."""
 Measure = Callable[[Bundle], tuple[Mapping[str, Any], Mapping[str, Any]]]
 """Calibration and metrics of exported graphs."""
+Judge = Callable[[Bundle], Mapping[str, Any]]
+"""More metrics, of the bundle as it will run: with its calibration."""
 
 
 def write_bundle(
@@ -53,6 +55,7 @@ def write_bundle(
     name: str,
     measure: Measure,
     weigh: Weigh | None = None,
+    judge: Judge | None = None,
     lineage: Mapping[str, Any],
     with_actor: bool,
     actor_trusted: bool,
@@ -60,9 +63,9 @@ def write_bundle(
 ) -> dict[str, Any]:
     """Exports the graphs with their parity tests, measures them, and puts the bundle at `folder`.
 
-    With `weigh`, an int8 variant of `imagine` is made, and ships where it chooses as well. The
-    files are made beside it and moved in at the end, the manifest last, so that a reader finds the
-    old bundle or the new one. Returns the manifest.
+    With `judge`, it is judged as it will run. With `weigh`, an int8 variant of `imagine` is made,
+    and ships where it chooses as well. The files are made beside it and moved in at the end, the
+    manifest last, so that a reader finds the old bundle or the new one. Returns the manifest.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=".bundle-", dir=folder))
@@ -95,6 +98,9 @@ def write_bundle(
         content["calibration"] = dict(calibration)
         content["metrics"] = {**metrics, "parity": differences, "parameters": parameters(model)}
         content["graphs"] = _graphs(exact, parities)
+        if judge is not None:
+            seal(made, content)
+            content["metrics"] |= judge(load_bundle(made, provider="cpu"))
         if weigh is not None:
             content["graphs"] |= _int8(made, content, weigh)
         manifest = seal(made, content)
@@ -143,7 +149,7 @@ def _graphs(
         f"{graph}.onnx": {
             **facts(bundle.path / f"{graph}.onnx"),
             "parity": dict(parity),
-            "timed": timed[graph],
+            **({"timed": timed[graph]} if graph in timed else {}),
         }
         for graph, parity in parities.items()
     }

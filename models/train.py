@@ -17,13 +17,17 @@ from torch import Tensor
 
 from models.actor import ActorConfig, Behaviour, State
 from models.belief import ModelConfig, WorldModel
+from models.costs import check as check_costs
+from models.costs import cost_loss
 from models.data import Batch, Dataset, Sequences, sensor_columns
+from models.descent import adam, groups, schedule
 from models.losses import (
     Trace,
     Weights,
     filtering_losses,
     hide,
     imagination_losses,
+    lived,
     loss_weights,
     observe,
 )
@@ -32,7 +36,6 @@ from schemas.system import SystemSpec
 
 SCALES = {"alive": 1.0, "reward": 1.0, "kl": 0.1, "imagine": 3.0, "imagine_share": 3.0}
 """Weights of the losses that do not count once."""
-WARM_UP = 50  # steps over which the learning rate rises
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ class Trainer:
     ) -> None:
         self.spec, self.dataset, self.config = spec, dataset, config
         self.device = torch.device(device)
+        check_costs(spec, config.model)
         known = load_physics(config.physics, spec, dataset) if config.physics else None
         parts = dataset.columns, dataset.actions, config.model, sensor_columns(spec), known
         with torch.random.fork_rng(devices=[]):
@@ -128,10 +132,12 @@ class Trainer:
         self.model.to(self.device)
         self.behaviour.to(self.device)
         self.optimizers = {
-            "model": _adam(_groups(self.model, config.noise_rate), config.learning_rate),
-            "actor": _adam(self.behaviour.actor.parameters(), config.actor.learning_rate),
-            "critic": _adam(self.behaviour.critic.parameters(), config.actor.learning_rate),
+            "model": adam(groups(self.model, config.noise_rate), config.learning_rate),
+            "actor": adam(self.behaviour.actor.parameters(), config.actor.learning_rate),
+            "critic": adam(self.behaviour.critic.parameters(), config.actor.learning_rate),
         }
+        if (cost := self.model.heads.cost) is not None:
+            self.optimizers["cost"] = adam(cost.parameters(), config.learning_rate)
         self.progress = Progress()
         self.chances: npt.NDArray[np.float64] | None = None  # cumulated; None: all rows alike
         self.ends: State | None = None  # of the last imagined futures
@@ -200,8 +206,27 @@ class Trainer:
         if self.spec.reward is not None:
             losses.pop("reward")  # the expression is the reward
         total = torch.stack([SCALES.get(k, 1.0) * v for k, v in losses.items()]).sum()
+        if self.model.heads.cost is not None:
+            losses["cost"] = self._descend_cost(batch, trace, noise, step)
         self._descend("model", total, self.model.parameters(), step, config.steps)
         return {name: float(value.detach()) for name, value in losses.items()}
+
+    def learn_cost(self, step: int) -> dict[str, float]:
+        """Update `step` of the cost head alone; no other weight changes."""
+        generator = self.generator(step)
+        with torch.no_grad():
+            batch = self.batch(step)
+            trace = observe(self.model, batch, hide(batch.mask, generator))
+        shape = self.config.length, self.config.batch, self.model.latent
+        noise = torch.randn(shape, generator=generator).to(self.device)
+        return {"cost": float(self._descend_cost(batch, trace, noise, step).detach())}
+
+    def _descend_cost(self, batch: Batch, trace: Trace, noise: Tensor, step: int) -> Tensor:
+        head = self.model.heads.cost
+        assert head is not None, "heads.cost: this model learns none"
+        loss = cost_loss(self.spec, self.model, batch, trace, noise)
+        self._descend("cost", loss, head.parameters(), step, self.config.steps)
+        return loss
 
     def learn_actor(self, step: int) -> dict[str, float]:
         """Update `step` of actor and critic; their steps go on from the model's."""
@@ -216,8 +241,8 @@ class Trainer:
             self.model, *state, generator
         )
         if config.actor.imitation:
-            lived = self.behaviour.imitation(self.model, *_lived(self.model, batch, trace))
-            losses = {name: loss + lived[name] for name, loss in losses.items()}
+            like = self.behaviour.imitation(self.model, *lived(self.model, batch, trace))
+            losses = {name: loss + like[name] for name, loss in losses.items()}
         still = alive > 0.5
         self.ends = action[still], memory[still], latent[still]
         first, count = config.steps, config.actor_steps
@@ -260,9 +285,10 @@ class Trainer:
         count: int,
     ) -> None:
         optimizer = self.optimizers[name]
-        base = self.config.learning_rate if name == "model" else self.config.actor.learning_rate
+        acting = name in ("actor", "critic")
+        base = self.config.actor.learning_rate if acting else self.config.learning_rate
         for group in optimizer.param_groups:
-            group["lr"] = base * group.get("rate", 1.0) * _schedule(step, count)
+            group["lr"] = base * group.get("rate", 1.0) * schedule(step, count)
         optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=list(parameters))  # type: ignore[no-untyped-call]
         kept = [p for group in optimizer.param_groups for p in group["params"]]
@@ -273,7 +299,7 @@ class Trainer:
 
     def fingerprint(self) -> str:
         """Changes with all that a checkpoint must agree on: settings, spec, data."""
-        settings = asdict(self.config)
+        settings = settings_of(self.config)
         settings.pop("checkpoint_every")
         content: list[Any] = [settings, self.spec.interface_hash, self.spec.objective_hash]
         content += [self.model.physics.digest] if self.model.physics else []
@@ -333,6 +359,15 @@ class Trainer:
         return self.progress
 
 
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """What decides the outcome; fields that were not always there, only where they do."""
+    settings = asdict(config)
+    for name, nothing in (("head_units", 0), ("cost", False)):
+        if settings["model"][name] == nothing:
+            del settings["model"][name]
+    return settings
+
+
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
     """A checkpoint as a whole: a kill at any moment leaves the old one or the new one."""
     part = path.with_suffix(".part")
@@ -342,37 +377,3 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-
-
-def _lived(model: WorldModel, batch: Batch, trace: Trace) -> tuple[State, Tensor, Tensor]:
-    """States at all ticks of the windows but the first and last, what was done there, and reached.
-
-    The first tick knows too little to act on; what was done at the last one is not in the window.
-    """
-    action = model.action_scaler(batch.action).transpose(0, 1)
-    reached = torch.where(batch.valid > 0, batch.reached, torch.nan).T
-    # What an invalid next tick holds is padding: nothing was done.
-    reached = torch.where(batch.valid.T[2:] > 0, reached[1:-1], torch.nan)
-    parts = action[1:-1], trace.memory()[1:-1], trace.stack("mean")[1:-1], action[2:], reached
-    last, memory, latent, acted, reached = (part.flatten(0, 1) for part in parts)
-    return (last, memory, latent), acted, reached
-
-
-def _groups(model: WorldModel, noise_rate: float) -> Any:
-    """The model's parameters, those of noise and retention apart where they learn faster."""
-    if noise_rate == 1.0:
-        return model.parameters()
-    few = [model.log_noise, model.share_noise, model.retention]
-    others = [p for p in model.parameters() if not any(p is one for one in few)]
-    return [{"params": others}, {"params": few, "rate": noise_rate}]
-
-
-def _adam(parameters: Any, learning_rate: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=1e-4, eps=1e-6)
-
-
-def _schedule(step: int, count: int) -> float:
-    """Rises over the first steps, then falls along a cosine to a twentieth."""
-    rise = min(1.0, (step + 1) / min(WARM_UP, max(1, count // 10)))
-    fall = 0.5 * (1.0 + np.cos(np.pi * step / max(1, count)))
-    return float(rise * max(0.05, fall))

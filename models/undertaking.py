@@ -12,8 +12,11 @@ from typing import Any
 from infra.plants.base import make_plant
 from infra.plants.gym import spec_for
 from infra.signals import stopping
+from models.costs import check as check_costs
 from models.data import Sequences
+from models.deployed import Acted, acted
 from models.evaluation.held_out import evaluate
+from models.evaluation.result import Evaluation
 from models.evaluation.tell import brief
 from models.evaluation.windows import WARM
 from models.evaluation.world import Record, World
@@ -25,16 +28,14 @@ from models.regret import Regret, regret
 from models.replay import Mix, Replay
 from models.revision import revision
 from models.train import TrainingStopped
-from models.workflow import CHECKPOINT, work_folder
+from models.workflow import CHECKPOINT, SPEC, work_folder
+from planner.fallback import check as check_fallback
 from planner.session import Bundle
 from schemas.system import SystemSpec, parse_spec
 
 LEARNING = "learning.html"
 COURSE = "course.json"
 POLICIES: tuple[Who, ...] = ("both", "planner", "actor")
-
-
-SPEC = "system.yaml"
 
 
 def online_of(recipe: Recipe) -> Online:
@@ -44,6 +45,9 @@ def online_of(recipe: Recipe) -> Online:
         raise ValueError("env: this workflow names no environment; add one, or give --env")
     text = _spec_text(recipe)
     spec = parse_spec(text, env.id)
+    check_fallback(spec)
+    recipe.acceptance().check(spec)
+    check_costs(spec, recipe.train_config().model)
     plant = make_plant(spec, entities=recipe.loop.copies)
     judged = make_plant(spec, entities=recipe.loop.judged)
     episode = getattr(plant, "episode", None)
@@ -63,7 +67,8 @@ def _spec_text(recipe: Recipe) -> str:
     assert env is not None
     tiers = {n: t.model_dump(exclude_defaults=True) for n, t in deployment.tiers.items()}
     budget = {"deadline": deployment.deadline, "caution": deployment.caution, "tiers": tiers}
-    return spec_for(env.id, entities=recipe.loop.copies, budget=budget, **env.options)
+    text = spec_for(env.id, entities=recipe.loop.copies, budget=budget, **env.options)
+    return deployment.spec_text(text)
 
 
 def train_online(
@@ -118,9 +123,9 @@ def _release(
     trusted = bool(online.judge("actor").each.mean() > chance.each.mean())
     model, behaviour = trainer.model.cpu(), trainer.behaviour.cpu()
     returns, held_out = {"random": chance}, list[Sequences]()
+    accept, records, results = recipe.acceptance(), list[Record](), list[Evaluation]()
 
     def measure(bundle: Bundle) -> tuple[dict[str, Any], dict[str, Any]]:
-        records = []
         for who in POLICIES:
             if who == "actor" and not bundle.trusted_actor(online.spec):
                 continue
@@ -128,13 +133,27 @@ def _release(
             returns[who], record = _judge(online, bundle, who, seed)
             records.append(record)
         held_out.append(judged_on(online.spec, records, online.replay))
-        found = evaluate(bundle, online.spec, held_out[0])
+        found = evaluate(bundle, online.spec, held_out[0], band=accept.innovation)
+        results.append(found)
         metrics = {
             "held_out": brief(found),
             "returns": {name: one.as_dict() for name, one in returns.items()},
             "train_seconds": round(trainer.progress.seconds),
         }
-        return found.calibration(online.config.actor.discount), metrics
+        discount = online.config.actor.discount
+        calibration, monitors = accept.calibration(bundle, online.spec, found, discount)
+        return calibration, metrics | monitors
+
+    def judged(bundle: Bundle) -> dict[str, Any]:
+        def act() -> Acted:
+            if bundle.manifest.calibration.max_uncertainty is None:  # then the gate changes nothing
+                return Acted.of(online.spec, returns["both"], records[0])
+            return acted(online.spec, bundle, online.judged, online.judged_ticks, seed)
+
+        def tell(stage: str) -> None:
+            say(online.course, f"judging: {stage}")
+
+        return accept.judge(bundle, online.spec, results[-1], act, tell)
 
     def weigh(exact: Bundle, coarse: Bundle) -> Regret:
         return regret(exact, coarse, online.spec, held_out[0], online.config.seed)
@@ -161,6 +180,7 @@ def _release(
         name=online.spec.system,
         measure=measure,
         weigh=weigh,
+        judge=judged,
         lineage=lineage,
         with_actor=True,
         actor_trusted=trusted,
@@ -174,6 +194,8 @@ def _told(
     """What the command says of the run."""
     mean = {name: float(one.each.mean()) for name, one in returns.items()}
     gain = mean["both"] - mean["actor"] if "actor" in mean else None
+    told = manifest["metrics"]
+    more = {k: told[k] for k in ("passed", "out_of_distribution") if k in told}
     return {
         "system": online.spec.system,
         "seed": online.config.seed,
@@ -187,6 +209,8 @@ def _told(
         "actor_trusted": manifest["actor_trusted"],
         "digest": manifest["digest"],
         "bundle": str(out),
+        "metrics": told["asked"],
+        **more,
     }
 
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 from infra.signals import stopping
+from models.acceptance import Acceptance
 from models.data import BLOCK, Dataset, Sequences, Split, load_dataset
 from models.evaluation.held_out import evaluate
+from models.evaluation.result import Evaluation
 from models.evaluation.tell import brief
 from models.evaluation.windows import WARM
 from models.registry import write_bundle
@@ -28,6 +30,8 @@ CHECKPOINT = "checkpoint.pt"
 CURVES = "curves.json"
 REPORT = "training.html"
 PROGRESS = "progress.json"
+SPEC = "system.yaml"
+"""The spec that belongs to a bundle, beside its graphs."""
 NOTE_S = 0.5
 
 
@@ -47,16 +51,27 @@ def train_bundle(
     split: Split = "time",
     device: str = "cpu",
     command: str = "",
+    accept: Acceptance | None = None,
+    workflow: Mapping[str, Any] | None = None,
     report: Callable[[Progress], None] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Trains on the trajectories below `folders` and writes the bundle `out`; its manifest.
 
     SIGINT and SIGTERM end it between two updates.
 
+    Args:
+        accept: what the bundle is judged by beside its held-out errors.
+        workflow: for the lineage.
+        say: told what is done after training.
+
     Raises:
+        ValueError: the spec does not allow what `accept` asks for.
         DataError, CheckpointError, ParityError: with the remedy.
         TrainingStopped: it was interrupted; the checkpoint holds all updates so far.
     """
+    accept = accept or Acceptance(seed=config.seed)
+    accept.check(spec)
     dataset = load_dataset(spec, folders, split=split)
     work = work_folder(out)
     trainer = Trainer(spec, dataset, config, device)
@@ -72,7 +87,9 @@ def train_bundle(
     try:
         (work / CURVES).write_text(json.dumps(progress.curves))
         write_report(work / REPORT, progress.curves, f"{spec.system}: {config.total} updates")
-        return _release(spec, dataset, trainer, out, with_actor, command)
+        return _release(
+            spec, dataset, trainer, out, with_actor, command, accept, workflow=workflow, say=say
+        )
     except KeyboardInterrupt:
         raise kept from None
 
@@ -107,17 +124,30 @@ def _release(
     out: Path,
     with_actor: bool,
     command: str,
+    accept: Acceptance | None = None,
+    *,
+    workflow: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
+    accept = accept or Acceptance()
     config, seconds = trainer.config, trainer.progress.seconds
     model, behaviour = trainer.model.cpu(), trainer.behaviour.cpu()
     verdict = _trial(dataset, trainer) if with_actor else None
+    results = list[Evaluation]()
 
     def measure(bundle: Bundle) -> tuple[dict[str, Any], dict[str, Any]]:
-        result = evaluate(bundle, spec, dataset.validation)
+        say("filtering and imagining")
+        result = evaluate(bundle, spec, dataset.validation, band=accept.innovation)
+        results.append(result)
         metrics: dict[str, Any] = {"held_out": brief(result), "train_seconds": round(seconds)}
         if verdict is not None:
             metrics["actor"] = verdict.as_dict()
-        return result.calibration(config.actor.discount), metrics
+        discount = config.actor.discount
+        calibration, monitors = accept.calibration(bundle, spec, result, discount)
+        return calibration, metrics | monitors
+
+    def judge(bundle: Bundle) -> dict[str, Any]:
+        return accept.judge(bundle, spec, results[-1], say=say)
 
     def weigh(exact: Bundle, coarse: Bundle) -> Regret:
         return regret(exact, coarse, spec, dataset.validation, config.seed)
@@ -133,6 +163,8 @@ def _release(
         "seed": config.seed,
         "steps": config.steps,
     }
+    if workflow is not None:
+        lineage["workflow"] = dict(workflow)
     if model.physics is not None:
         lineage["physics"] = {"function": config.physics, "sha256": model.physics.digest}
     return write_bundle(
@@ -143,6 +175,7 @@ def _release(
         name=spec.system,
         measure=measure,
         weigh=weigh,
+        judge=judge,
         lineage=lineage,
         with_actor=with_actor,
         actor_trusted=verdict is not None and verdict.trusted,

@@ -13,7 +13,8 @@ integer actuators. An applied value outside `[low, high]` counts as the nearest 
 an unknown one (NaN) sets no rate limit, because there is nothing to change slowly from.
 
 `uncertainty` is the disagreement of the ensemble about the observations to come, in units of each
-channel's usual spread; the spec's `max_uncertainty` is a limit on that.
+channel's usual spread; the spec's `max_uncertainty` is a limit on that, and a bundle may bring one
+of its own: the lower counts.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class _State:
     believed: Mask
     model: bool
     late: bool
+    limits: tuple[float, ...]
     mode: npt.NDArray[np.uint8]
     reasons: npt.NDArray[np.uint32]
 
@@ -119,6 +121,7 @@ def gate(
     believed: Mask | None = None,
     model: bool = True,
     late: bool = False,
+    max_uncertainty: float | None = None,
 ) -> Gated:
     """Lets a safe action out for each of the E entities of `frame`, or none.
 
@@ -133,6 +136,7 @@ def gate(
         believed: [E] False where the belief is missing or was rebuilt at this tick.
         model: False where no bundle matches the spec.
         late: the frame was older than the deadline when it was taken up (it is only noted).
+        max_uncertainty: the bundle's own limit.
     """
     count, actions = len(frame.entities), len(spec.action_columns)
     low, high = envelope(spec, np.asarray(last_applied, dtype=np.float64))
@@ -148,6 +152,7 @@ def gate(
         believed=np.ones(count, dtype=bool) if believed is None else np.asarray(believed),
         model=model,
         late=late,
+        limits=tuple(x for x in (spec.gate.max_uncertainty, max_uncertainty) if x is not None),
         mode=np.full(count, Mode.PLAN, np.uint8) if mode is None else np.array(mode, np.uint8),
         reasons=np.zeros(count, dtype=np.uint32),
     )
@@ -201,9 +206,9 @@ def check_stale(state: _State) -> None:
 
 def check_uncertainty(state: _State) -> None:
     """The ensemble disagrees too much about what a learned proposal would do: the fallback."""
-    limit = state.spec.gate.max_uncertainty
-    if limit is not None:
-        state.replace(state.learned & ~(state.uncertainty <= limit), Reason.UNCERTAIN)
+    if state.limits:
+        sure = state.uncertainty <= min(state.limits)  # False for NaN
+        state.replace(state.learned & ~sure, Reason.UNCERTAIN)
 
 
 def check_override(state: _State) -> None:

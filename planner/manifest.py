@@ -72,16 +72,19 @@ class Recalibration(msgspec.Struct, frozen=True):
 class Calibration(msgspec.Struct, frozen=True):
     """What training measured on held-out data.
 
-    `innovation_band` is the 99.9 % quantile of the innovation, `channel_scale` [O] the typical
-    spread of each observation column in raw units, `discount` the factor per tick that the
-    value was trained with, `recalibration` how much wider the predicted spreads have to be; none in
-    bundles that were made before there was one, or from too little data.
+    `innovation_band` is a quantile of the innovation, 99.9 % where the workflow says nothing else,
+    `channel_scale` [O] the typical spread of each observation column in raw units, `discount` the
+    factor per tick that the value was trained with, `recalibration` how much wider the predicted
+    spreads have to be; none in bundles that were made before there was one, or from too little
+    data. `max_uncertainty` is a limit on the disagreement beside that of the spec's gate: a
+    quantile of what it is on held-out data, where the workflow asks for one.
     """
 
     innovation_band: float
     channel_scale: tuple[float, ...]
     discount: float = 1.0
     recalibration: Recalibration | None = None
+    max_uncertainty: float | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True):

@@ -34,7 +34,7 @@ class Reason(IntFlag):
     RATE = 1 << 2  # faster than the rate limit against the applied value, projected
     ROUNDED = 1 << 3  # an integer or categorical action was rounded
     CONSTRAINT = 1 << 4  # a hard constraint would be violated
-    UNCERTAIN = 1 << 5  # the ensemble disagrees more than gate.max_uncertainty
+    UNCERTAIN = 1 << 5  # the ensemble disagrees more than the gate's limit
     STALE = 1 << 6  # an observation is older than gate.stale_after
     HOLD = 1 << 7
     OVERRIDE = 1 << 8

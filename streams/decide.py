@@ -132,6 +132,7 @@ def respond(
         believed=believed | (bundle is None),
         model=bundle is not None,
         late=late,
+        max_uncertainty=None if bundle is None else bundle.manifest.calibration.max_uncertainty,
     )
     made = replace(made, memory=made.memory.after_gate((gated.reasons & _NO_VERDICT) != 0))
     after = replace(after, memory=made.memory.arrays())

@@ -6,9 +6,10 @@ import numpy.typing as npt
 from models.data import Sequences
 from models.evaluation import recalibrate
 from models.evaluation.foresee import LEVELS, Foreseen, foresee, joined
-from models.evaluation.result import Evaluation
+from models.evaluation.result import BAND, Evaluation
 from models.evaluation.scores import average, histogram
 from models.evaluation.termination import ending, judge_ends
+from models.evaluation.violations import cost_of, judge_violations
 from models.evaluation.windows import WARM, Believed, Windows, draw_windows, filtered, imagined
 from planner.manifest import Recalibration
 from planner.session import Bundle
@@ -31,6 +32,7 @@ def evaluate(
     windows: int = 1024,
     futures: int = 16,
     seed: int = 0,
+    band: float = BAND,
 ) -> Evaluation:
     """Filters windows of held-out sequences, then imagines on under the actions that were taken.
 
@@ -40,6 +42,7 @@ def evaluate(
         horizons: in ticks, ascending.
         windows: how many windows, drawn evenly over `data`.
         futures: sampled futures per member and window.
+        band: share of the innovations that lies within the band.
 
     Raises:
         ValueError: the data have no sequence that is long enough.
@@ -51,7 +54,7 @@ def evaluate(
     belief = filtered(bundle, drawn.obs[:, :WARM], drawn.action[:, :WARM])
     scale = _spread(data.obs)
     judged = np.append(scale[: len(spec.observed_columns)], _spread(data.reward[:, None]))
-    foreseen, ends = _foresee(bundle, spec, drawn, belief, judged, futures, rng)
+    foreseen, ends, costs = _foresee(bundle, spec, drawn, belief, judged, futures, rng)
     everyone = np.ones(len(drawn), bool)
     fitted = recalibrate.fit(foreseen, drawn.fitting, reached, len(spec.columns))
     stored = _usable(bundle)
@@ -67,7 +70,8 @@ def evaluate(
         recalibration=fitted,
         stored=stored,
         ends=judge_ends(spec, ends, drawn),
-        innovation_band=float(np.quantile(belief.innovations, 0.999)),
+        violations=None if costs is None else judge_violations(spec, costs, drawn, reached),
+        innovation_band=float(np.quantile(belief.innovations, band)),
         channel_scale=scale,
         windows=drawn,
         foreseen=foreseen,
@@ -83,16 +87,21 @@ def _foresee(
     scale: F64,
     futures: int,
     rng: np.random.Generator,
-) -> tuple[Foreseen, F64]:
-    """What was foreseen of channels and reward, and `[T, B]` of ends; a chunk at a time."""
-    seen, ends = [], []
+) -> tuple[Foreseen, F64, F64 | None]:
+    """What was foreseen of channels and reward, `[T, B]` of ends, and of broken constraints where
+    a head tells; a chunk at a time.
+    """
+    seen, ends, costs = [], [], []
+    cost = cost_of(bundle)
     for first in range(0, len(windows), CHUNK):
         rows = slice(first, first + CHUNK)
         chunk = windows.of(rows)
-        sampled = imagined(bundle, belief.of(rows), chunk.action[:, WARM:], futures, rng)
+        sampled = imagined(bundle, belief.of(rows), chunk.action[:, WARM:], futures, rng, cost)
         seen.append(foresee(spec, sampled, chunk, scale, rng))
         ends.append(ending(spec, sampled, chunk))
-    return joined(seen), np.concatenate(ends, 1)
+        if sampled.cost is not None:
+            costs.append(sampled.cost.mean(1, dtype=np.float64))
+    return joined(seen), np.concatenate(ends, 1), np.concatenate(costs, 1) if costs else None
 
 
 def _spread(values: npt.NDArray[np.float32]) -> F64:

@@ -16,6 +16,8 @@ VERDICT = 5
 """Ticks ahead at which a bundle must not be worse than persistence."""
 WORSE = 1.05
 """From which share of persistence's error on it counts as worse."""
+BAND = 0.999
+"""Share of the innovations on held-out data that a belief is not doubted for."""
 F64 = npt.NDArray[np.float64]
 
 
@@ -36,8 +38,8 @@ class Evaluation:
         before, after: of the windows that recalibration was not fitted on.
         recalibration: fitted here, None where windows are too few; stored: the bundle's own, which
             is what `after` was judged with where there is one.
-        ends: scores of the foreseen end of episodes.
-        innovation_band: 99.9 % quantile of the innovation.
+        ends: scores of the foreseen end of episodes; violations: of foreseen broken constraints.
+        innovation_band: quantile of the innovation, of `BAND` where nothing else was asked for.
         channel_scale: `[O]` standard deviation of the data.
     """
 
@@ -58,6 +60,7 @@ class Evaluation:
     recalibration: Recalibration | None
     stored: Recalibration | None
     ends: dict[str, Any]
+    violations: dict[str, Any] | None
     innovation_band: float
     channel_scale: F64
     windows: Windows = field(repr=False)

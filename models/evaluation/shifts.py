@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
@@ -20,13 +20,15 @@ LATE_TICKS: Final = 3  # of delay
 MORNING: Final = 8 * 60  # the minute at which generated traffic begins: it grows from there on
 PHYSICS: Final = ("m", "l", "g", "gravity", "masspole", "length", "force_mag", "power")
 """Attributes of Gymnasium's environments that are changed where there are such."""
+Kind = Literal["mass", "friction", "physics", "delay", "noise", "dropout", "traffic", "service"]
+KINDS: Final[tuple[str, ...]] = get_args(Kind)
 
 
 @dataclass(frozen=True)
 class Shift:
     """One change: what it is called, which kind it is of, and the plant's options that make it.
 
-    Kinds: `none`, `mass`, `friction`, `physics`, `delay`, `noise`, `dropout`, `traffic`, `service`.
+    Kinds: `none`, and those of `KINDS`.
     """
 
     name: str
@@ -52,11 +54,23 @@ def shifts(spec: SystemSpec, bundle: Bundle, attributes: Mapping[str, float]) ->
         bundle: its usual spread of each channel is the unit of sensor noise.
         attributes: of a Gymnasium environment (`GymPlant.attributes`); else empty.
     """
+    return (USUAL, *_own(spec, attributes), *_sensors(spec, bundle))
+
+
+def kinds_of(spec: SystemSpec, attributes: Mapping[str, float]) -> tuple[str, ...]:
+    """The kinds of change that there are for the plant of `spec`; none without a plant."""
+    if spec.plant is None:
+        return ()
+    there = {"noise", "dropout", *(change.kind for change in _own(spec, attributes))}
+    return tuple(kind for kind in KINDS if kind in there)
+
+
+def _own(spec: SystemSpec, attributes: Mapping[str, float]) -> tuple[Shift, ...]:
+    """The changes that this kind of plant alone knows."""
     kind = spec.plant.kind if spec.plant is not None else ""
-    own = {"nav2d": _NAV2D, "cluster": _cluster()}.get(kind, ())
     if kind == "gym":
-        own = (*_physics(attributes), _sensor_delay(spec))
-    return (USUAL, *own, *_sensors(spec, bundle))
+        return (*_physics(attributes), _sensor_delay(spec))
+    return {"nav2d": _NAV2D, "cluster": _cluster()}.get(kind, ())
 
 
 _NAV2D: Final = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -13,7 +13,7 @@ from models.evaluation.regret import Regret, regret
 from models.evaluation.sections import Section
 from models.evaluation.sensitivity import Sensitivity, sensitivity
 from models.evaluation.shift import OutOfDistribution, out_of_distribution
-from models.evaluation.shifts import Shift, shifts, usual_options
+from models.evaluation.shifts import USUAL, Shift, shifts, usual_options
 from models.evaluation.world import World
 from planner.session import Bundle
 from schemas.system import SystemSpec
@@ -135,6 +135,33 @@ def simulate(
     )
 
 
+def changed(
+    spec: SystemSpec,
+    bundle: Bundle,
+    kinds: Collection[str],
+    options: Mapping[str, Any],
+    *,
+    seed: int = 0,
+    on_change: OnStage = lambda _: None,
+) -> OutOfDistribution:
+    """The part of `simulate` about changed plants, of some `kinds` of change alone.
+
+    Raises:
+        PlantError: the spec names no plant, or an option does not fit.
+    """
+    return _Study(spec, bundle, options, seed, on_change).shift(kinds)
+
+
+def attributes_of(spec: SystemSpec, options: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a Gymnasium environment that can be changed; nothing of other plants."""
+    if spec.plant is None or spec.plant.kind != "gym":
+        return {}
+    from infra.plants.gym import GymPlant
+
+    plant = make_plant(spec, **{**options, COUNTS["gym"]: 1})
+    return plant.attributes if isinstance(plant, GymPlant) else {}
+
+
 class _Study:
     """The parts of one evaluation: what they are of, and how large they are."""
 
@@ -152,13 +179,15 @@ class _Study:
         self.kind, self.params = spec.plant.kind, spec.plant.params
         self.options = usual_options(spec, options, seed)
 
-    def shift(self) -> OutOfDistribution:
-        """With as many entities as the plant has."""
+    def shift(self, kinds: Collection[str] | None = None) -> OutOfDistribution:
+        """With as many entities as the plant has; None: all kinds of change."""
         plant = make_plant(self.spec, **self.options)
         if plant.ticks is not None and plant.ticks < SHIFT_TICKS:
             reason = f"it ends after {plant.ticks} ticks, and {SHIFT_TICKS} are needed"
             raise PlantError(f"{self.spec.system}: {reason}: give the plant a longer run")
-        changes = shifts(self.spec, self.bundle, self._attributes())
+        everything = shifts(self.spec, self.bundle, attributes_of(self.spec, self.options))
+        wanted = None if kinds is None else {USUAL.kind, *kinds}
+        changes = tuple(one for one in everything if wanted is None or one.kind in wanted)
         ticks, seed, on_change = SHIFT_TICKS, self.seed, self.on_stage
         return out_of_distribution(
             self.spec,
@@ -198,12 +227,3 @@ class _Study:
 
     def _changed(self, shift: Shift) -> Plant:
         return make_plant(self.spec, **{**self.options, **shift.options})
-
-    def _attributes(self) -> dict[str, float]:
-        """The numbers of a Gymnasium environment; nothing of other plants."""
-        if self.kind != "gym":
-            return {}
-        from infra.plants.gym import GymPlant
-
-        plant = make_plant(self.spec, **{**self.options, COUNTS["gym"]: 1})
-        return plant.attributes if isinstance(plant, GymPlant) else {}

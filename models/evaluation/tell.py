@@ -16,7 +16,7 @@ def brief(found: Evaluation) -> dict[str, Any]:
         for k in found.horizons
     }
     reward = {str(k): _step(found, k - 1, -1) for k in found.horizons}
-    return {
+    told = {
         "windows": len(found.windows),
         "innovation_band": found.innovation_band,
         "steps": steps,
@@ -25,6 +25,11 @@ def brief(found: Evaluation) -> dict[str, Any]:
         "termination": {k: _plain(v) for k, v in found.ends.items()},
         "recalibration": _recalibrated(found),
     }
+    if found.violations is not None:
+        told["violations"] = {
+            k: {name: _plain(v) for name, v in one.items()} for k, one in found.violations.items()
+        }
+    return told
 
 
 def full(found: Evaluation) -> dict[str, Any]:

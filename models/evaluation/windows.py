@@ -3,6 +3,7 @@
 Everything goes through the exported graphs, so what is measured is what will run.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,11 +41,13 @@ class Imagined:
         channels: `[T, S, B, O]` raw units.
         reward: `[T, S, B]` of the learned head, 0 where the spec has an expression.
         alive: `[T, S, B]` probability that the episode goes on after the tick.
+        cost: `[T, S, B]` probability that a constraint is broken; None where no head says so.
     """
 
     channels: F32
     reward: F32
     alive: F32
+    cost: F32 | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,12 @@ def filtered(bundle: Bundle, obs: F32, action: F32) -> Believed:
 
 
 def imagined(
-    dynamics: Dynamics, belief: Believed, action: F32, futures: int, rng: np.random.Generator
+    dynamics: Dynamics,
+    belief: Believed,
+    action: F32,
+    futures: int,
+    rng: np.random.Generator,
+    cost: Callable[[F32, F32, F32, F32], F32] | None = None,
 ) -> Imagined:
     """Sampled futures under the actions `[B, T, A]`, `futures` of each member for each window."""
     h, z, std = (np.repeat(x, futures, axis=0) for x in (belief.h, belief.mean, belief.std))
@@ -154,7 +162,10 @@ def imagined(
     wide = np.repeat(action, futures, axis=0).transpose(1, 0, 2)[:, None]
     actions = np.broadcast_to(wide, (ticks, members, rows, action.shape[2])).copy()
     out = dynamics.imagine(hidden, latent, actions, noise[1:])
-    return Imagined(*(_by_future(x, futures) for x in (out.channels, out.reward, out.alive)))
+    made = Imagined(*(_by_future(x, futures) for x in (out.channels, out.reward, out.alive)))
+    if cost is None:
+        return made
+    return replace(made, cost=_by_future(cost(hidden, latent, actions, noise[1:]), futures))
 
 
 def _by_future(x: F32, futures: int) -> F32:

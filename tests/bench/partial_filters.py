@@ -161,5 +161,12 @@ def _batch(log: Log) -> Batch:
     whole = torch.ones(seen.shape[:2])
     none = torch.zeros_like(whole)
     return Batch(
-        torch.where(there, seen, 0.0), there.float(), action, none, whole, whole, whole[..., None]
+        obs=torch.where(there, seen, 0.0),
+        mask=there.float(),
+        action=action,
+        reward=none,
+        alive=whole,
+        valid=whole,
+        weight=whole[..., None],
+        reached=torch.full_like(whole, torch.nan),
     )

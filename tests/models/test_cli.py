@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from models import cli_train
 from models.cli import app
 from planner.manifest import read_manifest
+from planner.session import load_bundle
+from schemas.system import load_spec
 from tests.models.synthetic import SPEC
 
 
@@ -39,6 +41,8 @@ def test_train_then_evaluate(spec_file: Path, run_folder: Path, tmp_path: Path) 
     assert (made["form"], made["classes"], made["encoder"]) == ("categorical", 3, "fused")
     assert lineage["physics"]["function"] == "tests.models.test_physics:mass"
     summary = json.loads(done.stdout)
+    usual = {"one_step_loss", "rollout_error@5", "rollout_error@20"}
+    assert summary["metrics"].keys() == usual
     assert summary["bytes"] == sum(p.stat().st_size for p in out.glob("*.onnx"))
     assert (tmp_path / ".bundle.training" / "training.html").stat().st_size > 1000
     words = ["evaluate", str(out), "--data", str(run_folder), "--spec", str(spec_file)]
@@ -53,6 +57,71 @@ def test_train_then_evaluate(spec_file: Path, run_folder: Path, tmp_path: Path) 
     assert (tmp_path / "page.html").stat().st_size > 100_000
     worse = any(x["of_persistence"] > 1.05 for x in found["steps"]["5"].values())
     assert judged.exit_code == int(worse)
+
+
+WORKFLOW = """
+workflow: mine
+system: {system}
+data: {{folders: [{data}]}}
+run: {{out: {out}}}
+loop: {{steps: 6}}
+actor_critic: {{enabled: false}}
+dynamics: {{memory: 6, free: 1}}
+ensemble: {{units: 9}}
+metrics: {{one_step_loss: , rollout_error@5: {bound}, rollout_error@20: , task_return: }}
+deployment:
+  fallback: hold
+  caution: 0.5
+  monitors: {{innovation: 0.9, disagreement: 0.8}}
+"""
+
+
+def test_a_workflow_file_is_run_and_judged(
+    spec_file: Path, run_folder: Path, tmp_path: Path
+) -> None:
+    file, out = tmp_path / "mine.yaml", tmp_path / "made"
+    file.write_text(WORKFLOW.format(system=spec_file, data=run_folder, out=out, bound=0.001))
+    missed = CliRunner().invoke(app, ["train", str(file)])
+    assert missed.exit_code == 1, missed.output
+    assert "misses: rollout_error@5" in missed.stderr
+    manifest = json.loads((out / "manifest.json").read_text())
+    found = manifest["metrics"]["asked"]
+    assert found.keys() == {"one_step_loss", "rollout_error@5", "rollout_error@20", "task_return"}
+    assert manifest["metrics"]["passed"] is False
+    assert "names no plant" in found["task_return"]["reason"]
+    assert "task_return  - (mass: the spec names no plant" in missed.stdout
+    assert "at most 0.001: missed" in missed.stdout
+    assert f"  {found['one_step_loss']['value']:.4g}\n" in missed.stdout
+    assert manifest["lineage"]["workflow"]["metrics"]["rollout_error@5"] == 0.001
+    monitors = manifest["metrics"]["monitors"]
+    assert monitors["innovation"]["quantile"] == 0.9
+    assert monitors["disagreement"]["quantile"] == 0.8
+    limit = monitors["disagreement"]["limit"]
+    assert manifest["calibration"]["max_uncertainty"] == pytest.approx(limit, rel=1e-3)
+    spec = load_spec(out / "system.yaml")
+    assert (spec.fallback.kind, spec.budget.caution) == ("hold", 0.5)
+    load_bundle(out, provider="cpu").check(spec)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("shifts: [mass]", "shifts: mass names no plant"),
+        ("metrics: {task_return: 3}", "metrics.task_return: mass names no plant"),
+        ("deployment: {fallback: hpa}", "fallback.capacity: required by kind hpa"),
+        ("deployment: {deadline: soon}", "budget.deadline"),
+    ],
+)
+def test_what_a_system_does_not_allow_is_refused_before_anything_is_learned(
+    spec_file: Path, run_folder: Path, tmp_path: Path, more: str, message: str
+) -> None:
+    file, out = tmp_path / "mine.yaml", tmp_path / "made"
+    head = f"workflow: x\nsystem: {spec_file}\ndata: {{folders: [{run_folder}]}}\n"
+    file.write_text(f"{head}run: {{out: {out}}}\n{more}\n")
+    refused = CliRunner().invoke(app, ["train", str(file)])
+    assert refused.exit_code == 2
+    assert message in refused.stderr
+    assert not (tmp_path / ".made.training").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -159,6 +159,38 @@ def test_learning_from_the_last_round_can_be_stopped(whole: Online) -> None:
     assert online.course.updates == 1
 
 
+def test_what_a_workflow_asks_is_in_the_bundle_that_acting_makes(tmp_path: Path) -> None:
+    more = "metrics: {task_return: 0, rollout_error@5: 1000}\nshifts: [noise]\n"
+    monitors = "deployment: {fallback: hold, monitors: {disagreement: 0.5}, caution: 1.0,"
+    text = TINY.replace("deployment: {caution: 1.0,", more + monitors)
+    recipe = parse_recipe(text.replace("judged: 3", "judged: 2").replace("every: 100", "every: 0"))
+    out = tmp_path / "pendulum"
+    result = train_online(online_of(recipe), recipe, out)
+    manifest = load_bundle(out, provider="cpu").manifest
+    assert result["metrics"] == manifest.metrics["asked"]
+    assert (result["passed"], result["metrics"]["task_return"]["passed"]) == (False, False)
+    assert result["metrics"]["rollout_error@5"]["passed"] is True
+    # The gate now has a limit, so what acts is not the planner alone.
+    deployed = manifest.metrics["deployed"]
+    assert 0 < deployed["fallback"] < 1
+    assert deployed["returned"] == result["metrics"]["task_return"]["value"]
+    assert load_spec(str(out / "system.yaml")).fallback.kind == "hold"
+    kinds = {one["kind"] for one in result["out_of_distribution"]["shifts"].values()}
+    assert kinds == {"none", "noise"}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("shifts: [traffic]", "shifts: a plant of kind gym has no change of kind traffic"),
+        ("metrics: {constraint_violations: 3}", "metrics.constraint_violations: Pendulum-v1 has"),
+    ],
+)
+def test_what_an_environment_does_not_allow_is_refused_at_once(more: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        online_of(parse_recipe(f"{TINY}{more}\n"))
+
+
 def test_practice_is_bold(monkeypatch: pytest.MonkeyPatch) -> None:
     planned: list[float] = []
 

@@ -9,7 +9,10 @@ import typer
 
 from models.cli import app
 from models.recipe import SHIPPED, Recipe, RecipeError, is_recipe, load_recipe, parse_recipe
+from schemas.system import parse_spec
+from tests.models.synthetic import SPEC
 
+TIER = "{candidates: 9, horizon: 2, iterations: 1}"
 ABOUT_THIS_RUN = {"what", "resume", "as_json", "help"}
 
 
@@ -67,6 +70,25 @@ def test_options_win_over_the_file() -> None:
             "workflow: x\nenv: {id: b}\nactor_critic: {enabled: false}\n",
             r"workflow: actor_critic: ",
         ),
+        ("workflow: x\nmetrics:\n  mse: 1\n", r"f\.yaml:3: metrics\.mse: 'mse' is no .*one_step_"),
+        ("workflow: x\nmetrics: [rollout_error@51]\n", r"f\.yaml:2: metrics\..*K from 1 to 50"),
+        ("workflow: x\nmetrics: [rollout_error@0]\n", r"f\.yaml:2: metrics\."),
+        ("workflow: x\nmetrics: {task_return: .nan}\n", r"metrics\.task_return: .*finite"),
+        (
+            "workflow: x\nmetrics: [task_return, task_return]\n",
+            r"metrics: task_return stands twice",
+        ),
+        ("workflow: x\nmetrics: 3\n", r"f\.yaml:2: metrics: write a list"),
+        ("workflow: x\nshifts: [mass,\n wind]\n", r"f\.yaml:3: shifts\.1: .*'friction'"),
+        ("workflow: x\ndeployment:\n  fallback: fly\n", r"f\.yaml:3: .*fallback\.kind: .*'hold'"),
+        (
+            "workflow: x\ndeployment: {monitors: {disagreement: 2}}\n",
+            r"f\.yaml:2: deployment\.monitors\.disagreement",
+        ),
+        (
+            f"workflow: x\nsystem: a\ndeployment: {{practice: {TIER}}}\n",
+            r"workflow: deployment\.practice: ",
+        ),
         ("- a\n", r"f\.yaml:1: a workflow is a mapping"),
         ("workflow: [\n", r"f\.yaml:2:1: not valid YAML"),
     ],
@@ -89,3 +111,40 @@ def test_deepmind_control_is_acted_in_at_action_repeat_2() -> None:
     other = parse_recipe("workflow: x\nenv: {id: dm_control/a-b, options: {action_repeat: 1}}\n")
     assert other.env is not None
     assert other.env.options == {"action_repeat": 1}
+
+
+def test_metrics_are_a_list_of_names_or_a_mapping_to_bounds() -> None:
+    mixed = parse_recipe("workflow: x\nmetrics: [one_step_loss, {rollout_error@5: 0.8}]\n")
+    assert mixed.metrics == {"one_step_loss": None, "rollout_error@5": 0.8}
+    mapped = parse_recipe("workflow: x\nmetrics: {one_step_loss: , rollout_error@5: 0.8}\n")
+    assert mapped.metrics == mixed.metrics
+    assert mapped.with_options({"seed": 3}).metrics == mapped.metrics
+    assert parse_recipe("workflow: x\nmetrics: []\n").metrics == {}
+
+
+def test_what_is_asked_of_the_bundle_is_handed_on() -> None:
+    text = """
+    workflow: x
+    seed: 4
+    metrics: {task_return: 2}
+    shifts: [delay]
+    loop: {judged: 3, ticks: 50}
+    deployment: {monitors: {innovation: 0.9, disagreement: 0.8}}
+    """
+    asked = parse_recipe(text).acceptance()
+    wanted = ({"task_return": 2.0}, ("delay",), 0.9, 0.8, 3, 50, 4)
+    assert tuple(vars(asked).values()) == wanted
+
+
+def test_a_spec_is_changed_only_where_the_workflow_says_so() -> None:
+    text = SPEC
+    assert parse_recipe("workflow: x\n").deployment.spec_text(text) == text
+    more = "workflow: x\ndeployment: {fallback: hold, deadline: 5 ms, caution: 2}\n"
+    was, made = parse_spec(text), parse_spec(parse_recipe(more).deployment.spec_text(text))
+    assert (made.fallback.kind, made.deadline_us, made.budget.caution) == ("hold", 5000, 2.0)
+    assert made.budget.tiers == was.budget.tiers
+    tiers = "deployment: {tiers: {only: {candidates: 9, horizon: 2, iterations: 1}}}\n"
+    other = parse_spec(parse_recipe("workflow: x\n" + tiers).deployment.spec_text(text))
+    assert list(other.budget.tiers) == ["only"]
+    assert other.fallback == was.fallback
+    assert other.interface_hash == made.interface_hash == was.interface_hash

@@ -15,8 +15,8 @@ import torch
 from models.actor import Behaviour
 from models.belief import WorldModel
 from models.data import Batch
-from models.losses import Trace, observe
-from models.train import CheckpointError, Trainer, _lived
+from models.losses import Trace, lived, observe
+from models.train import CheckpointError, Trainer
 from models.trust import trial
 from tests.models.conftest import TINY, Trained
 
@@ -98,7 +98,7 @@ def lived_window(trained: Trained) -> tuple[Trainer, Batch, Trace]:
 
 def test_what_was_reached_belongs_to_what_was_done_next(trained: Trained) -> None:
     trainer, batch, trace = lived_window(trained)
-    (last, memory, latent), acted, reached = _lived(trainer.model, batch, trace)
+    (last, memory, latent), acted, reached = lived(trainer.model, batch, trace)
     action = trainer.model.action_scaler(batch.action)
     rows = 2 * 4 + 3  # the third of ticks 1 to 4, of the fourth window
     torch.testing.assert_close(acted[rows], action[3, 4])
@@ -115,7 +115,7 @@ def test_only_what_is_better_than_the_value_is_imitated(trained: Trained) -> Non
     trainer, batch, trace = lived_window(trained)
     config = replace(trainer.behaviour.config, imitation=2.0)
     trainer.behaviour.config = config
-    state, acted, _ = _lived(trainer.model, batch, trace)
+    state, acted, _ = lived(trainer.model, batch, trace)
     value = trainer.behaviour.critic(*state).detach()
     wanted = trainer.model.action_scaler(trainer.behaviour.actor.target(*state)).detach()
     unit = trainer.behaviour.critic.head.scale

@@ -127,6 +127,20 @@ def test_uncertainty_is_limited_for_learned_modes_only(uncertainty: float, refus
     assert Reason.UNCERTAIN not in reasons
 
 
+@pytest.mark.parametrize(("own", "refused"), [(0.2, True), (0.25, False), (9.0, False)])
+def test_a_bundle_brings_a_limit_of_its_own(own: float, refused: bool) -> None:
+    frame = services(applied=[[20.0]])
+    uncertainty = np.array([0.25])
+    free = edited("autoscale", ("gate: {max_uncertainty: 0.3, stale_after: 45 s}", "gate: {}"))
+    for spec in (AUTOSCALE, free):  # of the spec's limit, 0.3, and the bundle's the lower counts
+        more = {"uncertainty": uncertainty, "max_uncertainty": own}
+        _, reasons, mode = one(spec, frame, 25.0, **more)
+        assert (Reason.UNCERTAIN in reasons) is refused
+        assert mode == (Mode.FALLBACK if refused else Mode.PLAN)
+    beyond = {"uncertainty": np.array([0.31]), "max_uncertainty": own}
+    assert Reason.UNCERTAIN in one(AUTOSCALE, frame, 25.0, **beyond)[1]
+
+
 def test_without_a_limit_uncertainty_is_ignored() -> None:
     free = edited("autoscale", ("gate: {max_uncertainty: 0.3, stale_after: 45 s}", "gate: {}"))
     frame = services(applied=[[20.0]], age=1e6)

@@ -75,6 +75,25 @@ def test_the_same_frames_give_the_same_decisions_bit_for_bit(bundle: Bundle) -> 
     assert (decided[-1].mode == Mode.PLAN).all()
 
 
+def test_a_bundle_limits_how_far_its_members_may_be_apart(tmp_path: Path) -> None:
+    gate = SPEC.gate.model_copy(update={"max_uncertainty": None})
+    free = SPEC.model_copy(update={"gate": gate})
+    world = double_integrator(noise=0.05, gains=(0.5, 0.8, 1.0, 1.2, 1.5))
+    calibration = {"innovation_band": 1e6, "channel_scale": [1.0] * len(SPEC.columns)}
+    made = frames(2)
+    unlimited = make_bundle(tmp_path / "a", SPEC, world, calibration=calibration)
+    decided = run(unlimited, made, spec=free)[1][-1]
+    assert (decided.mode == Mode.PLAN).all()
+    middle = float(np.sort(decided.uncertainty)[N // 2 - 1])
+    limit = {"max_uncertainty": middle}
+    limited = make_bundle(tmp_path / "b", SPEC, world, calibration=calibration | limit)
+    answered = run(limited, made, spec=free)[1][-1]
+    doubted = answered.uncertainty > middle
+    assert 0 < doubted.sum() < N
+    np.testing.assert_array_equal((answered.reasons & Reason.UNCERTAIN) != 0, doubted)
+    np.testing.assert_array_equal(answered.mode == Mode.FALLBACK, doubted)
+
+
 def test_a_stored_row_goes_on_as_if_nothing_had_happened(bundle: Bundle) -> None:
     made = frames(6)
     rows, decided = run(bundle, made)
