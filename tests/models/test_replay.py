@@ -79,6 +79,12 @@ def test_what_was_cut_off_may_have_gone_on_as_badly_as_it_was_ever() -> None:
     assert reached is not None
     assert reached[-1] == pytest.approx(-410), "the worst reward for ever: -205 / (1 - 0.5)"
     assert reached[-2] == pytest.approx(-205 - 205)
+    # After an end for good nothing is paid any more, neither good nor bad.
+    failing = record(6, ended=(5,))
+    replay.add(SPEC, replace(failing, reward=-failing.reward))
+    reached = replay.sequences(0.5).reached
+    assert reached is not None
+    assert reached[-2:] == pytest.approx([-205, 0])
 
 
 def test_the_oldest_go_first_and_failures_later() -> None:
