@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from models.belief import ModelConfig, WorldModel
 from models.data import Batch
+from models.evaluation.violations import seen_violations
 from models.losses import Trace, as_shown
 from schemas.system import SystemSpec
 
@@ -30,19 +31,10 @@ def broken(spec: SystemSpec, batch: Batch) -> tuple[Tensor, Tensor]:
 
     It is known where one is broken, or all that constraints read is there.
     """
-    names = (*spec.columns, *spec.action_columns)
-    values = torch.cat([batch.obs, batch.action], -1).unbind(-1)
-    there = torch.cat([batch.mask, torch.ones_like(batch.action)], -1).unbind(-1)
-    columns, seen = dict(zip(names, values, strict=True)), dict(zip(names, there, strict=True))
-    found = torch.zeros_like(batch.valid, dtype=torch.bool)
-    known = torch.ones_like(found)
-    for condition, _ in spec.constraints.values():
-        readable = torch.ones_like(found)
-        for name in condition.names:
-            readable = readable & (seen[name] > 0)
-        found = found | (readable & ~condition.torch(columns).bool())
-        known = known & readable
-    return found, (known | found) & (batch.valid > 0)
+    obs = torch.where(batch.mask > 0, batch.obs, torch.nan)
+    found = seen_violations(spec, obs.cpu().numpy(), batch.action.cpu().numpy())
+    truth = torch.from_numpy(found).to(batch.obs)
+    return truth > 0, torch.isfinite(truth) & (batch.valid > 0)
 
 
 def cost_loss(

@@ -133,16 +133,8 @@ class Imagination:
         return channels.reshape(self.members, entities, draws, -1)
 
     def disagreement(self, channels: F32) -> F64:
-        """[E] of futures [T,M,E,D,O]: root mean square of the members' spread about their mean.
-
-        Over steps and observed columns, each column in units of its usual spread; the members
-        share the noise, so this is what they do not know rather than what is random.
-        """
-        observed = channels[..., : len(self._scale)] / self._scale
-        apart = observed - observed.mean(axis=1, keepdims=True)
-        # NumPy adds up rows that lie one after the other many times as fast.
-        squares = np.square(apart).transpose(0, 1, 3, 4, 2).reshape(-1, channels.shape[2])
-        return np.asarray(np.sqrt(squares.mean(axis=0, dtype=np.float64)))
+        """[E] of futures [T,M,E,D,O]; see `disagreement`."""
+        return disagreement(channels, self._scale)
 
     def _roll(self, rows: Index, actions: F64, noise: F32) -> tuple[Futures, Worth]:
         """Rolls [T,M,E,R,A] actions out; row r uses noise sequence r mod D. Worth is [M,E,R]."""
@@ -174,6 +166,19 @@ class Imagination:
 
     def _start(self) -> tuple[F32, F32, F32]:
         return self._posterior.h, self._posterior.mean, self._posterior.std
+
+
+def disagreement(channels: F32, scale: F32) -> F64:
+    """[E] of futures [T,M,E,D,O]: root mean square of the members' spread about their mean.
+
+    Over steps and observed columns, each column in units of its usual spread `scale`; the members
+    share the noise, so this is what they do not know rather than what is random.
+    """
+    observed = channels[..., : len(scale)] / scale
+    apart = observed - observed.mean(axis=1, keepdims=True)
+    # NumPy adds up rows that lie one after the other many times as fast.
+    squares = np.square(apart).transpose(0, 1, 3, 4, 2).reshape(-1, channels.shape[2])
+    return np.asarray(np.sqrt(squares.mean(axis=0, dtype=np.float64)))
 
 
 def quantiles(samples: F64) -> F64:

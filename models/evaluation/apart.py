@@ -10,6 +10,7 @@ import numpy.typing as npt
 from models.evaluation.result import Evaluation
 from models.evaluation.windows import WARM, Believed, filtered
 from planner.draws import pairs
+from planner.imagine import disagreement
 from planner.session import Bundle
 
 F64 = npt.NDArray[np.float64]
@@ -22,8 +23,7 @@ PURPOSE: Final = 29
 def disagreements(bundle: Bundle, found: Evaluation, horizon: int, seed: int = 0) -> F64:
     """`[B]` of the windows of `found`, about the ticks to come under the actions that were taken.
 
-    As the planner measures it of a plan (`planner.imagine.Imagination.disagreement`): the members
-    share the noise, and each column counts in units of its usual spread.
+    As the planner measures it of a plan.
     """
     windows = found.windows
     belief = filtered(bundle, windows.obs[:, :WARM], windows.action[:, :WARM])
@@ -59,7 +59,5 @@ def _apart(
         np.repeat(actions[:, None], members, axis=1),
         np.repeat(drawn[1:, None], members, axis=1),
     )
-    units = futures.channels[..., : len(scale)].astype(np.float64) / scale
-    apart = np.square(units - units.mean(axis=1, keepdims=True))
-    by_window = apart.reshape(ticks, members, rows, DRAWS, len(scale))
-    return np.asarray(np.sqrt(by_window.mean(axis=(0, 1, 3, 4))))
+    channels = futures.channels.reshape(ticks, members, rows, DRAWS, -1)
+    return disagreement(channels, scale.astype(np.float32))

@@ -15,6 +15,7 @@ from models.deployed import Acted, Deployed, acted, stage, violations
 from models.evaluation.apart import disagreements
 from models.evaluation.held_out import evaluate
 from models.evaluation.result import Evaluation
+from models.evaluation.shifts import kinds_of
 from models.evaluation.world import Explorer, World, watch
 from planner.library import SHIPPED
 from planner.session import Bundle, load_bundle
@@ -194,6 +195,10 @@ def test_what_the_system_does_not_allow_is_refused_at_once(
 
 def test_what_the_system_allows_is_not_refused() -> None:
     Acceptance({"task_return": None}).check(mass_spec())
-    Acceptance({"task_return": 3.0}, shifts=("mass", "friction", "delay", "dropout")).check(SPEC)
     autoscale = load_spec("autoscale")
-    Acceptance({"constraint_violations": 9.0}, shifts=("traffic", "service")).check(autoscale)
+    for spec, metric, kinds in (
+        (SPEC, "task_return", ("mass", "friction", "delay", "dropout")),
+        (autoscale, "constraint_violations", ("traffic", "service")),
+    ):
+        Acceptance({metric: 3.0}, shifts=kinds).check(spec)
+        assert set(kinds) <= set(kinds_of(spec, {}))
