@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,10 @@ def test_violations_are_counted_where_they_happen() -> None:
     outside = np.abs(record.obs[1:, :, :2]).max(axis=-1) > 4
     assert 0.05 < outside.mean() < 0.95
     assert violations(half, record) == pytest.approx(1000 * outside.mean())
+    # Where an episode begins outside, no action is to blame.
+    begun = record.begun.copy()
+    begun[1:][outside] = True
+    assert violations(half, replace(record, begun=begun)) == 0.0
     bare = half.model_copy(update={"constraint_texts": {}})
     assert violations(bare, record) is None
 
