@@ -14,7 +14,7 @@ LOCK   = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hash
 OURS   = pyproject.toml requirements/build.in
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz bench bench-peers bench-learning bench-partial bundles lock clean
+.PHONY: help demo test check fuzz bench bench-peers bench-learning bench-partial bench-compute bundles lock clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -42,6 +42,9 @@ bench-peers: $(VENV)/run.stamp $(PEERS)/stamp ## other stream processors beside 
 
 bench-learning: $(VENV)/dev.stamp ## learning from acting, beside published learners (ARGS="--task pendulum --seeds 0"; hours)
 	@$(BIN)/python -m tests.bench.bench_learning $(ARGS)
+
+bench-compute: $(VENV)/dev.stamp ## an update by device, precision and compilation (ARGS="--device cuda --compile")
+	@$(BIN)/python -m tests.bench.bench_compute $(ARGS)
 
 bench-partial: $(VENV)/dev.stamp ## beliefs of hidden velocities, beside a Kalman filter (ARGS="--seeds 0 --report page.html")
 	@$(BIN)/python -m tests.bench.bench_partial $(ARGS)

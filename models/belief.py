@@ -19,6 +19,8 @@ LEAST_NOISE = 0.02
 """Least sensor noise in units of the typical change per tick: nothing is believed blindly."""
 FREE_STEP = 0.3
 """Typical change per tick of a free latent, which has no data to tell it."""
+FAR_OFF = 20.0
+"""An error of more typical changes than these tells an encoder no more."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class ModelConfig:
         members: M, dynamics heads.
         form: of the free latents; classes: of each group, where it is categorical.
         encoder: `joint`, one network of all channels, or `fused`, one per sensor.
+        corrects: whether the encoder is told how far off the prediction was. What no sensor shows,
+            such as a velocity, is in that error, as in a Kalman filter's innovation; in two nearly
+            equal readings a network has to find it in their last digits.
         head_units: width of the heads' hidden layers; 0: `units`.
         cost: whether broken constraints are learned by a head.
     """
@@ -45,6 +50,7 @@ class ModelConfig:
     form: FormName = "gaussian"
     classes: int = 8
     encoder: EncoderName = "joint"
+    corrects: bool = False
     head_units: int = 0
     cost: bool = False
 
@@ -144,12 +150,13 @@ class WorldModel(nn.Module):
         self.retention = nn.Parameter(torch.full((self.form.normal,), 4.0))
 
     def _encoder(self, sensors: Sequence[Sequence[int]]) -> VectorEncoder | FusedEncoder:
-        memory, units = self.config.memory, self.config.units
-        if self.config.encoder == "joint":
-            return VectorEncoder(self.observations, memory, units, self.form)
+        config = self.config
+        size = config.memory, config.units, self.form, config.corrects
+        if config.encoder == "joint":
+            return VectorEncoder(self.observations, *size)
         if sorted(i for columns in sensors for i in columns) != list(range(self.observations)):
             raise ValueError("encoder fused: give the model the columns of each sensor, all once")
-        return FusedEncoder(sensors, memory, units, self.form)
+        return FusedEncoder(sensors, *size)
 
     # beliefs
 
@@ -196,7 +203,8 @@ class WorldModel(nn.Module):
         """
         memory, prior = self.prior(before, latent, action)
         y = y * mask
-        free_mean, free_precision = self.encoder(y, mask, memory)
+        off = [self._off(before.started, prior, y, mask)] if self.config.corrects else []
+        free_mean, free_precision = self.encoder(y, mask, memory, *off)
         evidence = torch.cat([y[..., self.direct], free_mean], -1)
         direct_precision = mask[..., self.direct] / self.noise().square()
         precision = torch.cat([direct_precision, free_precision], -1)
@@ -221,19 +229,35 @@ class WorldModel(nn.Module):
     def _innovation(self, started: Tensor, prior: Prior, y: Tensor, mask: Tensor) -> Tensor:
         """`[B]` mean squared error of the present direct columns in units of their variance.
 
-        As of `y - prior.mean` and `prior.variance`, in an order of its own: values that are nearly
-        equal are taken from each other before anything is added to them. A precise sensor divides
-        by a variance of 1e-8, and so shows the last bit of whatever was rounded in between.
+        As of `prior.variance`, in an order of its own, for the reason that `_error` has.
         """
         count = len(self.direct)
         changes = prior.members_change[..., :count]
-        change = changes.mean(0)
-        apart = (changes - change).square().mean(0)
+        apart = (changes - changes.mean(0)).square().mean(0)
         own = prior.members_std[..., :count].square().mean(0) + prior.carried[..., :count].square()
         variance = started * (own + apart) + (1.0 - started) + self.noise().square()
-        error = (y[..., self.direct] - started * prior.base[..., :count]) - started * change
-        seen = mask[..., self.direct]
+        error, seen = self._error(started, prior, y), mask[..., self.direct]
         return (error.square() / variance * seen).sum(-1) / seen.sum(-1).clamp(min=1.0)
+
+    def _error(self, started: Tensor, prior: Prior, y: Tensor) -> Tensor:
+        """`[B, direct]` of `y - prior.mean`, in an order of its own.
+
+        Values that are nearly equal are taken from each other before anything is added to them. A
+        precise sensor divides by a variance of 1e-8, and so shows the last bit of whatever was
+        rounded in between.
+        """
+        count = len(self.direct)
+        change = prior.members_change[..., :count].mean(0)
+        return (y[..., self.direct] - started * prior.base[..., :count]) - started * change
+
+    def _off(self, started: Tensor, prior: Prior, y: Tensor, mask: Tensor) -> Tensor:
+        """`[B, O]` that error in typical changes per tick; 0 where masked, and of a fresh belief.
+
+        Shares, which nothing is corrected by, stay 0.
+        """
+        steps = self._error(started, prior, y) / self.ensemble.step[: len(self.direct)]
+        direct = steps.clamp(-FAR_OFF, FAR_OFF) * mask[..., self.direct] * started
+        return self.arrange(direct, torch.zeros_like(y[..., self.shares]))
 
     # what a state looks like
 

@@ -36,6 +36,8 @@ PLACES = {
     "actor": "actor_critic.enabled",
     "seed": "seed",
     "device": "run.device",
+    "precision": "run.precision",
+    "compiled": "run.compile",
     "threads": "run.threads",
 }
 """The field of a workflow file that each option sets."""
@@ -87,6 +89,18 @@ Physics = Annotated[
 Actor = Annotated[bool | None, _place("actor", "Train an actor in imagination too.")]
 Seed = Annotated[int | None, _place("seed", "The same seed and data give the same weights.")]
 Device = Annotated[Literal["cpu", "cuda"] | None, _place("device", "Where torch runs.")]
+Mixed = Annotated[
+    Literal["float32", "bfloat16"] | None,
+    _place("precision", "Of matrix products; bfloat16 is mixed precision."),
+]
+Compiled = Annotated[
+    bool | None,
+    typer.Option(
+        "--compile/--no-compile",
+        help="Compile what is done at every tick; a minute or more first. (run.compile)",
+        rich_help_panel=PANEL,
+    ),
+]
 Threads = Annotated[int | None, _place("threads", "Of torch.", min=1)]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")]
 
@@ -111,6 +125,8 @@ def train(
     actor: Actor = None,
     seed: Seed = None,
     device: Device = None,
+    precision: Mixed = None,
+    compiled: Compiled = None,
     threads: Threads = None,
     resume: Resume = False,
     as_json: Json = False,
@@ -188,7 +204,7 @@ def _from_logs(recipe: "Recipe", resume: bool, as_json: bool) -> None:
                 resume=resume,
                 with_actor=config.actor_steps > 0,
                 split=recipe.data.split,
-                device=recipe.run.device,
+                compute=recipe.compute(),
                 command=command,
                 accept=recipe.acceptance(),
                 workflow=recipe.model_dump(mode="json", exclude={"run"}),

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 
 from infra.plants.base import Plant
+from models.compute import Compute
 from models.data import Dataset, Sequences, scales_of
 from models.evaluation.world import Policy, World, watch
 from models.live import Blind, LiveModel
@@ -112,7 +113,7 @@ class Online:
         judged: Plant,
         loop: LoopConfig,
         config: TrainConfig,
-        device: str = "cpu",
+        compute: Compute | None = None,
         judged_ticks: int | None = None,
     ) -> None:
         self.judged_ticks = judged_ticks or loop.ticks
@@ -121,7 +122,8 @@ class Online:
         # Practice is bold: only what is tried is learned of.
         bold = spec.budget.model_copy(update={**tiers, "caution": 0.0})
         self._bold = spec.model_copy(update={"budget": bold})
-        self.plant, self.judged, self.loop, self.device = plant, judged, loop, device
+        self.plant, self.judged, self.loop = plant, judged, loop
+        self.compute = compute or Compute()
         count = loop.updates_in_all(len(plant.entities))
         self.config = replace(config, steps=count, actor_steps=count)
         self.replay = Replay(loop.capacity, loop.mix)
@@ -202,7 +204,7 @@ class Online:
         self, data: Sequences, columns: Sequence[ColumnScale], actions: Sequence[ColumnScale]
     ) -> None:
         dataset = Dataset(data, data, tuple(columns), tuple(actions), ())
-        self.trainer = Trainer(self.spec, dataset, self.config, self.device)
+        self.trainer = Trainer(self.spec, dataset, self.config, self.compute)
         self.course.updates = 0
 
     def _learn_on(
@@ -307,7 +309,7 @@ class Online:
 
     def load(self, path: Path) -> None:
         """Takes up a checkpoint. Raises `CheckpointError` when it belongs to other settings."""
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        state = torch.load(path, map_location=self.compute.device, weights_only=True)
         if state["fingerprint"] != self.fingerprint():
             raise CheckpointError(
                 f"{path}: made with other settings, spec or environment: repeat the command that "

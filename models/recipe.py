@@ -22,6 +22,7 @@ from infra.plants.gym_envs import CONTROL
 from models.acceptance import Acceptance
 from models.actor import ActorConfig
 from models.belief import ModelConfig
+from models.compute import Compute, DeviceName, Precision
 from models.deployment import Deployment
 from models.encoders.vector import EncoderName
 from models.evaluation.shifts import Kind
@@ -92,9 +93,14 @@ class Sequence(Part):
 
 
 class Encoder(Part):
-    """How the channels become evidence about what no channel shows."""
+    """How the channels become evidence about what no channel shows.
+
+    One that `corrects` is told how far off the prediction was, which a quantity that no sensor
+    shows, such as a velocity, is found by.
+    """
 
     kind: EncoderName = "joint"
+    corrects: bool = False
 
 
 class DynamicsPart(Part):
@@ -178,10 +184,12 @@ class Loop(Part):
 
 
 class Run(Part):
-    """Where and on what a run is made; none of it changes what comes out."""
+    """Where and on what a run is made; none of it changes what comes out but for rounding."""
 
     out: Path | None = None
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: DeviceName = "cpu"
+    precision: Precision = "float32"
+    compile: bool = False
     threads: int = Field(default=1, ge=1)
 
 
@@ -233,6 +241,7 @@ class Recipe(Part):
             **d.model_dump(exclude={"physics"}),
             **e.model_dump(),
             encoder=self.encoder.kind,
+            corrects=self.encoder.corrects,
             head_units=self.heads.units or 0,
             cost=self.heads.cost,
         )
@@ -260,6 +269,10 @@ class Recipe(Part):
             ticks=self.loop.ticks,
             seed=self.seed,
         )
+
+    def compute(self) -> Compute:
+        """What updates are computed with."""
+        return Compute(self.run.device, self.run.precision, self.run.compile)
 
     def loop_config(self, ticks: int) -> LoopConfig:
         """How acting and learning take turns; `ticks` is the length of an episode."""

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from models.actor import ActorConfig, Behaviour, State
 from models.belief import ModelConfig, WorldModel
+from models.compute import Compute, Swift
 from models.costs import check as check_costs
 from models.costs import cost_loss
 from models.data import Batch, Dataset, Sequences, sensor_columns
@@ -115,10 +117,11 @@ class Trainer:
         spec: SystemSpec,
         dataset: Dataset,
         config: TrainConfig,
-        device: torch.device | str = "cpu",
+        compute: Compute | None = None,
     ) -> None:
         self.spec, self.dataset, self.config = spec, dataset, config
-        self.device = torch.device(device)
+        self.compute = compute or Compute()
+        self.device = torch.device(self.compute.device)
         check_costs(spec, config.model)
         known = load_physics(config.physics, spec, dataset) if config.physics else None
         parts = dataset.columns, dataset.actions, config.model, sensor_columns(spec), known
@@ -131,6 +134,8 @@ class Trainer:
         self.weights = self._loss_weights()
         self.model.to(self.device)
         self.behaviour.to(self.device)
+        ticks = [(self.model, "update"), (self.model, "imagine"), (self.model, "decode")]
+        self._swift = Swift(*ticks) if self.compute.compiled else None
         self.optimizers = {
             "model": adam(groups(self.model, config.noise_rate), config.learning_rate),
             "actor": adam(self.behaviour.actor.parameters(), config.actor.learning_rate),
@@ -189,65 +194,78 @@ class Trainer:
         """Update `step` of the world model."""
         config, generator = self.config, self.generator(step)
         batch = self.batch(step)
-        trace = observe(self.model, batch, hide(batch.mask, generator))
         shape = (config.length, config.batch, self.model.latent)
-        noise = torch.randn(shape, generator=generator).to(self.device)
-        losses = filtering_losses(self.model, batch, trace, self.weights, noise)
-        losses |= imagination_losses(
-            self.model,
-            batch,
-            trace,
-            self.weights,
-            generator,
-            starts=config.starts,
-            samples=config.samples,
-            horizon=config.horizon,
-        )
+        with self._computed():
+            trace = observe(self.model, batch, hide(batch.mask, generator))
+            noise = torch.randn(shape, generator=generator).to(self.device)
+            losses = filtering_losses(self.model, batch, trace, self.weights, noise)
+            losses |= imagination_losses(
+                self.model,
+                batch,
+                trace,
+                self.weights,
+                generator,
+                starts=config.starts,
+                samples=config.samples,
+                horizon=config.horizon,
+            )
+            cost = self._cost(batch, trace, noise)
         if self.spec.reward is not None:
             losses.pop("reward")  # the expression is the reward
         total = torch.stack([SCALES.get(k, 1.0) * v for k, v in losses.items()]).sum()
-        if self.model.heads.cost is not None:
-            losses["cost"] = self._descend_cost(batch, trace, noise, step)
-        self._descend("model", total, self.model.parameters(), step, config.steps)
+        if cost is not None:
+            losses["cost"] = cost
+            self._descend("cost", cost, step, config.steps)
+        self._descend("model", total, step, config.steps)
         return {name: float(value.detach()) for name, value in losses.items()}
 
     def learn_cost(self, step: int) -> dict[str, float]:
         """Update `step` of the cost head alone; no other weight changes."""
         generator = self.generator(step)
-        with torch.no_grad():
-            batch = self.batch(step)
-            trace = observe(self.model, batch, hide(batch.mask, generator))
-        shape = self.config.length, self.config.batch, self.model.latent
-        noise = torch.randn(shape, generator=generator).to(self.device)
-        return {"cost": float(self._descend_cost(batch, trace, noise, step).detach())}
+        with self._computed():
+            with torch.no_grad():
+                batch = self.batch(step)
+                trace = observe(self.model, batch, hide(batch.mask, generator))
+            shape = self.config.length, self.config.batch, self.model.latent
+            noise = torch.randn(shape, generator=generator).to(self.device)
+            loss = self._cost(batch, trace, noise)
+        assert loss is not None, "heads.cost: this model learns none"
+        self._descend("cost", loss, step, self.config.steps)
+        return {"cost": float(loss.detach())}
 
-    def _descend_cost(self, batch: Batch, trace: Trace, noise: Tensor, step: int) -> Tensor:
-        head = self.model.heads.cost
-        assert head is not None, "heads.cost: this model learns none"
-        loss = cost_loss(self.spec, self.model, batch, trace, noise)
-        self._descend("cost", loss, head.parameters(), step, self.config.steps)
-        return loss
+    def _cost(self, batch: Batch, trace: Trace, noise: Tensor) -> Tensor | None:
+        """The loss of the cost head; None: this model has none."""
+        if self.model.heads.cost is None:
+            return None
+        return cost_loss(self.spec, self.model, batch, trace, noise)
+
+    @contextmanager
+    def _computed(self) -> Iterator[None]:
+        """Within it, losses are computed as `compute` says; their gradients, after it."""
+        with self.compute.products(), self._swift.instead() if self._swift else nullcontext():
+            yield
 
     def learn_actor(self, step: int) -> dict[str, float]:
         """Update `step` of actor and critic; their steps go on from the model's."""
         config, generator = self.config, self.generator(step)
-        with torch.no_grad():
-            batch = self.batch(step)
-            trace = observe(self.model, batch, hide(batch.mask, generator))
-            state = self._starts(batch, trace.memory(), trace.stack("mean"), generator)
-            state = self._continued(state, generator)
         self.model.requires_grad_(False)
-        losses, (action, memory, latent), alive = self.behaviour.losses(
-            self.model, *state, generator
-        )
-        if config.actor.imitation:
-            like = self.behaviour.imitation(self.model, *lived(self.model, batch, trace))
-            losses = {name: loss + like[name] for name, loss in losses.items()}
+        with self._computed():
+            with torch.no_grad():
+                batch = self.batch(step)
+                trace = observe(self.model, batch, hide(batch.mask, generator))
+                state = self._starts(batch, trace.memory(), trace.stack("mean"), generator)
+                state = self._continued(state, generator)
+            losses, (action, memory, latent), alive = self.behaviour.losses(
+                self.model, *state, generator
+            )
+            if config.actor.imitation:
+                like = self.behaviour.imitation(self.model, *lived(self.model, batch, trace))
+                losses = {name: loss + like[name] for name, loss in losses.items()}
         still = alive > 0.5
         self.ends = action[still], memory[still], latent[still]
         first, count = config.steps, config.actor_steps
-        for name, module in (("actor", self.behaviour.actor), ("critic", self.behaviour.critic)):
-            self._descend(name, losses[name], module.parameters(), step - first, count)
+        for name in ("actor", "critic"):
+            self._descend(name, losses[name], step - first, count)
         self.behaviour.follow()
         self.model.requires_grad_(True)
         return {name: float(value.detach()) for name, value in losses.items()}
@@ -280,7 +298,6 @@ class Trainer:
         self,
         name: str,
         loss: Tensor,
-        parameters: Iterator[torch.nn.Parameter],
         step: int,
         count: int,
     ) -> None:
@@ -289,9 +306,9 @@ class Trainer:
         base = self.config.actor.learning_rate if acting else self.config.learning_rate
         for group in optimizer.param_groups:
             group["lr"] = base * group.get("rate", 1.0) * schedule(step, count)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward(inputs=list(parameters))  # type: ignore[no-untyped-call]
         kept = [p for group in optimizer.param_groups for p in group["params"]]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward(inputs=kept)  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(kept, self.config.clip)
         optimizer.step()
 
@@ -362,7 +379,7 @@ class Trainer:
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """What decides the outcome; fields that were not always there, only where they do."""
     settings = asdict(config)
-    for name, nothing in (("head_units", 0), ("cost", False)):
+    for name, nothing in (("head_units", 0), ("cost", False), ("corrects", False)):
         if settings["model"][name] == nothing:
             del settings["model"][name]
     return settings

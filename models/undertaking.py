@@ -57,8 +57,8 @@ def online_of(recipe: Recipe) -> Online:
     budget = spec.budget.model_copy(update={"caution": deployment.caution})
     spec = spec.model_copy(update={"budget": budget})
     config = recipe.train_config()
-    loop, device = recipe.loop_config(ticks), recipe.run.device
-    return Online(spec, plant, judged, loop, config, device, judged_ticks=episode or ticks)
+    loop, compute = recipe.loop_config(ticks), recipe.compute()
+    return Online(spec, plant, judged, loop, config, compute, judged_ticks=episode or ticks)
 
 
 def _spec_text(recipe: Recipe) -> str:

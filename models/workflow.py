@@ -12,6 +12,7 @@ import torch
 
 from infra.signals import stopping
 from models.acceptance import Acceptance
+from models.compute import Compute
 from models.data import BLOCK, Dataset, Sequences, Split, load_dataset
 from models.evaluation.held_out import evaluate
 from models.evaluation.result import Evaluation
@@ -49,7 +50,7 @@ def train_bundle(
     resume: bool = False,
     with_actor: bool = True,
     split: Split = "time",
-    device: str = "cpu",
+    compute: Compute | None = None,
     command: str = "",
     accept: Acceptance | None = None,
     workflow: Mapping[str, Any] | None = None,
@@ -74,7 +75,7 @@ def train_bundle(
     accept.check(spec)
     dataset = load_dataset(spec, folders, split=split)
     work = work_folder(out)
-    trainer = Trainer(spec, dataset, config, device)
+    trainer = Trainer(spec, dataset, config, compute)
     checkpoint = work / CHECKPOINT
     if resume and checkpoint.exists():
         trainer.load(checkpoint)

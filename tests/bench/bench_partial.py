@@ -40,7 +40,7 @@ CONFIG = TrainConfig(
     starts=60,
     samples=2,
     noise_rate=10.0,
-    model=ModelConfig(memory=32, free=4, units=64, members=3),
+    model=ModelConfig(memory=32, free=4, units=64, members=3, corrects=True),
     actor=ActorConfig(units=8),
 )
 
