@@ -137,6 +137,7 @@ def summary(
         "frames_lost": sink["frames_lost"],
         "decisions": seen.decisions,
         "modes": dict(seen.modes),
+        "deadline_ms": scene.spec.budget.deadline_us / 1e3,
         "gate": dict(seen.gate),
         "bundles": dict(seen.bundles),
         "latency_ms": plant["latency_ms"],

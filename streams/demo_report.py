@@ -24,6 +24,8 @@ NAMES = {
     "hpa_best": "HPA, best target",
     "clairvoyant": "clairvoyant",
 }
+OFTEN = 0.2
+"""Share of the decisions above which it is told loudly that the fallback made them."""
 
 
 def write_report(scene: "Scene", take: "Take", result: Mapping[str, Any], folder: Path) -> Path:
@@ -97,6 +99,9 @@ def _cards(result: Mapping[str, Any]) -> list[Card]:
     cards.append(Card(f"{result['frames']:,}", "frames"))
     cards.append(Card(f"{lost}", "frames lost", "bad" if lost else "good"))
     cards.append(Card(f"{result['decisions']:,}", "decisions"))
+    if unplanned_note(result):
+        share = result["modes"][Mode.FALLBACK.name.lower()] / result["decisions"]
+        cards.append(Card(f"{100 * share:.0f} %", "of them the fallback's: see below", "bad"))
     latency = result["latency_ms"]
     if latency:
         cards.append(
@@ -302,7 +307,8 @@ def _decisions_section(page: Page, result: Mapping[str, Any]) -> None:
     page.section(
         "Who decided, and what the gate said",
         "plan: imagined at this tick. follow: the rest of an earlier plan. actor: the learned "
-        "policy. fallback: the verified controller. A reason of the gate may stand beside any.",
+        "policy. fallback: the verified controller. A reason of the gate may stand beside any. "
+        + unplanned_note(result),
     )
     total = max(result["decisions"], 1)
     known = [mode.name.lower() for mode in Mode]
@@ -317,6 +323,19 @@ def _decisions_section(page: Page, result: Mapping[str, Any]) -> None:
             {"reason": name, "decisions": f"{count:,}", "share": f"{100 * count / total:.2f} %"}
             for name, count in sorted(result["gate"].items(), key=lambda item: -item[1])
         ]
+    )
+
+
+def unplanned_note(result: Mapping[str, Any]) -> str:
+    """What to say where the fallback, not a plan, decided often; nothing where it seldom did."""
+    share = result["modes"].get(Mode.FALLBACK.name.lower(), 0) / max(result["decisions"], 1)
+    if share <= OFTEN:
+        return ""
+    return (
+        f"The fallback decided {100 * share:.0f} % of the time: these figures are of it more than "
+        f"of planning. Most often plans do not fit the deadline of {result['deadline_ms']:g} ms on "
+        "the machine: 'rehearse bench plan' tells what one takes here; a longer deadline or a "
+        "smaller tier (budget in the spec) makes room."
     )
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streams.baselines import SLO
-from streams.demo_report import NAMES
+from streams.demo_report import NAMES, unplanned_note
 from streams.retrain_report import AFTER
 
 
@@ -25,6 +25,8 @@ def print_summary(result: Mapping[str, Any]) -> None:
         total = max(result["decisions"], 1)
         parts = [f"{key} {100 * n / total:.1f} %" for key, n in result[name].items()]
         out.print(f"  {name:<8} {' · '.join(parts) or '–'}")
+    if note := unplanned_note(result):
+        out.print(f"[bold yellow]{note}[/]")
     if result.get("latency_ms"):
         values = result["latency_ms"]
         out.print(

@@ -14,7 +14,7 @@ from infra.traces import TraceError, generate_trace, read_trace
 from schemas.system import load_spec
 from streams.backtest_setup import BacktestSetup, prepare
 from streams.baselines import split
-from streams.demo_report import seconds_text, stolen_note
+from streams.demo_report import seconds_text, stolen_note, unplanned_note
 from streams.demo_scene import (
     DATA_FILE,
     NAV2D_TICKS,
@@ -24,6 +24,7 @@ from streams.demo_scene import (
     write_trace,
 )
 from streams.demo_stage import QuietTime
+from streams.demo_text import print_summary
 
 
 def table(days: int = 3) -> pl.DataFrame:
@@ -167,6 +168,17 @@ def _is_there(pid: int) -> bool:
 def test_stolen_time_is_told_where_there_was_any() -> None:
     assert "gave 1,234 ms" in stolen_note({"stolen_ms": 1_234})
     assert stolen_note({"stolen_ms": 0}) == stolen_note({"stolen_ms": None}) == ""
+
+
+def test_it_is_told_loudly_that_the_fallback_decided(capsys: pytest.CaptureFixture[str]) -> None:
+    told = {"modes": {"plan": 60, "fallback": 140}, "decisions": 200, "deadline_ms": 20.0}
+    assert "fallback decided 70 % of the time" in unplanned_note(told)
+    assert "deadline of 20 ms" in unplanned_note(told)
+    more = {"system": "s", "ticks": 5, "entities": 40, "seconds": 1.0, "frames": 5, "gate": {}}
+    print_summary({**told, **more, "frames_lost": 0})
+    assert "fallback decided 70 %" in " ".join(capsys.readouterr().out.split())
+    assert unplanned_note({**told, "modes": {"plan": 190, "fallback": 10}}) == ""
+    assert unplanned_note({"modes": {}, "decisions": 0}) == ""
 
 
 def test_nobody_arrived_is_no_number() -> None:
