@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -34,6 +35,8 @@ PLACES = {
     "encoder": "encoder.kind",
     "physics": "dynamics.physics",
     "actor": "actor_critic.enabled",
+    "only": "heads.only",
+    "of": "heads.of",
     "seed": "seed",
     "device": "run.device",
     "precision": "run.precision",
@@ -87,6 +90,11 @@ Physics = Annotated[
     str | None, _place("physics", "module:function of known dynamics; the rest is learned.")
 ]
 Actor = Annotated[bool | None, _place("actor", "Train an actor in imagination too.")]
+OnlyHead = Annotated[
+    Literal["reward", "continuation", "cost", "value"] | None,
+    _place("only", "Learn this head alone, from logs; --of names the bundle that the rest is of."),
+]
+Of = Annotated[Path | None, _place("of", "A bundle that was trained from logs, with --only.")]
 Seed = Annotated[int | None, _place("seed", "The same seed and data give the same weights.")]
 Device = Annotated[Literal["cpu", "cuda"] | None, _place("device", "Where torch runs.")]
 Mixed = Annotated[
@@ -123,6 +131,8 @@ def train(
     encoder: Encoder = None,
     physics: Physics = None,
     actor: Actor = None,
+    only: OnlyHead = None,
+    of: Of = None,
     seed: Seed = None,
     device: Device = None,
     precision: Mixed = None,
@@ -187,13 +197,16 @@ def _from_logs(recipe: "Recipe", resume: bool, as_json: bool) -> None:
         raise fail("from logs: a system, --data and --out are needed (or give --env)")
     spec, text = _deployed(recipe, recipe.system)
     config, out, command = recipe.train_config(), recipe.run.out, _command()
+    if recipe.heads.only is not None:  # actor_steps are of whole trainings
+        config = replace(config, actor_steps=0)
     try:
         with _bar() as bar:
-            task = bar.add_task("training", total=config.total, loss="")
+            task = bar.add_task(recipe.heads.only or "training", total=config.total, loss="")
 
             def report(progress: Any) -> None:
                 last = {k: v[-1][1] for k, v in progress.curves.items() if v}
-                shown = [f"{k} {last[k]:.3g}" for k in ("predict", "imagine", "actor") if k in last]
+                told = ("predict", "imagine", "actor", recipe.heads.only)
+                shown = [f"{k} {last[k]:.3g}" for k in told if k in last]
                 bar.update(task, completed=progress.step, loss="  ".join(shown))
 
             manifest = train_bundle(
@@ -205,6 +218,7 @@ def _from_logs(recipe: "Recipe", resume: bool, as_json: bool) -> None:
                 with_actor=config.actor_steps > 0,
                 split=recipe.data.split,
                 compute=recipe.compute(),
+                only=recipe.only(),
                 command=command,
                 accept=recipe.acceptance(),
                 workflow=recipe.model_dump(mode="json", exclude={"run"}),

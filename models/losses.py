@@ -170,7 +170,7 @@ def filtering_losses(
     losses["kl"] = (kl.sum(-1, keepdim=True) * here).sum() / here.sum().clamp(min=1.0)
     # The heads see what the sensors showed, and where they showed nothing, what they might have.
     sample = as_shown(model, batch, trace, noise)
-    losses |= _head_losses(model, batch, trace.memory(), sample, weights)
+    losses |= head_losses(model, batch, trace.memory(), sample, weights)
     return losses
 
 
@@ -184,9 +184,10 @@ def as_shown(model: WorldModel, batch: Batch, trace: Trace, noise: Tensor) -> Te
     return torch.cat([direct, shown[..., count:]], -1)
 
 
-def _head_losses(
+def head_losses(
     model: WorldModel, batch: Batch, memory: Tensor, sample: Tensor, weights: Weights
 ) -> dict[str, Tensor]:
+    """Losses of what is read off states: memory `[L, B, G]` and latent `[L, B, Z]` as shown."""
     length, rows = memory.shape[:2]
     logits, alive, reward = model.heads(memory.flatten(0, 1), sample.flatten(0, 1))
     valid = batch.valid.T

@@ -28,6 +28,7 @@ from models.encoders.vector import EncoderName
 from models.evaluation.shifts import Kind
 from models.forms import FormName
 from models.metrics import USUAL, as_mapping, checked_name
+from models.one_head import HeadName, Only
 from models.online import LoopConfig
 from models.replay import Mix
 from models.train import TrainConfig
@@ -117,10 +118,20 @@ class Heads(Part):
     """What is read off a state: width of their layers (None: the ensemble's), and which there are.
 
     `cost`: also how likely a constraint of the spec is broken, learned from what the logs show.
+    `only` one head is learned, all else being `of` a bundle that was trained from logs: for a
+    reward or constraints that have changed. Sizes are that bundle's then.
     """
 
     units: int | None = Field(default=None, ge=1)
     cost: bool = False
+    only: HeadName | None = None
+    of: Path | None = None
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.only is None) != (self.of is None):
+            raise ValueError("only and of: name the head, and the bundle that all else is taken of")
+        return self
 
 
 class Ensemble(Part):
@@ -230,6 +241,8 @@ class Recipe(Part):
             )
         if self.env is not None and not self.actor_critic.enabled:
             raise ValueError("actor_critic: acting in an env needs one; leave 'enabled' out")
+        if self.env is not None and self.heads.only is not None:
+            raise ValueError("heads.only: one head is learned from logs; an env is learned whole")
         if self.system is not None and "practice" in self.deployment.model_fields_set:
             raise ValueError("deployment.practice: nobody practises on logs; leave it out")
         return self
@@ -269,6 +282,11 @@ class Recipe(Part):
             ticks=self.loop.ticks,
             seed=self.seed,
         )
+
+    def only(self) -> Only | None:
+        """The head that is learned again; None: everything is learned."""
+        head, of = self.heads.only, self.heads.of
+        return None if head is None or of is None else Only(head, of)
 
     def compute(self) -> Compute:
         """What updates are computed with."""

@@ -24,7 +24,6 @@ from models.costs import cost_loss
 from models.data import Batch, Dataset, Sequences, sensor_columns
 from models.descent import adam, groups, schedule
 from models.losses import (
-    Trace,
     Weights,
     filtering_losses,
     hide,
@@ -149,8 +148,12 @@ class Trainer:
 
     def calibrate(self) -> None:
         """Sets the units of rewards and values by those of the data; what was learned stays."""
+        self.behaviour.calibrate(torch.from_numpy(self.dataset.train.reward))
+        self.calibrate_reward()
+
+    def calibrate_reward(self) -> None:
+        """Those of the reward head alone."""
         reward = torch.from_numpy(self.dataset.train.reward)
-        self.behaviour.calibrate(reward)
         known = reward[torch.isfinite(reward)]
         if len(known) > 1:
             spread = float(known.std())
@@ -195,7 +198,7 @@ class Trainer:
         config, generator = self.config, self.generator(step)
         batch = self.batch(step)
         shape = (config.length, config.batch, self.model.latent)
-        with self._computed():
+        with self.computed():
             trace = observe(self.model, batch, hide(batch.mask, generator))
             noise = torch.randn(shape, generator=generator).to(self.device)
             losses = filtering_losses(self.model, batch, trace, self.weights, noise)
@@ -209,47 +212,37 @@ class Trainer:
                 samples=config.samples,
                 horizon=config.horizon,
             )
-            cost = self._cost(batch, trace, noise)
+            head = self.model.heads.cost
+            cost = None if head is None else cost_loss(self.spec, self.model, batch, trace, noise)
         if self.spec.reward is not None:
             losses.pop("reward")  # the expression is the reward
         total = torch.stack([SCALES.get(k, 1.0) * v for k, v in losses.items()]).sum()
         if cost is not None:
             losses["cost"] = cost
-            self._descend("cost", cost, step, config.steps)
-        self._descend("model", total, step, config.steps)
+            self.descend("cost", cost, step, config.steps)
+        self.descend("model", total, step, config.steps)
         return {name: float(value.detach()) for name, value in losses.items()}
 
-    def learn_cost(self, step: int) -> dict[str, float]:
-        """Update `step` of the cost head alone; no other weight changes."""
-        generator = self.generator(step)
-        with self._computed():
-            with torch.no_grad():
-                batch = self.batch(step)
-                trace = observe(self.model, batch, hide(batch.mask, generator))
-            shape = self.config.length, self.config.batch, self.model.latent
-            noise = torch.randn(shape, generator=generator).to(self.device)
-            loss = self._cost(batch, trace, noise)
-        assert loss is not None, "heads.cost: this model learns none"
-        self._descend("cost", loss, step, self.config.steps)
-        return {"cost": float(loss.detach())}
-
-    def _cost(self, batch: Batch, trace: Trace, noise: Tensor) -> Tensor | None:
-        """The loss of the cost head; None: this model has none."""
-        if self.model.heads.cost is None:
-            return None
-        return cost_loss(self.spec, self.model, batch, trace, noise)
-
     @contextmanager
-    def _computed(self) -> Iterator[None]:
+    def computed(self) -> Iterator[None]:
         """Within it, losses are computed as `compute` says; their gradients, after it."""
         with self.compute.products(), self._swift.instead() if self._swift else nullcontext():
             yield
 
     def learn_actor(self, step: int) -> dict[str, float]:
         """Update `step` of actor and critic; their steps go on from the model's."""
+        losses = self.behave(step)
+        first, count = self.config.steps, self.config.actor_steps
+        for name in ("actor", "critic"):
+            self.descend(name, losses[name], step - first, count)
+        self.behaviour.follow()
+        return {name: float(value.detach()) for name, value in losses.items()}
+
+    def behave(self, step: int) -> dict[str, Tensor]:
+        """Losses of actor and critic in futures that update `step` imagines."""
         config, generator = self.config, self.generator(step)
         self.model.requires_grad_(False)
-        with self._computed():
+        with self.computed():
             with torch.no_grad():
                 batch = self.batch(step)
                 trace = observe(self.model, batch, hide(batch.mask, generator))
@@ -263,12 +256,8 @@ class Trainer:
                 losses = {name: loss + like[name] for name, loss in losses.items()}
         still = alive > 0.5
         self.ends = action[still], memory[still], latent[still]
-        first, count = config.steps, config.actor_steps
-        for name in ("actor", "critic"):
-            self._descend(name, losses[name], step - first, count)
-        self.behaviour.follow()
         self.model.requires_grad_(True)
-        return {name: float(value.detach()) for name, value in losses.items()}
+        return losses
 
     def _starts(
         self, batch: Batch, memory: Tensor, mean: Tensor, generator: torch.Generator
@@ -294,13 +283,14 @@ class Trainer:
         action, memory, latent = (torch.where(going_on, old[chosen], new) for old, new in pairs)
         return action, memory, latent
 
-    def _descend(
+    def descend(
         self,
         name: str,
         loss: Tensor,
         step: int,
         count: int,
     ) -> None:
+        """One update of what optimizer `name` holds, the `step`th of `count`, down `loss`."""
         optimizer = self.optimizers[name]
         acting = name in ("actor", "critic")
         base = self.config.actor.learning_rate if acting else self.config.learning_rate

@@ -18,6 +18,7 @@ from models.evaluation.held_out import evaluate
 from models.evaluation.result import Evaluation
 from models.evaluation.tell import brief
 from models.evaluation.windows import WARM
+from models.one_head import HeadTrainer, Only, Parent
 from models.registry import write_bundle
 from models.regret import Regret, regret
 from models.revision import revision
@@ -51,6 +52,7 @@ def train_bundle(
     with_actor: bool = True,
     split: Split = "time",
     compute: Compute | None = None,
+    only: Only | None = None,
     command: str = "",
     accept: Acceptance | None = None,
     workflow: Mapping[str, Any] | None = None,
@@ -62,12 +64,13 @@ def train_bundle(
     SIGINT and SIGTERM end it between two updates.
 
     Args:
+        only: the head that is learned again, all else being that of a bundle there is.
         accept: what the bundle is judged by beside its held-out errors.
         workflow: for the lineage.
         say: told what is done after training.
 
     Raises:
-        ValueError: the spec does not allow what `accept` asks for.
+        ValueError: the spec does not allow what `accept` or `only` asks for.
         DataError, CheckpointError, ParityError: with the remedy.
         TrainingStopped: it was interrupted; the checkpoint holds all updates so far.
     """
@@ -75,7 +78,12 @@ def train_bundle(
     accept.check(spec)
     dataset = load_dataset(spec, folders, split=split)
     work = work_folder(out)
-    trainer = Trainer(spec, dataset, config, compute)
+    if only is None:
+        trainer = Trainer(spec, dataset, config, compute)
+    else:
+        parent = Parent.read(only.of, work_folder(only.of) / CHECKPOINT)
+        trainer = HeadTrainer(spec, dataset, config, only.head, parent, compute)
+        dataset, config, with_actor = trainer.dataset, trainer.config, parent.with_actor
     checkpoint = work / CHECKPOINT
     if resume and checkpoint.exists():
         trainer.load(checkpoint)
@@ -166,6 +174,8 @@ def _release(
     }
     if workflow is not None:
         lineage["workflow"] = dict(workflow)
+    if isinstance(trainer, HeadTrainer):
+        lineage["parent"] = {"digest": trainer.parent.manifest["digest"], "learned": trainer.head}
     if model.physics is not None:
         lineage["physics"] = {"function": config.physics, "sha256": model.physics.digest}
     return write_bundle(
