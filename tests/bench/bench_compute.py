@@ -62,6 +62,7 @@ def measure(
     name: str, config: TrainConfig, of: Sequence[tuple[str, Compute]], updates: int
 ) -> None:
     """A line for each way."""
+    torch.compiler.reset()  # what was compiled for other sizes counts against a limit
     spec = mass_spec()
     with tempfile.TemporaryDirectory() as folder:
         dataset = load_dataset(spec, [write_run(Path(folder) / "run", entities=8, ticks=700)])
