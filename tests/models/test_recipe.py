@@ -21,7 +21,7 @@ def test_shipped_workflows_can_be_used(file: Path) -> None:
     recipe = load_recipe(file.stem)
     assert recipe.workflow == file.stem
     assert is_recipe(file)
-    assert recipe.loop_config(200).ticks == {"few": 100, "control": 200}[file.stem]
+    assert recipe.loop_config(200).ticks == {"few": 100, "control": 250}[file.stem]
     assert recipe.train_config().model.members == recipe.ensemble.members
 
 
