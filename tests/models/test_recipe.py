@@ -78,6 +78,15 @@ def test_options_win_over_the_file() -> None:
             "workflow: x\nmetrics: [task_return, task_return]\n",
             r"metrics: task_return stands twice",
         ),
+        (
+            "workflow: x\nmetrics:\n  task_return: .nan\n",
+            r"f\.yaml:3: metrics\.task_return: .*finite",
+        ),
+        ("workflow: x\nheads: {only: reward}\n", r"f\.yaml:2: heads: only and of: name the head"),
+        (
+            "workflow: x\nenv: {id: A}\nheads: {only: reward, of: b}\n",
+            r"heads\.only: one head is learned from logs",
+        ),
         ("workflow: x\nmetrics: 3\n", r"f\.yaml:2: metrics: write a list"),
         ("workflow: x\nshifts: [mass,\n wind]\n", r"f\.yaml:3: shifts\.1: .*'friction'"),
         ("workflow: x\ndeployment:\n  fallback: fly\n", r"f\.yaml:3: .*fallback\.kind: .*'hold'"),
