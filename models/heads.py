@@ -36,7 +36,7 @@ class Scaled(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         """`[N]` of states `[N, ·]`."""
-        out: Tensor = self.net(state).squeeze(-1)
+        out: Tensor = self.net(state).squeeze(-1).float()  # what is added up is never rounded
         return self.offset + self.scale * out
 
 
@@ -68,11 +68,11 @@ class Heads(nn.Module):
     def forward(self, memory: Tensor, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of the shares `[N, S]`, logit of alive `[N]`, reward `[N]` in raw units."""
         state = torch.cat([memory, latent], -1)
-        out = self.net(state)
+        out = self.net(state).float()
         return out[:, : self.shares], out[:, self.shares], self.reward(state)
 
     def costs(self, memory: Tensor, latent: Tensor) -> Tensor:
         """Logit of a broken constraint `[N]`, where it is learned."""
         assert self.cost is not None
-        logit: Tensor = self.cost(torch.cat([memory, latent], -1)).squeeze(-1)
+        logit: Tensor = self.cost(torch.cat([memory, latent], -1)).squeeze(-1).float()
         return logit

@@ -119,7 +119,8 @@ class Heads(Part):
 
     `cost`: also how likely a constraint of the spec is broken, learned from what the logs show.
     `only` one head is learned, all else being `of` a bundle that was trained from logs: for a
-    reward or constraints that have changed. Sizes are that bundle's then.
+    reward or constraints that have changed. Sizes, and what the actor was trained with but for its
+    learning rate, are that bundle's then.
     """
 
     units: int | None = Field(default=None, ge=1)

@@ -122,6 +122,8 @@ class Trainer:
         self.compute = compute or Compute()
         self.device = torch.device(self.compute.device)
         check_costs(spec, config.model)
+        if config.physics and self.compute.precision != "float32":
+            raise ValueError("run.precision: known dynamics are computed in float32; leave it out")
         known = load_physics(config.physics, spec, dataset) if config.physics else None
         parts = dataset.columns, dataset.actions, config.model, sensor_columns(spec), known
         with torch.random.fork_rng(devices=[]):
@@ -309,6 +311,7 @@ class Trainer:
         settings = settings_of(self.config)
         settings.pop("checkpoint_every")
         content: list[Any] = [settings, self.spec.interface_hash, self.spec.objective_hash]
+        content += [self.compute.precision] if self.compute.precision != "float32" else []
         content += [self.model.physics.digest] if self.model.physics else []
         content += [list(self.dataset.sources), [c.as_dict() for c in self.dataset.columns]]
         return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]

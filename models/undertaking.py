@@ -166,6 +166,7 @@ def _release(
         "plant": online.plant.version,
         "options": dict(online.spec.plant.params) if online.spec.plant else {},
         "config": asdict(online.config),
+        "compute": asdict(online.compute),
         "workflow": recipe.model_dump(mode="json", exclude={"run"}),
         "scales": [c.as_dict() for c in (*trainer.dataset.columns, *trainer.dataset.actions)],
         "seed": online.config.seed,

@@ -18,7 +18,7 @@ from models.evaluation.held_out import evaluate
 from models.evaluation.result import Evaluation
 from models.evaluation.tell import brief
 from models.evaluation.windows import WARM
-from models.one_head import HeadTrainer, Only, Parent
+from models.one_head import HeadError, HeadTrainer, Only, Parent
 from models.registry import write_bundle
 from models.regret import Regret, regret
 from models.revision import revision
@@ -81,7 +81,9 @@ def train_bundle(
     if only is None:
         trainer = Trainer(spec, dataset, config, compute)
     else:
-        parent = Parent.read(only.of, work_folder(only.of) / CHECKPOINT)
+        parent = Parent.read(only.of, lambda folder: work_folder(folder) / CHECKPOINT)
+        if parent.folder.resolve() == out.resolve():
+            raise HeadError(f"{out}: is what the rest is taken of; write to another folder")
         trainer = HeadTrainer(spec, dataset, config, only.head, parent, compute)
         dataset, config, with_actor = trainer.dataset, trainer.config, parent.with_actor
     checkpoint = work / CHECKPOINT
@@ -142,6 +144,7 @@ def _release(
     config, seconds = trainer.config, trainer.progress.seconds
     model, behaviour = trainer.model.cpu(), trainer.behaviour.cpu()
     verdict = _trial(dataset, trainer) if with_actor else None
+    trusted = verdict is not None and verdict.trusted
     results = list[Evaluation]()
 
     def measure(bundle: Bundle) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -172,10 +175,12 @@ def _release(
         "seed": config.seed,
         "steps": config.steps,
     }
+    lineage |= {"compute": asdict(trainer.compute), "fingerprint": trainer.fingerprint()}
     if workflow is not None:
         lineage["workflow"] = dict(workflow)
     if isinstance(trainer, HeadTrainer):
-        lineage["parent"] = {"digest": trainer.parent.manifest["digest"], "learned": trainer.head}
+        lineage["parent"] = {"digest": trainer.parent.manifest.digest, "learned": trainer.head}
+        trusted = trusted and trainer.parent.trusted(trainer.head, spec)
     if model.physics is not None:
         lineage["physics"] = {"function": config.physics, "sha256": model.physics.digest}
     return write_bundle(
@@ -189,7 +194,7 @@ def _release(
         judge=judge,
         lineage=lineage,
         with_actor=with_actor,
-        actor_trusted=verdict is not None and verdict.trusted,
+        actor_trusted=trusted,
     )
 
 

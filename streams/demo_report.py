@@ -329,7 +329,7 @@ def _decisions_section(page: Page, result: Mapping[str, Any]) -> None:
 def unplanned_note(result: Mapping[str, Any]) -> str:
     """What to say where the fallback, not a plan, decided often; nothing where it seldom did."""
     share = result["modes"].get(Mode.FALLBACK.name.lower(), 0) / max(result["decisions"], 1)
-    if share <= OFTEN:
+    if share <= OFTEN or "phases" in result:  # before a model is trained, nothing else decides
         return ""
     return (
         f"The fallback decided {100 * share:.0f} % of the time: these figures are of it more than "

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from models.compute import Compute
+from models.heads import Heads
 from models.train import TrainConfig, Trainer
 from tests.models.conftest import TINY, Trained
 
@@ -39,6 +40,21 @@ def test_mixed_precision_learns_the_same_but_for_rounding(trained: Trained) -> N
     assert all(p.dtype == torch.float32 for p in mixed.model.parameters())
     assert mixed.ends is not None
     assert {part.dtype for part in mixed.ends} == {torch.float32}
+
+
+def test_what_is_added_up_is_never_rounded() -> None:
+    heads = Heads(4, 3, 2, 8)
+    heads.reward.offset.fill_(50.0)
+    with Compute(precision="bfloat16").products():
+        logits, alive, reward = heads(torch.ones(5, 4), torch.rand(5, 3))
+    assert {logits.dtype, alive.dtype, reward.dtype} == {torch.float32}
+    assert len(set(reward.tolist())) > 1, "at 50 bfloat16 knows quarters alone"
+
+
+def test_known_dynamics_are_computed_exactly(trained: Trained) -> None:
+    config = replace(FEW, physics="tests.models.test_physics:known")
+    with pytest.raises(ValueError, match=r"run\.precision: known dynamics"):
+        Trainer(trained.spec, trained.dataset, config, Compute(precision="bfloat16"))
 
 
 def test_compiled_learns_the_same_and_leaves_the_model_as_written(

@@ -79,8 +79,10 @@ def test_it_learns_and_exports(trained: Trained, tmp_path: Path, encoder: Encode
     net = getattr(trainer.model.encoder, "experts", [trainer.model.encoder])[0].net[0]
     before = net.weight.clone()
     trainer.run()
-    columns = net.weight[:, -1] - before[:, -1]  # the last one is an error's
-    assert columns.any(), "the error is not used"
+    # The last columns are the errors of place and speed, and of the alarm, which is a share: 0.
+    moved = (net.weight - before)[:, -3:].abs().max(0).values
+    last = 1 if encoder == "joint" else 3
+    assert (moved[:2] > 10 * moved[2]).all() if last == 1 else moved.any()
     found = export_graph("believe", trainer.model, trainer.behaviour, tmp_path / "believe.onnx")
     assert max(found.values()) < 2e-5, found
 

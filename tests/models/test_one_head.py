@@ -15,7 +15,9 @@ import torch
 
 from models.data import load_dataset
 from models.one_head import HeadError, HeadName, HeadTrainer, Only, Parent
+from models.train import Trainer
 from models.workflow import CHECKPOINT, train_bundle, work_folder
+from planner.manifest import MANIFEST, seal
 from schemas.system import SystemSpec, parse_spec
 from tests.models.conftest import TINY
 from tests.models.synthetic import SPEC, write_run
@@ -39,9 +41,9 @@ FEW = replace(
 AGAIN = replace(FEW, steps=60, learning_rate=1e-2)
 
 
-def logged(folder: Path, worth: str) -> Path:
+def logged(folder: Path, worth: str, seed: int = 0) -> Path:
     """A log of the damped mass whose reward column is the expression `worth` of its columns."""
-    for file in write_run(folder, entities=6, ticks=300).rglob("*.parquet"):
+    for file in write_run(folder, entities=6, ticks=300, seed=seed).rglob("*.parquet"):
         table = pl.read_parquet(file).drop("alarm", strict=False)
         table.with_columns(pl.sql_expr(worth).cast(pl.Float32).alias("reward")).write_parquet(file)
     return folder
@@ -64,7 +66,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return logged(tmp_path_factory.mktemp("new") / "run", "50 * speed")
+    return logged(tmp_path_factory.mktemp("new") / "run", "50 * speed", seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,11 @@ def made(spec: SystemSpec, old: Path, tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
+def left(bundle: Path) -> Path:
+    """Where the weights of a bundle are."""
+    return work_folder(bundle) / CHECKPOINT
+
+
 def again(spec: SystemSpec, data: Path, of: Path, out: Path, head: HeadName) -> dict[str, Any]:
     return train_bundle(spec, [data], out, AGAIN, only=Only(head, of))
 
@@ -81,22 +88,27 @@ def again(spec: SystemSpec, data: Path, of: Path, out: Path, head: HeadName) -> 
 OWN: dict[HeadName, tuple[str, ...]] = {
     "reward": ("heads.reward.",),
     "continuation": ("heads.net.",),
-    "value": ("critic.head.net", "slow.head.net"),
+    "value": ("critic.head.", "slow.head."),
     "cost": ("heads.cost.",),
 }
 
 
 @pytest.mark.parametrize("head", ["reward", "continuation", "value", "cost"])
 def test_nothing_else_changes(
-    constrained: SystemSpec, made: Path, new: Path, head: HeadName
+    constrained: SystemSpec, made: Path, old: Path, new: Path, head: HeadName
 ) -> None:
-    parent = Parent.read(made, work_folder(made) / CHECKPOINT)
+    parent = Parent.read(made, left)
     trainer = HeadTrainer(constrained, load_dataset(constrained, [new]), AGAIN, head, parent)
     trainer.run()
     before = {**parent.weights["model"], **parent.weights["behaviour"]}
     after = {**trainer.model.state_dict(), **trainer.behaviour.state_dict()}
     changed = {n for n, now in after.items() if not torch.equal(before.get(n, now * 0 + 9), now)}
     assert changed
+    assert trainer.dataset.columns == parent.scales[: len(constrained.columns)]
+    units = Trainer(constrained, load_dataset(constrained, [old]), parent.config).model
+    for name, value in units.named_buffers():
+        if not name.startswith("heads."):
+            assert torch.equal(value, trainer.model.get_buffer(name)), name
     assert all(name.startswith(OWN[head]) for name in changed), changed
     assert before.keys() <= after.keys()
     assert trainer.progress.curves.keys() == {head}
@@ -120,6 +132,7 @@ def test_a_new_reward_becomes_a_bundle(
     assert "imagine.onnx" not in same
     assert manifest["lineage"]["parent"] == {"digest": old["digest"], "learned": "reward"}
     assert manifest["lineage"]["config"]["actor_steps"] == 0
+    assert not manifest["actor_trusted"], "its value is of another reward"
 
 
 def test_a_cost_head_is_added_to_a_bundle_without_one(
@@ -135,7 +148,7 @@ def test_a_cost_head_is_added_to_a_bundle_without_one(
 def test_a_killed_one_goes_on_to_the_same_weights(
     spec: SystemSpec, made: Path, new: Path, tmp_path: Path
 ) -> None:
-    parent = Parent.read(made, work_folder(made) / CHECKPOINT)
+    parent = Parent.read(made, left)
     dataset = load_dataset(spec, [new])
 
     def fresh() -> HeadTrainer:
@@ -164,32 +177,90 @@ def broken(made: Path, tmp_path: Path) -> Path:
     return copy
 
 
+def sealed(folder: Path, **changes: Any) -> None:
+    """The bundle in `folder` with other contents, whole all the same."""
+    content = json.loads((folder / MANIFEST).read_text())
+    for name in ("format", "files", "digest"):
+        del content[name]
+    seal(folder, {**content, **changes})
+
+
+def lineage(folder: Path) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads((folder / MANIFEST).read_text())["lineage"]
+    return made
+
+
 def test_what_cannot_be_done_is_said(spec: SystemSpec, broken: Path, old: Path) -> None:
     out = broken.parent / "out"
-    expression = parse_spec(
-        SPEC.replace(" - alarm", "").replace(
-            '      alarm: {unit: "1", range: [0, 1], align: mean}\n', ""
-        )
-    )
-    with pytest.raises(HeadError, match="has an expression"):
+    alarm = '      alarm: {unit: "1", range: [0, 1], align: mean}\n'
+    expression = parse_spec(SPEC.replace(" - alarm", "").replace(alarm, ""))
+    with pytest.raises(HeadError, match=r"has an expression.*--only value"):
         again(expression, old, broken, out, "reward")
     other = parse_spec(LEARNED.replace("low: -2", "low: -3"))
     with pytest.raises(HeadError, match="other channels or actions"):
         again(other, old, broken, out, "reward")
-    with pytest.raises(HeadError, match="not a bundle that was trained here"):
+    with pytest.raises(HeadError, match=r"manifest\.json"):
         again(spec, old, broken.parent, out, "reward")
-    manifest = json.loads((broken / "manifest.json").read_text())
-    del manifest["files"]["actor.onnx"]
-    (broken / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(HeadError, match="no actor"):
-        again(spec, old, broken, out, "value")
-    del manifest["lineage"]["datasets"]
-    (broken / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(HeadError, match="learned by acting"):
-        again(spec, old, broken, out, "reward")
+    with pytest.raises(HeadError, match="write to another folder"):
+        again(spec, old, broken, broken, "reward")
+    silent = logged(broken.parent / "silent", "null")
+    with pytest.raises(HeadError, match="these logs say nothing of it"):
+        again(spec, silent, broken, out, "reward")
 
 
-def test_weights_have_to_be_there(spec: SystemSpec, broken: Path, old: Path) -> None:
-    shutil.rmtree(work_folder(broken))
-    with pytest.raises(HeadError, match=r"checkpoint\.pt: not there.*bring that folder along"):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fingerprint": "another"}, "of another training"),
+        ({"scales": [{"name": "place"}]}, "made by another version"),
+        ({"config": {}}, "made by another version"),
+        ({"datasets": None}, "learned by acting"),
+    ],
+)
+def test_a_bundle_that_will_not_do_is_told(
+    spec: SystemSpec, broken: Path, old: Path, change: dict[str, Any], message: str
+) -> None:
+    kept = {name: value for name, value in {**lineage(broken), **change}.items() if value}
+    if change == {"config": {}}:
+        kept["config"] = {}
+    sealed(broken, lineage=kept)
+    with pytest.raises(HeadError, match=message):
         again(spec, old, broken, broken.parent / "out", "reward")
+
+
+def test_one_without_an_actor_has_no_value(spec: SystemSpec, broken: Path, old: Path) -> None:
+    (broken / "actor.onnx").unlink()
+    sealed(broken)
+    with pytest.raises(HeadError, match="no actor"):
+        again(spec, old, broken, broken.parent / "out", "value")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_weights_have_to_be_there(
+    spec: SystemSpec, broken: Path, old: Path, content: bytes | None
+) -> None:
+    file = left(broken)
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(HeadError, match=rf"{file.name}: no.*train it again"):
+        again(spec, old, broken, broken.parent / "out", "reward")
+
+
+def test_weights_of_another_version_are_refused(spec: SystemSpec, broken: Path, old: Path) -> None:
+    state = torch.load(left(broken), weights_only=True)
+    del state["model"]["memory.gates.weight"]
+    torch.save(state, left(broken))
+    with pytest.raises(HeadError, match=r"memory\.gates\.weight.*train it again"):
+        again(spec, old, broken, broken.parent / "out", "reward")
+
+
+def test_an_actor_is_trusted_no_further_than_its_reward(
+    spec: SystemSpec, constrained: SystemSpec, made: Path
+) -> None:
+    parent = Parent.read(made, left)
+    assert constrained.objective_hash != spec.objective_hash
+    assert [parent.trusted("value", s) for s in (spec, constrained)] == [True, True]
+    assert [parent.trusted("cost", s) for s in (spec, constrained)] == [True, False]
+    assert not parent.trusted("reward", spec)

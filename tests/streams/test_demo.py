@@ -179,6 +179,7 @@ def test_it_is_told_loudly_that_the_fallback_decided(capsys: pytest.CaptureFixtu
     assert "fallback decided 70 %" in " ".join(capsys.readouterr().out.split())
     assert unplanned_note({**told, "modes": {"plan": 190, "fallback": 10}}) == ""
     assert unplanned_note({"modes": {}, "decisions": 0}) == ""
+    assert unplanned_note({**told, "phases": {}}) == "", "nothing was trained yet"
 
 
 def test_nobody_arrived_is_no_number() -> None:
