@@ -13,6 +13,11 @@ def mlp(inputs: int, units: int, outputs: int, layers: int = 1) -> nn.Sequential
     return nn.Sequential(*parts, nn.Linear(inputs, outputs))
 
 
+def exact(out: Tensor) -> Tensor:
+    """`out`, no longer in bfloat16: what is added up or put into a logarithm is never rounded."""
+    return out.float() if out.dtype == torch.bfloat16 else out
+
+
 class Scaled(nn.Module):
     """A number read off a state, learned in units of its own so that any reward is as easy."""
 
@@ -36,7 +41,7 @@ class Scaled(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         """`[N]` of states `[N, ·]`."""
-        out: Tensor = self.net(state).squeeze(-1).float()  # what is added up is never rounded
+        out = exact(self.net(state).squeeze(-1))
         return self.offset + self.scale * out
 
 
@@ -68,11 +73,10 @@ class Heads(nn.Module):
     def forward(self, memory: Tensor, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of the shares `[N, S]`, logit of alive `[N]`, reward `[N]` in raw units."""
         state = torch.cat([memory, latent], -1)
-        out = self.net(state).float()
+        out = exact(self.net(state))
         return out[:, : self.shares], out[:, self.shares], self.reward(state)
 
     def costs(self, memory: Tensor, latent: Tensor) -> Tensor:
         """Logit of a broken constraint `[N]`, where it is learned."""
         assert self.cost is not None
-        logit: Tensor = self.cost(torch.cat([memory, latent], -1)).squeeze(-1).float()
-        return logit
+        return exact(self.cost(torch.cat([memory, latent], -1)).squeeze(-1))

@@ -4,6 +4,7 @@ In front of a message stand a zero byte, its schema's id (4 bytes, big endian) a
 which of the schema's types it is. The bytes behind them mean something under that schema alone.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
@@ -30,6 +31,7 @@ from streams.codecs.schemas import Schemas
 
 HEADER: Final = 5
 """Bytes of the wire format's magic and id."""
+_AT: Final = re.compile(r" from <[^>]* at 0x[0-9a-f]+>")
 _KNOWN: Final = 4_096  # schemas that are kept compiled
 _HEADS: Final[Mapping[int, Callable[[Any], bytes]]] = {
     size: itemgetter(slice(size)) for size in (HEADER, HEADER + 1)
@@ -263,7 +265,8 @@ def _counted(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 
 def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:1_000]
+    # fastavro names the buffer it reads from, by its address: that differs each time.
+    return f"{type(error).__name__}: {_AT.sub('', str(error))}"[:1_000]
 
 
 def by_name(fields: Sequence[Field]) -> Mapping[int, Path]:

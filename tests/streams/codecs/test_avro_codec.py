@@ -110,6 +110,14 @@ def test_a_message_means_the_same_alone_and_in_a_batch(batch: Sequence[bytes | N
     assert {b.reason for b in found.bad} <= REASONS.keys()
 
 
+def test_what_is_said_of_a_message_holds_no_address() -> None:
+    cut = b"\x00\x00\x00\x00\x07\x00\x01" + bytes(10) + b"\x01"  # within a float
+    (bad,) = FRAMED.decode([cut]).bad
+    assert bad.reason == "truncated"
+    assert "cannot read float" in bad.detail
+    assert "0x" not in bad.detail
+
+
 GOOD = {"ts": 5, "a": 1.0, "v": [1.0, 2.0], "note": "", "b": None}
 
 
