@@ -116,10 +116,12 @@ class Parent:
     def trusted(self, head: HeadName, spec: SystemSpec) -> bool:
         """Whether its actor and value, with `head` learned again, may serve `spec`.
 
-        They were learned for a reward: where that has changed, a value has to be learned first.
+        They were learned for a reward: where that has changed, a value has to be learned first,
+        also where it had changed for this bundle already.
         """
         same = self.manifest.objective_hash == spec.objective_hash
-        return head == "value" or (head != "reward" and same)
+        kept = same and self.manifest.actor_trusted
+        return head == "value" or (head != "reward" and kept)
 
     def settings(self, config: TrainConfig, head: HeadName) -> TrainConfig:
         """`config` with the sizes and the actor of this bundle, and updates of the head alone."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -113,6 +114,9 @@ def test_nothing_else_changes(
     assert before.keys() <= after.keys()
     assert trainer.progress.curves.keys() == {head}
     losses = [loss for _, loss in trainer.progress.curves[head]]
+    if head == "value":
+        assert any(name.startswith("slow.") for name in changed), "its slow copy follows"
+        assert "critic.head.scale" in changed, "the new rewards are fifty times as large"
     if head in ("reward", "cost"):  # episodes never end here, and values were right already
         assert np.mean(losses[-10:]) < 0.95 * np.mean(losses[:10])
 
@@ -262,5 +266,8 @@ def test_an_actor_is_trusted_no_further_than_its_reward(
     parent = Parent.read(made, left)
     assert constrained.objective_hash != spec.objective_hash
     assert [parent.trusted("value", s) for s in (spec, constrained)] == [True, True]
-    assert [parent.trusted("cost", s) for s in (spec, constrained)] == [True, False]
-    assert not parent.trusted("reward", spec)
+    for trusted in (True, False):  # as after --only reward: its value is of an older reward still
+        manifest = msgspec.structs.replace(parent.manifest, actor_trusted=trusted)
+        one = replace(parent, manifest=manifest)
+        assert [one.trusted("cost", s) for s in (spec, constrained)] == [trusted, False]
+        assert not one.trusted("reward", spec)
