@@ -15,9 +15,9 @@ from models.actor import ActorConfig
 from models.belief import ModelConfig
 from models.compute import Compute
 from models.costs import cost_loss
-from models.data import Batch, Dataset
+from models.data import Dataset
 from models.descent import adam
-from models.losses import Trace, as_shown, head_losses, hide, observe
+from models.losses import as_shown, head_losses
 from models.train import TrainConfig, Trainer
 from models.transforms import ColumnScale
 from planner.manifest import MANIFEST, BundleError, Manifest
@@ -225,18 +225,13 @@ class HeadTrainer(Trainer):
     def _loss(self, step: int) -> Tensor:
         generator = self.generator(step)
         with torch.no_grad():
-            batch = self.batch(step)
-            trace = observe(self.model, batch, hide(batch.mask, generator))
-            shape = self.config.length, self.config.batch, self.model.latent
-            noise = torch.randn(shape, generator=generator).to(self.device)
+            batch, trace = self.filtered(step, generator)
+            noise = self.noise(generator)
+            sample = as_shown(self.model, batch, trace, noise)
         if self.head == "cost":
             return cost_loss(self.spec, self.model, batch, trace, noise)
-        return self._read(batch, trace, noise)[LOSSES[self.head]]
-
-    def _read(self, batch: Batch, trace: Trace, noise: Tensor) -> dict[str, Tensor]:
-        with torch.no_grad():
-            memory, sample = trace.memory(), as_shown(self.model, batch, trace, noise)
-        return head_losses(self.model, batch, memory, sample, self.weights)
+        memory = trace.memory()
+        return head_losses(self.model, batch, memory, sample, self.weights)[LOSSES[self.head]]
 
     def fingerprint(self) -> str:
         """As of a whole training, and of which head of which bundle it is."""

@@ -264,7 +264,7 @@ class Recipe(Part):
         extra = steps if self.loop.actor_steps is None else self.loop.actor_steps
         return TrainConfig(
             steps=steps,
-            actor_steps=extra if a.enabled else 0,
+            actor_steps=extra if a.enabled and self.heads.only is None else 0,
             seed=self.seed,
             **self.sequence.model_dump(),
             **le.model_dump(),

@@ -24,6 +24,7 @@ from models.costs import cost_loss
 from models.data import Batch, Dataset, Sequences, sensor_columns
 from models.descent import adam, groups, schedule
 from models.losses import (
+    Trace,
     Weights,
     filtering_losses,
     hide,
@@ -186,6 +187,16 @@ class Trainer:
         """The noise of an update; drawn on the CPU, so that it is the same for every device."""
         return torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
 
+    def filtered(self, step: int, generator: torch.Generator) -> tuple[Batch, Trace]:
+        """The windows of an update, and beliefs along them where some of it was hidden."""
+        batch = self.batch(step)
+        return batch, observe(self.model, batch, hide(batch.mask, generator))
+
+    def noise(self, generator: torch.Generator) -> Tensor:
+        """`[L, B, Z]` standard normal, for what sensors did not show."""
+        shape = self.config.length, self.config.batch, self.model.latent
+        return torch.randn(shape, generator=generator).to(self.device)
+
     def update(self) -> dict[str, float]:
         """One update of the model, or of the actor once the model is done."""
         step = self.progress.step
@@ -198,11 +209,9 @@ class Trainer:
     def learn_model(self, step: int) -> dict[str, float]:
         """Update `step` of the world model."""
         config, generator = self.config, self.generator(step)
-        batch = self.batch(step)
-        shape = (config.length, config.batch, self.model.latent)
         with self.computed():
-            trace = observe(self.model, batch, hide(batch.mask, generator))
-            noise = torch.randn(shape, generator=generator).to(self.device)
+            batch, trace = self.filtered(step, generator)
+            noise = self.noise(generator)
             losses = filtering_losses(self.model, batch, trace, self.weights, noise)
             losses |= imagination_losses(
                 self.model,
@@ -246,8 +255,7 @@ class Trainer:
         self.model.requires_grad_(False)
         with self.computed():
             with torch.no_grad():
-                batch = self.batch(step)
-                trace = observe(self.model, batch, hide(batch.mask, generator))
+                batch, trace = self.filtered(step, generator)
                 state = self._starts(batch, trace.memory(), trace.stack("mean"), generator)
                 state = self._continued(state, generator)
             losses, (action, memory, latent), alive = self.behaviour.losses(
