@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -164,8 +163,8 @@ def train(
     except RecipeError as error:
         raise fail(str(error)) from error
     torch.set_num_threads(recipe.run.threads)
-    if recipe.run.device == "cuda" and not torch.cuda.is_available():
-        raise fail("cuda: torch finds no usable GPU here; choose --device cpu")
+    if missing := recipe.compute().missing():
+        raise fail(missing)
     if recipe.env is not None:
         _by_acting(recipe, resume, as_json)
     else:
@@ -197,8 +196,6 @@ def _from_logs(recipe: "Recipe", resume: bool, as_json: bool) -> None:
         raise fail("from logs: a system, --data and --out are needed (or give --env)")
     spec, text = _deployed(recipe, recipe.system)
     config, out, command = recipe.train_config(), recipe.run.out, _command()
-    if recipe.heads.only is not None:  # actor_steps are of whole trainings
-        config = replace(config, actor_steps=0)
     try:
         with _bar() as bar:
             task = bar.add_task(recipe.heads.only or "training", total=config.total, loss="")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -30,6 +33,15 @@ class Compute:
     device: DeviceName = "cpu"
     precision: Precision = "float32"
     compiled: bool = False
+
+    def missing(self) -> str:
+        """What this machine lacks for it, with the remedy; nothing where all is there."""
+        if self.device == "cuda" and not torch.cuda.is_available():
+            return "cuda: torch finds no usable GPU here; choose --device cpu"
+        compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+        if self.compiled and shutil.which(compiler) is None:
+            return f"compile: there is no {compiler} here; install it, or leave --compile out"
+        return ""
 
     def products(self) -> AbstractContextManager[Any]:
         """Within it, matrix products have the precision that is asked for."""

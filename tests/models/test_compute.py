@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -61,11 +62,31 @@ def test_compiled_learns_the_same_and_leaves_the_model_as_written(
     trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What is captured is what matters here; writing C++ for it takes minutes on a busy machine.
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    used, compiling = set[str](), partial(torch.compile, backend="aot_eager")
+
+    def counted(function: Any, **options: Any) -> Any:
+        compiled = compiling(function, **options)
+
+        def call(*given: Any) -> Any:
+            used.add(function.__name__)
+            return compiled(*given)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", counted)
     plain, swift = learned(trained, Compute()), learned(trained, Compute(compiled=True))
     agree(plain, swift, 1e-3)
+    assert used == {"update", "imagine", "decode"}
     for name in ("update", "imagine", "decode"):
         assert name not in vars(swift.model), "export would trace the compiled form"
+
+
+def test_what_a_machine_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert Compute().missing() == ""
+    assert "no no-such-compiler here" in Compute(compiled=True).missing()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "choose --device cpu" in Compute("cuda").missing()
 
 
 @GPU
