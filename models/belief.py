@@ -128,11 +128,7 @@ class WorldModel(nn.Module):
         self.register_buffer("most", torch.cat([most, free]), persistent=False)
         inputs = self.latent + self.actions
         self.physics = physics
-        step = (
-            self.direct_scaler.steps()
-            if physics is None
-            else physics.units(self.direct_scaler.steps())
-        )
+        step = self._units()
         self.memory = Memory(inputs, config.memory)
         self.ensemble = Ensemble(
             config.memory + inputs,
@@ -157,6 +153,16 @@ class WorldModel(nn.Module):
         if sorted(i for columns in sensors for i in columns) != list(range(self.observations)):
             raise ValueError("encoder fused: give the model the columns of each sensor, all once")
         return FusedEncoder(sensors, *size)
+
+    def _units(self) -> Tensor:
+        """`[direct]` in what each direct column's change is said."""
+        steps = self.direct_scaler.steps()
+        return steps if self.physics is None else self.physics.units(steps)
+
+    def set_units(self) -> None:
+        """Has the members speak in the units of the physics, after these were loaded or changed."""
+        units = self._units()
+        self.ensemble.step[: len(units)] = units.to(self.ensemble.step)
 
     # beliefs
 

@@ -25,6 +25,7 @@ from models.evaluation.world import Policy, World, watch
 from models.live import Blind, LiveModel
 from models.practice import Chance, Planned, Returns, Who, judge, wandering
 from models.replay import Mix, Replay
+from models.rescale import convertible, outgrown, rescale, stretched, widened
 from models.train import CheckpointError, TrainConfig, Trainer, settings_of, write_state
 from models.transforms import ColumnScale
 from planner.session import Model
@@ -32,8 +33,6 @@ from schemas.spec_parts import Tier
 from schemas.system import SystemSpec
 
 F64 = npt.NDArray[np.float64]
-OUTGROWN = 2.5
-"""Data whose spread is this many times what the model was scaled for need a new one."""
 JUDGED = 20_011
 """Seed of the fixed resets from which all are judged, plus the run's own."""
 
@@ -86,7 +85,8 @@ class Course:
         steps, rounds: decisions and rounds done;  updates: of the model that is learning now.
         curve: per judgement the steps, and per policy the mean return.
         rounds_returned: per round the steps and the mean return while practising.
-        restarts: steps at which the model was begun anew.
+        widened: steps at which what was lived through had outgrown the model's scales.
+        restarts: steps at which the model was begun anew, as its scales could not be widened.
     """
 
     steps: int = 0
@@ -94,6 +94,7 @@ class Course:
     updates: int = 0
     curve: list[dict[str, Any]] = field(default_factory=list)
     rounds_returned: list[tuple[int, float]] = field(default_factory=list)
+    widened: list[int] = field(default_factory=list)
     restarts: list[int] = field(default_factory=list)
 
 
@@ -186,11 +187,14 @@ class Online:
         data = self.replay.sequences(self.config.actor.discount)
         columns, actions = scales_of(self.spec, data)
         updates = round(self.loop.updates * self._round_steps)
-        if self.trainer is None or outgrown(self.trainer.dataset.columns, columns):
+        if self.trainer is None or not convertible(self.trainer.dataset.columns, columns):
             if self.trainer is not None:
                 self.course.restarts.append(self.course.steps)
             updates = max(updates, self.loop.first_updates, self.course.updates // 2)
             self._begin(data, columns, actions)
+        elif outgrown(self.trainer.dataset.columns, columns):
+            self.course.widened.append(self.course.steps)
+            self._widen(data, columns)
         trainer = self.trainer
         assert trainer is not None
         reached = stretched(trainer.dataset.columns, columns)
@@ -206,6 +210,17 @@ class Online:
         dataset = Dataset(data, data, tuple(columns), tuple(actions), ())
         self.trainer = Trainer(self.spec, dataset, self.config, self.compute)
         self.course.updates = 0
+
+    def _widen(self, data: Sequences, columns: Sequence[ColumnScale]) -> None:
+        """Goes on with wider scales and the same networks."""
+        old, updates = self.trainer, self.course.updates
+        assert old is not None
+        before = old.dataset.columns
+        self._begin(data, widened(before, columns), old.dataset.actions)
+        self.course.updates = updates
+        assert self.trainer is not None
+        self.trainer.take_over(old)
+        rescale(self.trainer.model, self.trainer.behaviour, before, self.trainer.dataset.columns)
 
     def _learn_on(
         self, due: int, say: Callable[[Course, str], None], stop: threading.Event | None
@@ -346,19 +361,3 @@ def _unless(stop: threading.Event | None, policy: Policy) -> Policy:
         return policy(world)
 
     return act
-
-
-def outgrown(old: Sequence[ColumnScale], new: Sequence[ColumnScale]) -> bool:
-    """Whether a column is spread much wider than the model was scaled for, or of another kind."""
-    pairs = zip(old, new, strict=True)
-    return any(n.kind != o.kind or n.std > OUTGROWN * o.std for o, n in pairs)
-
-
-def stretched(old: Sequence[ColumnScale], new: Sequence[ColumnScale]) -> tuple[ColumnScale, ...]:
-    """`old` with the extremes of `new`, where these reach farther."""
-    made = []
-    for o, n in zip(old, new, strict=True):
-        shift, ratio = (n.mean - o.mean) / o.std, n.std / o.std
-        least, most = n.least * ratio + shift, n.most * ratio + shift
-        made.append(replace(o, least=min(o.least, least), most=max(o.most, most)))
-    return tuple(made)

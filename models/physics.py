@@ -79,7 +79,8 @@ class Physics(nn.Module):
         self.sources = [
             self.order.index(place) if place in self.order else -1 for place in range(len(direct))
         ]
-        self.register_buffer("left", self.scaler.steps(), persistent=False)
+        # Kept with the weights: the data that it is of may be more by the time they are loaded.
+        self.register_buffer("left", self.scaler.steps())
         # A tensor, as a list would become one inside the loop of a graph, which cannot be exported.
         self.register_buffer("index", torch.tensor(self.order), persistent=False)
 

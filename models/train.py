@@ -1,5 +1,8 @@
 """The training loop: sequences in, model and actor out; resumable and reproducible."""
 
+from __future__ import annotations
+
+import copy
 import hashlib
 import json
 import os
@@ -338,12 +341,18 @@ class Trainer:
     def take_up(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`."""
         self.model.load_state_dict(state["model"])
+        self.model.set_units()
         self.behaviour.load_state_dict(state["behaviour"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.progress = Progress(**state["progress"])
         self.ends = state["ends"]
         self.weights = Weights(*state["weights"])
+
+    def take_over(self, other: Trainer) -> None:
+        """What another one has learned for other scales; weights of losses are of one's own."""
+        own = {"ends": None, "weights": tuple(self.weights)}
+        self.take_up({**copy.deepcopy(other.state()), **own})
 
     def save(self, path: Path) -> None:
         """Writes a checkpoint; a kill at any moment leaves the old one or the new one."""

@@ -171,6 +171,7 @@ def _release(
         "scales": [c.as_dict() for c in (*trainer.dataset.columns, *trainer.dataset.actions)],
         "seed": online.config.seed,
         "steps": online.course.steps,
+        "widened": online.course.widened,
         "restarts": online.course.restarts,
     }
     manifest = write_bundle(
@@ -206,6 +207,7 @@ def _told(
         "returns": {name: one.as_dict() for name, one in returns.items()},
         "planner_minus_actor": None if gain is None else round(gain, 2),
         "curve": online.course.curve,
+        "widened": online.course.widened,
         "restarts": online.course.restarts,
         "actor_trusted": manifest["actor_trusted"],
         "digest": manifest["digest"],

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,11 +19,11 @@ from infra.plants.base import Sample, make_plant
 from infra.plants.gym import spec_for
 from models.evaluation.world import World
 from models.live import Blind
-from models.online import JUDGED, Online, outgrown, stretched
+from models.online import JUDGED, Online
 from models.practice import Chance, Planned, judge, wandering
 from models.recipe import parse_recipe
 from models.train import CheckpointError
-from models.transforms import MARGIN, ColumnScale
+from models.transforms import MARGIN
 from models.undertaking import online_of, train_online
 from planner.session import Model, load_bundle
 from schemas.system import SystemSpec, load_spec, parse_spec
@@ -248,15 +247,3 @@ def test_chance_wanders_over_the_range_and_forgets() -> None:
     after = [np.corrcoef(noise[:-k].ravel(), noise[k:].ravel())[0, 1] for k in (1, 5, 25)]
     np.testing.assert_allclose(after, np.exp([-0.2, -1.0, -5.0]), atol=0.05)
     np.testing.assert_array_equal(noise, wandering(spec, 40, 500, seed=2))
-
-
-def test_scales_are_stretched_or_outgrown() -> None:
-    old = ColumnScale("x", "linear", -10, 10, 1.0, 2.0, least=-1.0, most=1.0)
-    wider = replace(old, mean=2.0, std=2.5, least=-2.0, most=2.0)  # raw extremes -3 and 7
-    assert not outgrown([old], [wider])
-    assert outgrown([old], [replace(old, std=6.0)])
-    assert outgrown([old], [replace(old, kind="log")])
-    (reached,) = stretched([old], [wider])
-    assert (reached.mean, reached.std) == (1.0, 2.0)
-    assert reached.least == pytest.approx(-2.0)
-    assert reached.most == pytest.approx(3.0)
