@@ -23,7 +23,7 @@ demo: $(VENV)/run.stamp ## set up what is needed, run the whole loop, write a re
 	@$(BIN)/rehearse demo $(ARGS)
 
 test: $(VENV)/dev.stamp ## run all tests
-	@$(BIN)/pytest -n 2 --no-loadscope-reorder $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/dev.stamp ## lint, format, types, and the direction of imports
 	$(BIN)/ruff check

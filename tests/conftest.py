@@ -8,11 +8,9 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
-from xdist.scheduler import LoadScopeScheduling
 
 from infra import broker as embedded
 from infra.broker import Broker
@@ -37,19 +35,6 @@ _FIRST = [Path(__file__).parent / name for name in ("system", "models")]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests in the order in which processes take them."""
     items.sort(key=lambda item: [not item.path.is_relative_to(folder) for folder in _FIRST])
-
-
-class _ByFile(LoadScopeScheduling):  # type: ignore[misc]
-    """A file is tested by one process, and so is `models`, whose tests share a training."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.split("::", 1)[0]
-        return "models" if file.startswith("tests/models/") else file
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Not by xdist's groups: their marks mean nothing to it with this pytest (3.8 with 9.2)."""
-    return _ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
