@@ -79,6 +79,20 @@ def factors_at(recalibration: Recalibration, horizon: float) -> F64:
     return np.asarray(table[:, below] + (place - below) * (table[:, above] - table[:, below]))
 
 
+ALONE, TOGETHER = 0.2, 1.0
+"""Rates of a factor that one entity has for itself, and the greatest of one that many share."""
+
+
+def rate_for(entities: int) -> float:
+    """The rate at which a factor that so many entities share follows drift.
+
+    The share of E that miss scatters by 1 / √E around its mean, so a rate that grows by √E leaves
+    the factor as steady. Beyond `TOGETHER` it would overshoot: where spreads are Gaussian, a
+    logarithm of 1 moves the coverage of 80 % by 0.45, which makes 2.2 the step that meets it.
+    """
+    return float(min(ALONE * math.sqrt(entities), TOGETHER))
+
+
 LEAST = 1e-2
 """Below it no adaptive factor falls, so that one that had nothing to miss can still come back."""
 
@@ -106,7 +120,7 @@ class AdaptiveFactor:
     rate: float
 
     @classmethod
-    def begin(cls, factor: Floats, level: float, rate: float = 0.2) -> AdaptiveFactor:
+    def begin(cls, factor: Floats, level: float, rate: float = ALONE) -> AdaptiveFactor:
         """Begins with a fixed factor, such as that of a `Recalibration`.
 
         Raises:

@@ -16,7 +16,7 @@ from models.evaluation.recalibrate import rounded
 from models.evaluation.result import Evaluation
 from models.evaluation.scores import average
 from models.evaluation.windows import WARM, Believed, imagined
-from planner.conformal import AdaptiveFactor, conformity, factors_at, quantiles
+from planner.conformal import AdaptiveFactor, conformity, factors_at, quantiles, rate_for
 from planner.session import Bundle
 
 F32 = npt.NDArray[np.float32]
@@ -91,7 +91,7 @@ def drift(bundle: Bundle, found: Evaluation, data: Sequences, seed: int = 0) -> 
 
 def _adapted(scores: F64, factor: F64) -> F64:
     """`[T, C]` coverage of a factor per channel that all entities share and that adapts."""
-    tracker = AdaptiveFactor.begin(factor, LEVEL)
+    tracker = AdaptiveFactor.begin(factor, LEVEL, rate_for(scores.shape[1]))
     held = []
     for now in scores:
         held.append(average(np.where(np.isnan(now), np.nan, tracker.covers(now))))

@@ -16,6 +16,7 @@ from planner.conformal import (
     conformity,
     factors_at,
     quantiles,
+    rate_for,
     stretched,
 )
 from planner.manifest import Recalibration
@@ -155,6 +156,22 @@ def test_under_drift_a_fixed_factor_loses_its_coverage_and_an_adaptive_one_keeps
     assert np.mean(growing[1000:] <= fixed) < 0.5
     assert np.mean(held[:1000]) == pytest.approx(0.8, abs=0.03)
     assert np.mean(held[1000:]) == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize("entities", [1, 24, 64, 1000])
+def test_the_more_entities_the_sooner_a_sudden_change_is_met_and_no_less_steadily(
+    entities: int,
+) -> None:
+    rng = np.random.default_rng(3)
+    tracker = AdaptiveFactor.begin(np.array(1.2816), 0.8, rate_for(entities))
+    factors, held = [], []
+    for tick in range(300):
+        scores = np.abs(rng.standard_normal(entities)) * (1 if tick < 150 else 6)
+        held.append(tracker.covers(scores).mean())
+        tracker = tracker.after(scores)
+        factors.append(float(tracker.factor))
+    assert np.log(factors[50:150]).std() < 0.25
+    assert np.mean(held[160:]) == pytest.approx(0.8, abs=0.02 if entities > 1 else 0.06)
 
 
 @pytest.mark.parametrize("given", [(1.0, 1.0, 0.1), (1.0, 0.8, 0.0), (math.inf, 0.8, 0.1)])
