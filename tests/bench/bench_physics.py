@@ -65,9 +65,9 @@ def pendulum(state: Tensor, action: Tensor) -> Tensor:
 
 
 def log_nav2d(spec: SystemSpec, rng: np.random.Generator, steps: int) -> Dataset:
-    """Five robots that are pushed about, `steps` ticks in all."""
-    robots = 5
-    plant = Nav2d(spec, robots=robots, ticks=steps, reach=0.0, nearest=0.0)
+    """Twenty robots that are pushed about, `steps` ticks in all; too few to meet a wall."""
+    robots = 20
+    plant = Nav2d(spec, robots=robots, ticks=steps, arena=5.0, reach=0.0, nearest=0.0)
     plant.reset(int(rng.integers(1 << 30)))
     push, rows, pushes = np.zeros((robots, 2)), [], []
     for _ in range(steps // robots):
