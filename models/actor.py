@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.belief import WorldModel
 from models.features import Features
-from models.heads import Scaled, mlp
+from models.heads import NumberName, make_number, mlp
 from planner.objective import SOFT_COST
 from schemas.system import SystemSpec
 
@@ -43,6 +43,7 @@ class ActorConfig:
             2018: self-imitation): value and actor are drawn to it. Where reward is rare, a search
             finds what an actor has no gradient towards. Meant for experience of one's own: luck
             would be imitated too.
+        critic: what is learned of the returns, their mean or their distribution (`TwoHot`).
     """
 
     horizon: int = 15
@@ -55,6 +56,7 @@ class ActorConfig:
     units: int = 64
     follow: float = 0.02
     imitation: float = 0.0
+    critic: NumberName = "mean"
 
 
 class Actor(nn.Module):
@@ -103,15 +105,19 @@ class Actor(nn.Module):
 class Critic(nn.Module):
     """The value of a state: the discounted sum of rewards to come, in the reward's units."""
 
-    def __init__(self, model: WorldModel, units: int) -> None:
+    def __init__(self, model: WorldModel, units: int, form: NumberName = "mean") -> None:
         super().__init__()
         self.features = Features(model)
-        self.head = Scaled(self.features.size, units)
+        self.head = make_number(form, self.features.size, units)
 
     def forward(self, action: Tensor, memory: Tensor, latent: Tensor) -> Tensor:
         """`[N]` values; `action` is the last applied one, normalised."""
         value: Tensor = self.head(self.features(action, memory, latent))
         return value
+
+    def error(self, state: State, returns: Tensor) -> Tensor:
+        """`[N]` losses, without units, of N states against their `returns` `[N]`."""
+        return self.head.error(self.features(*state), returns)
 
 
 class Behaviour(nn.Module):
@@ -121,7 +127,7 @@ class Behaviour(nn.Module):
         super().__init__()
         self.spec, self.config = spec, config
         self.actor = Actor(spec, model, config.units)
-        self.critic = Critic(model, config.units)
+        self.critic = Critic(model, config.units, config.critic)
         self.slow = copy.deepcopy(self.critic).requires_grad_(False)
 
     def calibrate(self, reward: Tensor) -> None:
@@ -232,10 +238,9 @@ class Behaviour(nn.Module):
         flat = [torch.cat(parts).detach() for parts in zip(*states[:-1], strict=True)]
         wanted = self.actor.net(self.actor.features(*flat))
         actor = -(stacked * survived).mean() / scale + SATURATED * wanted.square().mean()
-        value = self.critic(*flat).view_as(stacked)
-        error = (value - stacked.detach()) / scale
-        critic = nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none")
-        return {"actor": actor, "critic": (critic * survived).mean()}
+        state = flat[0], flat[1], flat[2]
+        error = self.critic.error(state, stacked.detach().flatten()).view_as(stacked)
+        return {"actor": actor, "critic": (error * survived).mean()}
 
     def imitation(
         self, model: WorldModel, state: State, acted: Tensor, reached: Tensor
@@ -247,11 +252,12 @@ class Behaviour(nn.Module):
             reached: `[N]` discounted rewards that followed, at the least; NaN where unknown.
         """
         known = torch.isfinite(reached)
-        gap = (torch.where(known, reached, 0.0) - self.critic(*state)) / self.critic.head.scale
+        reached = torch.where(known, reached, 0.0)
+        gap = (reached - self.critic(*state).detach()) / self.critic.head.scale
         gap = torch.relu(gap) * known
         apart = model.action_scaler(self.actor.target(*state)) - acted
-        like = (gap.detach().clamp(max=1.0)[:, None] * apart.square()).mean()
-        value = nn.functional.huber_loss(gap, torch.zeros_like(gap))
+        like = (gap.clamp(max=1.0)[:, None] * apart.square()).mean()
+        value = (self.critic.error(state, reached) * (gap > 0)).mean()
         weight = self.config.imitation
         return {"actor": weight * like, "critic": weight * value}
 

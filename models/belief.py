@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models.dynamics import Ensemble, Memory
 from models.encoders.vector import EncoderName, FusedEncoder, VectorEncoder
 from models.forms import FormName, make_form
-from models.heads import Heads
+from models.heads import Heads, NumberName
 from models.physics import Physics
 from models.transforms import FARTHEST, ColumnScale, Scaler
 
@@ -40,6 +40,7 @@ class ModelConfig:
             equal readings a network has to find it in their last digits.
         head_units: width of the heads' hidden layers; 0: `units`.
         cost: whether broken constraints are learned by a head.
+        reward: how a learned reward is, as a mean or as a distribution (`models.heads.TwoHot`).
     """
 
     memory: int = 32
@@ -53,6 +54,7 @@ class ModelConfig:
     corrects: bool = False
     head_units: int = 0
     cost: bool = False
+    reward: NumberName = "mean"
 
 
 class Hidden(NamedTuple):
@@ -140,7 +142,8 @@ class WorldModel(nn.Module):
         )
         self.encoder = self._encoder(sensors)
         units = config.head_units or config.units
-        self.heads = Heads(config.memory, self.latent, len(self.shares), units, config.cost)
+        shares = len(self.shares)
+        self.heads = Heads(config.memory, self.latent, shares, units, config.cost, config.reward)
         self.log_noise = nn.Parameter(torch.full((len(self.direct),), -1.0))
         self.share_noise = nn.Parameter(torch.full((2, len(self.shares)), -4.0))
         self.retention = nn.Parameter(torch.full((self.form.normal,), 4.0))
@@ -349,7 +352,9 @@ class WorldModel(nn.Module):
         prior, memory = after.prior, after.hidden.memory
         count = len(self.direct)
         direct_std = torch.sqrt(prior.variance[..., :count] + self.noise().square())
-        shares = torch.sigmoid(self.heads(memory, self.form.seen(prior.mean))[0])
+        shares = torch.sigmoid(
+            self.heads.shares(torch.cat([memory, self.form.seen(prior.mean)], -1))
+        )
         share_std = self.share_std(shares)
         innovation = self._innovation(before.started, prior, y, mask)
         direct = self.direct_scaler.inverse(prior.mean[..., :count])

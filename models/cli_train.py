@@ -34,6 +34,7 @@ PLACES = {
     "encoder": "encoder.kind",
     "physics": "dynamics.physics",
     "actor": "actor_critic.enabled",
+    "critic": "actor_critic.critic",
     "only": "heads.only",
     "of": "heads.of",
     "seed": "seed",
@@ -89,6 +90,10 @@ Physics = Annotated[
     str | None, _place("physics", "module:function of known dynamics; the rest is learned.")
 ]
 Actor = Annotated[bool | None, _place("actor", "Train an actor in imagination too.")]
+Critic = Annotated[
+    Literal["mean", "two_hot"] | None,
+    _place("critic", "What is learned of returns: their mean, or their distribution."),
+]
 OnlyHead = Annotated[
     Literal["reward", "continuation", "cost", "value"] | None,
     _place("only", "Learn this head alone, from logs; --of names the bundle that the rest is of."),
@@ -130,6 +135,7 @@ def train(
     encoder: Encoder = None,
     physics: Physics = None,
     actor: Actor = None,
+    critic: Critic = None,
     only: OnlyHead = None,
     of: Of = None,
     seed: Seed = None,

@@ -189,7 +189,8 @@ def head_losses(
 ) -> dict[str, Tensor]:
     """Losses of what is read off states: memory `[L, B, G]` and latent `[L, B, Z]` as shown."""
     length, rows = memory.shape[:2]
-    logits, alive, reward = model.heads(memory.flatten(0, 1), sample.flatten(0, 1))
+    heads, state = model.heads, torch.cat([memory, sample], -1).flatten(0, 1)
+    alive = heads.going(state)
     valid = batch.valid.T
     cross = F.binary_cross_entropy_with_logits
     losses = {}
@@ -198,7 +199,7 @@ def head_losses(
     if model.shares:
         y = batch.obs[..., model.shares].transpose(0, 1)
         seen = batch.mask[..., model.shares].transpose(0, 1)
-        logits = logits.view(length, rows, -1)
+        logits = heads.shares(state).view(length, rows, -1)
         share = share_score(logits, y.clamp(0, 1)) * weights.share
         p = torch.sigmoid(logits).detach()
         spread = gaussian_nll(y - p, model.share_std(p).square())
@@ -207,9 +208,7 @@ def head_losses(
         losses["share_std"] = 0.01 * (spread * seen).sum() / total
     known = torch.isfinite(batch.reward.T) & (valid > 0)
     truth = torch.where(known, batch.reward.T, torch.zeros_like(valid))
-    # In units of the rewards: they may be thousandths or thousands.
-    wrong = (reward.view(length, rows) - truth) / model.heads.reward.scale
-    error = F.huber_loss(wrong, torch.zeros_like(wrong), reduction="none")
+    error = heads.reward.error(state, truth.flatten()).view(length, rows)
     losses["reward"] = (error * known).sum() / known.sum().clamp(min=1)
     return losses
 
@@ -251,7 +250,7 @@ def imagination_losses(
     for k in range(horizon):
         memory, latent, shown = model.imagine(memory, latent, action[:, k], noise[k + 1])
         direct.append(shown[:, : len(model.direct)])
-        shares.append(torch.sigmoid(model.heads(memory, shown)[0]))
+        shares.append(torch.sigmoid(model.heads.shares(torch.cat([memory, shown], -1))))
     return _score(model, direct, shares, y, seen, boot, weights, samples)
 
 

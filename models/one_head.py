@@ -170,10 +170,6 @@ class HeadTrainer(Trainer):
         if head == "value" and not parent.with_actor:
             raise HeadError(f"value: {parent.folder} holds no actor, so there is nothing to value")
         super().__init__(spec, parent.scaled(dataset), parent.settings(config, head), compute)
-        if head == "continuation" and self.model.shares:
-            raise HeadError(
-                "continuation: its network is that of the shares too; both take a whole training"
-            )
         self.head, self.parent = head, parent
         try:
             missing = self.model.load_state_dict(parent.weights["model"], strict=False)
@@ -199,7 +195,7 @@ class HeadTrainer(Trainer):
         heads = self.model.heads
         found = {
             "reward": heads.reward,
-            "continuation": heads.net,
+            "continuation": heads.alive,
             "cost": heads.cost,
             "value": self.behaviour.critic,
         }[self.head]

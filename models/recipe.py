@@ -27,6 +27,7 @@ from models.deployment import Deployment
 from models.encoders.vector import EncoderName
 from models.evaluation.shifts import Kind
 from models.forms import FormName
+from models.heads import NumberName
 from models.metrics import USUAL, as_mapping, checked_name
 from models.one_head import HeadName, Only
 from models.online import LoopConfig
@@ -117,6 +118,8 @@ class DynamicsPart(Part):
 class Heads(Part):
     """What is read off a state: width of their layers (None: the ensemble's), and which there are.
 
+    `reward`: what is learned of one that the spec has no expression for, its `mean`, or `two_hot`
+    its distribution: see `models.heads.TwoHot`.
     `cost`: also how likely a constraint of the spec is broken, learned from what the logs show.
     `only` one head is learned, all else being `of` a bundle that was trained from logs: for a
     reward or constraints that have changed. Sizes, and what the actor was trained with but for its
@@ -124,6 +127,7 @@ class Heads(Part):
     """
 
     units: int | None = Field(default=None, ge=1)
+    reward: NumberName = "mean"
     cost: bool = False
     only: HeadName | None = None
     of: Path | None = None
@@ -157,6 +161,7 @@ class ActorCritic(Part):
     units: int = Field(default=64, ge=1)
     follow: float = Field(default=0.02, gt=0, le=1)
     imitation: float = Field(default=0.0, ge=0)
+    critic: NumberName = "mean"
 
 
 class Learning(Part):
@@ -258,6 +263,7 @@ class Recipe(Part):
             corrects=self.encoder.corrects,
             head_units=self.heads.units or 0,
             cost=self.heads.cost,
+            reward=self.heads.reward,
         )
         actor = ActorConfig(**a.model_dump(exclude={"enabled"}))
         steps = self.loop.steps

@@ -324,6 +324,7 @@ class Trainer:
         content: list[Any] = [settings, self.spec.interface_hash, self.spec.objective_hash]
         content += [self.compute.precision] if self.compute.precision != "float32" else []
         content += [self.model.physics.digest] if self.model.physics else []
+        content += ["heads apart"] if self.model.shares else []  # one network, before
         content += [list(self.dataset.sources), [c.as_dict() for c in self.dataset.columns]]
         return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
 
@@ -389,9 +390,11 @@ class Trainer:
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """What decides the outcome; fields that were not always there, only where they do."""
     settings = asdict(config)
-    for name, nothing in (("head_units", 0), ("cost", False), ("corrects", False)):
-        if settings["model"][name] == nothing:
-            del settings["model"][name]
+    model = {"head_units": 0, "cost": False, "corrects": False, "reward": "mean"}
+    for part, later in (("model", model), ("actor", {"critic": "mean"})):
+        for name, nothing in later.items():
+            if settings[part][name] == nothing:
+                del settings[part][name]
     return settings
 
 

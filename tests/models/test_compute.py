@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models.compute import Compute
-from models.heads import Heads
+from models.heads import Heads, Scaled
 from models.train import TrainConfig, Trainer
 from tests.models.conftest import TINY, Trained
 
@@ -45,6 +45,7 @@ def test_mixed_precision_learns_the_same_but_for_rounding(trained: Trained) -> N
 
 def test_what_is_added_up_is_never_rounded() -> None:
     heads = Heads(4, 3, 2, 8)
+    assert isinstance(heads.reward, Scaled)
     heads.reward.offset.fill_(50.0)
     with Compute(precision="bfloat16").products():
         logits, alive, reward = heads(torch.ones(5, 4), torch.rand(5, 3))

@@ -88,7 +88,7 @@ def again(spec: SystemSpec, data: Path, of: Path, out: Path, head: HeadName) -> 
 
 OWN: dict[HeadName, tuple[str, ...]] = {
     "reward": ("heads.reward.",),
-    "continuation": ("heads.net.",),
+    "continuation": ("heads.alive.",),
     "value": ("critic.head.", "slow.head."),
     "cost": ("heads.cost.",),
 }
@@ -147,6 +147,30 @@ def test_a_cost_head_is_added_to_a_bundle_without_one(
     assert "cost.onnx" in manifest["files"]
     with pytest.raises(ValueError, match=r"heads\.cost: mass has no constraints"):
         train_bundle(spec, [old], tmp_path / "none", AGAIN, only=only)
+
+
+def test_continuation_is_learned_beside_shares(made: Path, tmp_path: Path) -> None:
+    whole_spec = parse_spec(SPEC)
+    data = load_dataset(whole_spec, [write_run(tmp_path / "run", entities=4, ticks=120)])
+    config = replace(FEW, steps=2, actor_steps=0)
+    whole = Trainer(whole_spec, data, config)
+    whole.run()
+    read = Parent.read(made, left)
+    weights: dict[str, Any] = {name: whole.state()[name] for name in ("model", "behaviour")}
+    parent = replace(
+        read,
+        manifest=msgspec.structs.replace(read.manifest, interface_hash=whole_spec.interface_hash),
+        config=config,
+        scales=(*data.columns, *data.actions),
+        weights=weights,
+    )
+    one = HeadTrainer(whole_spec, data, replace(AGAIN, steps=3), "continuation", parent)
+    one.run()
+    after = one.model.state_dict()
+    changed = {name for name, now in after.items() if not torch.equal(weights["model"][name], now)}
+    assert "heads.share.0.weight" in after
+    assert changed
+    assert all(name.startswith("heads.alive.") for name in changed), changed
 
 
 def test_a_killed_one_goes_on_to_the_same_weights(
