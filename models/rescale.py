@@ -86,7 +86,8 @@ def _readers(model: WorldModel, behaviour: Behaviour) -> Iterator[tuple[Tensor, 
     yield gates.weight, gates.bias, memory
     ensemble = model.ensemble
     yield ensemble.weights[0].transpose(1, 2), ensemble.biases[0][:, 0], memory
-    heads = [model.heads.net, model.heads.reward.net, model.heads.cost]
+    read = model.heads
+    heads = [read.share, read.alive, read.reward.net, read.cost]
     behaviours = [behaviour.actor.net, behaviour.critic.head.net, behaviour.slow.head.net]
     for nets, first in ((heads, memory), (behaviours, actions + memory)):
         for net in nets:
