@@ -40,6 +40,7 @@ class ModelConfig:
             equal readings a network has to find it in their last digits.
         head_units: width of the heads' hidden layers; 0: `units`.
         cost: whether broken constraints are learned by a head.
+        adapter: whether the dynamics have a correction for one entity; see `models.adapt`.
     """
 
     memory: int = 32
@@ -53,6 +54,7 @@ class ModelConfig:
     corrects: bool = False
     head_units: int = 0
     cost: bool = False
+    adapter: bool = False
 
 
 class Hidden(NamedTuple):
@@ -137,6 +139,7 @@ class WorldModel(nn.Module):
             config.members,
             config.layers,
             self.form,
+            config.adapter,
         )
         self.encoder = self._encoder(sensors)
         units = config.head_units or config.units

@@ -389,7 +389,9 @@ class Trainer:
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """What decides the outcome; fields that were not always there, only where they do."""
     settings = asdict(config)
-    for name, nothing in (("head_units", 0), ("cost", False), ("corrects", False)):
+    for name, nothing in (
+        *(("head_units", 0), ("cost", False), ("corrects", False), ("adapter", False)),
+    ):
         if settings["model"][name] == nothing:
             del settings["model"][name]
     return settings

@@ -108,6 +108,9 @@ class Nav2d:
     """
 
     version = "nav2d-2"
+    _mass: Floats
+    _drag: Floats
+    _late_s: Floats
 
     def __init__(
         self, spec: SystemSpec, *, randomise: Mapping[str, Any] | None = None, **options: Any
@@ -164,7 +167,7 @@ class Nav2d:
         """What follows from the parameters, and room for the actions that are on their way."""
         drag, robot = np.unique(self._drag, return_inverse=True)
         table = np.array([motion(float(one), self.step_us / 1e6) for one in drag])
-        self._motion = table[robot].T[:, :, None]
+        self._motion: Floats = table[robot].T[:, :, None]
         self._lag = np.rint(self._late_s * 1e6 / self.step_us).astype(np.int64)
         most = int(self._lag.max()) // (self.spec.period_us // self.step_us) + 2
         more = max(0, most - len(self._asked))
@@ -240,7 +243,7 @@ class Nav2d:
 
     def _move(self, wanted: Floats, time_us: int) -> None:
         """One step of integration; `time_us` since the start is its end."""
-        o, keep, gain, drift, fall = self.options, *self._motion
+        o, (keep, gain, drift, fall) = self.options, self._motion
         noise = self._noise.normal(0.0, o.actuation_noise, wanted.shape)
         force, moving = wanted + noise, ~self._done[:, None]
         position = self._position + drift * self._velocity + fall * force

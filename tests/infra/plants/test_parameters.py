@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -179,14 +179,13 @@ def test_actions_of_an_environment_come_late_and_friction_slows() -> None:
 @pytest.mark.parametrize("make", [nav2d, gym, lambda: gym("CartPole-v1")])
 def test_placed_where_a_plant_was_it_goes_on_as_that_did(make: Any) -> None:
     options = STILL if make is nav2d else {}
-    plant = make(**options) if options else make()
-    other = make(**options) if options else make()
-    assert isinstance(plant, Variable)
+    plant, other = (make(**options) for _ in range(2))
+    assert isinstance(cast(object, plant), Variable)
     rng = np.random.default_rng(1)
     low, high = plant.spec.action_low, plant.spec.action_high
     count = len(plant.entities)
     late = np.full(count, 0.1 if make is nav2d else 0.04)
-    past = []
+    past: list[Any] = []
     plant.reset(0)
     other.reset(9)
     for each in (plant, other):
