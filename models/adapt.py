@@ -26,13 +26,13 @@ from models.descent import adam
 from models.losses import crps, observe
 from models.online import stretched
 from models.parent import Parent, ParentError
-from models.target import SHORTEST, in_time
+from models.target import SHORTEST, in_time, joined
 from models.train import TrainConfig, Trainer
 from models.trust import trial
 from schemas.system import SystemSpec
 
 F64 = npt.NDArray[np.float64]
-SHARES = (0.7, 0.15, 0.15)
+SHARES = (0.6, 0.15, 0.25)
 """Of the target's time: to learn from, to stop by, and to decide on."""
 WARM = 8
 """Ticks that a belief has seen before a future is imagined from it."""
@@ -128,8 +128,8 @@ class AdaptTrainer(Trainer):
         learn, self.stop, self.decide = in_time(data, SHARES)
         count = len(spec.columns)
         columns = stretched(parent.scales[:count], scales_of(spec, data)[0])
-        tail = in_time(data, (SHARES[0], 1 - SHARES[0]))[1]
-        dataset = Dataset(learn, tail, columns, parent.scales[count:], facts)
+        held_out = joined(self.stop, self.decide)
+        dataset = Dataset(learn, held_out, columns, parent.scales[count:], facts)
         super().__init__(spec, dataset, _settings(parent, wish, learn), compute)
         self.parent, self.wish = parent, wish
         self._take_over()
@@ -164,14 +164,14 @@ class AdaptTrainer(Trainer):
             super().descend(name, loss, step, count)
 
     def scores(self, data: Sequences) -> F64:
-        """`[W]` score of the futures imagined in windows of `data`, one after the other.
+        """`[W]` score of the futures imagined in windows of `data`; no tick is scored twice.
 
         The continuous ranked probability score of each column and tick ahead, in the units of the
         training loss, so that means and spreads count. The same noise for equal windows.
         """
         length = WARM + self.config.horizon
         starts = np.concatenate(
-            [np.arange(a, b - length + 1, length // 2) for a, b in data.segments]
+            [np.arange(a, b - length + 1, self.config.horizon) for a, b in data.segments]
         )
         if not len(starts):
             raise DataError(
@@ -207,7 +207,7 @@ class AdaptTrainer(Trainer):
         self.model.load_state_dict(kept)
         after = self.scores(self.decide)
         fall = before - after
-        error = float(fall.std(ddof=1)) / math.sqrt(len(fall) / 2) if len(fall) > 1 else math.inf
+        error = float(fall.std(ddof=1)) / math.sqrt(len(fall)) if len(fall) > 1 else math.inf
         return Verdict(
             before=float(before.mean()),
             after=float(after.mean()),

@@ -35,7 +35,7 @@ def adapt_command(
     """Fit a bundle to an entity that has changed, such as a heavier one, from its last minutes.
 
     The adapter is a linear correction of what the dynamics predict, some hundred numbers; every
-    other weight stays as it is. It is learned from the first 70 % of the log, and stopped and
+    other weight stays as it is. It is learned from the first 60 % of the log, and stopped and
     judged by the rest. Exit status 1, and no bundle, where it is no better there than the bundle
     was.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +64,18 @@ def select(data: Sequences, wanted: Bools) -> Sequences:
     }
     rows |= {"first": np.repeat(first, count), "last": np.repeat(first + count, count)}
     return Sequences(**rows)
+
+
+def joined(*parts: Sequences) -> Sequences:
+    """Several as one, whose segments stay what they are."""
+    before = np.cumsum([0, *(len(part) for part in parts[:-1])])
+    rows: dict[str, npt.NDArray[Any] | None] = {}
+    for field in fields(Sequences):
+        values = [getattr(part, field.name) for part in parts]
+        if field.name in ("first", "last"):
+            values = [value + rest for value, rest in zip(values, before, strict=True)]
+        rows[field.name] = None if any(v is None for v in values) else np.concatenate(values)
+    return Sequences(**rows)  # type: ignore[arg-type]
 
 
 def in_time(data: Sequences, shares: Sequence[float]) -> tuple[Sequences, ...]:

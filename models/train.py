@@ -389,10 +389,8 @@ class Trainer:
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """What decides the outcome; fields that were not always there, only where they do."""
     settings = asdict(config)
-    for name, nothing in (
-        *(("head_units", 0), ("cost", False), ("corrects", False), ("adapter", False)),
-    ):
-        if settings["model"][name] == nothing:
+    for name in ("head_units", "cost", "corrects", "adapter"):  # nothing, where they do not
+        if not settings["model"][name]:
             del settings["model"][name]
     return settings
 

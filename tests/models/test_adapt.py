@@ -17,7 +17,7 @@ from models.adaptation import adapt_bundle
 from models.cli import app
 from models.data import DataError, Sequences
 from models.parent import Parent, ParentError, keep_weights
-from models.target import in_time, read_target, select
+from models.target import in_time, joined, read_target, select
 from models.train import settings_of
 from models.workflow import CHECKPOINT, work_folder
 from planner.manifest import MANIFEST
@@ -170,7 +170,7 @@ def test_a_bundle_of_its_own_by_the_command(
 
 
 def test_all_weights_and_the_actor_may_follow(made: Path, heavy: Path, trained: Trained) -> None:
-    wish = replace(WISH, whole=True, steps=60, actor_steps=10)
+    wish = replace(WISH, whole=True, steps=100, actor_steps=10)
     trainer = trainer_of(made, heavy, trained, wish)
     verdict = trainer.adapt()
     assert verdict is not None
@@ -227,6 +227,9 @@ def test_parts_follow_each_other_and_segments_are_unbroken() -> None:
         for first, last in part.segments:
             assert (np.diff(part.tick[first:last]) == 1).all()
             assert last - first >= 8
+    both = joined(parts[1], parts[2])
+    assert both.segments.tolist() == [[0, 25], [25, 50]]
+    assert both.tick.tolist() == [*range(50, 100)]
     wanted = np.ones(90, bool)
     wanted[10] = False
     kept = select(data, wanted)
