@@ -24,8 +24,8 @@ from models.compute import Compute
 from models.data import BLOCK, DataError, Dataset, Facts, Sequences, scales_of
 from models.descent import adam
 from models.losses import crps, observe
-from models.online import stretched
 from models.parent import Parent, ParentError
+from models.rescale import stretched
 from models.target import SHORTEST, in_time, joined
 from models.train import TrainConfig, Trainer
 from models.trust import trial
