@@ -41,6 +41,7 @@ class ModelConfig:
         head_units: width of the heads' hidden layers; 0: `units`.
         cost: whether broken constraints are learned by a head.
         reward: how a learned reward is, as a mean or as a distribution (`models.heads.TwoHot`).
+        adapter: whether the dynamics have a correction for one entity; see `models.adapt`.
     """
 
     memory: int = 32
@@ -55,6 +56,7 @@ class ModelConfig:
     head_units: int = 0
     cost: bool = False
     reward: NumberName = "mean"
+    adapter: bool = False
 
 
 class Hidden(NamedTuple):
@@ -139,6 +141,7 @@ class WorldModel(nn.Module):
             config.members,
             config.layers,
             self.form,
+            config.adapter,
         )
         self.encoder = self._encoder(sensors)
         units = config.head_units or config.units

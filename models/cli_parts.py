@@ -1,5 +1,7 @@
 """What the commands of models share: options, how they fail, and a table of errors."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,8 +14,19 @@ NO_TORCH = "torch is not installed: pip install 'rehearse[train]' (running a bun
 Data = Annotated[
     list[Path], typer.Option("--data", help="Folder of trajectories (Parquet); repeat for several.")
 ]
+Entity = Annotated[str | None, typer.Option(help="Of the log, alone; else all of them.")]
+Minutes = Annotated[
+    float | None, typer.Option(min=0.01, help="The last so many of each run of the log; else all.")
+]
 Split = Literal["time", "entity"]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+def command_line() -> str:
+    """The command line as typed, with the program's plain name."""
+    # Whether it was interrupted on the way makes no difference to what comes out.
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    return shlex.join([Path(sys.argv[0]).stem, *words])
 
 
 def fail(message: str) -> typer.Exit:

@@ -40,17 +40,17 @@ def simulated(spec: SystemSpec, bundle: Bundle, options: Mapping[str, Any], seed
     return simulate(spec, bundle, options, seed=seed, on_stage=say)
 
 
-def plant_options(pairs: list[str] | None) -> dict[str, Any]:
+def plant_options(pairs: list[str] | None, option: str = "--option") -> dict[str, Any]:
     """Options given as NAME=VALUE, values as in a spec: `robots=50`, `set={m: 1.5}`."""
     options: dict[str, Any] = {}
     for pair in pairs or []:
         name, sign, value = pair.partition("=")
         if not sign or not name:
-            raise typer.BadParameter(f"{pair!r}: write it as NAME=VALUE", param_hint="--option")
+            raise typer.BadParameter(f"{pair!r}: write it as NAME=VALUE", param_hint=option)
         try:
             options[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise typer.BadParameter(f"{pair!r}: not YAML: {error}", param_hint="-o") from error
+            raise typer.BadParameter(f"{pair!r}: not YAML: {error}", param_hint=option) from error
     return options
 
 

@@ -1,7 +1,5 @@
 """`rehearse train`: a workflow file, options on top of it, and one of two ways to learn."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,7 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from models.cli_parts import NO_TORCH, Json, Split, fail, read_spec, table
+from models.cli_parts import NO_TORCH, Json, Split, command_line, fail, read_spec, table
+from models.cli_simulate import plant_options
 from schemas.plain_json import json_line
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ PANEL = "Places in a workflow file"
 PLACES = {
     "env": "env.id",
     "envs": "loop.copies",
+    "randomise": "env.randomise",
     "data": "data.folders",
     "split": "data.split",
     "out": "run.out",
@@ -61,6 +61,14 @@ Env = Annotated[
     str | None, _place("env", "Act in this Gymnasium environment, or dm_control/DOMAIN-TASK.")
 ]
 Envs = Annotated[int | None, _place("envs", "Side by side.", min=1)]
+Randomise = Annotated[
+    list[str] | None,
+    _place(
+        "randomise",
+        "Range of a parameter, drawn per episode; may be repeated.",
+        metavar="NAME=[LOW, HIGH]",
+    ),
+]
 Folders = Annotated[
     list[Path] | None, _place("data", "Trajectories (Parquet); repeat for several.")
 ]
@@ -122,6 +130,7 @@ def train(
     what: What = None,
     env: Env = None,
     envs: Envs = None,
+    randomise: Randomise = None,
     data: Folders = None,
     split: HeldOut = None,
     out: Out = None,
@@ -158,6 +167,7 @@ def train(
     """
     given = {place: context.params[option] for option, place in PLACES.items()}
     given["data.folders"] = given["data.folders"] or None  # not given is empty, and sets nothing
+    given["env.randomise"] = plant_options(randomise, "--randomise") or None
     try:
         import torch
 
@@ -201,7 +211,7 @@ def _from_logs(recipe: "Recipe", resume: bool, as_json: bool) -> None:
     if recipe.system is None or not recipe.data.folders or recipe.run.out is None:
         raise fail("from logs: a system, --data and --out are needed (or give --env)")
     spec, text = _deployed(recipe, recipe.system)
-    config, out, command = recipe.train_config(), recipe.run.out, _command()
+    config, out, command = recipe.train_config(), recipe.run.out, command_line()
     try:
         with _bar() as bar:
             task = bar.add_task(recipe.heads.only or "training", total=config.total, loss="")
@@ -272,7 +282,7 @@ def _by_acting(recipe: "Recipe", resume: bool, as_json: bool) -> None:
     from models.undertaking import LEARNING, online_of, train_online
     from models.workflow import work_folder
 
-    command = _command()
+    command = command_line()
     try:
         online = online_of(recipe)
         out = recipe.run.out or Path(f"{online.spec.system}-{recipe.seed}")
@@ -351,13 +361,6 @@ def _stopped(stopped: Exception, command: str, resume: bool) -> typer.Exit:
     again = command if resume else f"{command} --resume"
     typer.echo(f"stopped: {stopped}. Go on with: {again}", err=True)
     return typer.Exit(130)
-
-
-def _command() -> str:
-    """The command line as typed, with the program's plain name."""
-    # Whether it was interrupted on the way makes no difference to what comes out.
-    words = [word for word in sys.argv[1:] if word != "--resume"]
-    return shlex.join([Path(sys.argv[0]).stem, *words])
 
 
 def _bar() -> Bar:

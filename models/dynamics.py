@@ -30,6 +30,30 @@ class Memory(nn.Module):
         return memory + torch.sigmoid(update - 1.0) * (candidate - memory)
 
 
+class Adapter(nn.Module):
+    """What one entity does otherwise than those that were learned from, to first order.
+
+    A linear map from what the members are given to a correction of the change, and a factor of each
+    spread; the same for all members, so that they disagree as before. A new one changes nothing.
+    As small adapters beside weights that stay (Houlsby et al. 2019), here of a linear bottleneck's
+    width, as what a mass or a drag changes of a tick is nearly linear.
+    """
+
+    def __init__(self, inputs: int, normal: int, others: int) -> None:
+        super().__init__()
+        self.others = others
+        self.map = nn.Parameter(torch.zeros(inputs, normal))
+        self.change = nn.Parameter(torch.zeros(normal))
+        self.spread = nn.Parameter(torch.zeros(normal))
+
+    def forward(self, inputs: Tensor, out: Tensor) -> Tensor:
+        """`out` `[..., 2 normal + others]` of the members' last layer for `inputs`, corrected."""
+        change = inputs @ self.map + self.change
+        spread = self.spread.expand_as(change)
+        rest = [change.new_zeros(*change.shape[:-1], self.others)] if self.others else []
+        return out + torch.cat([change, spread, *rest], -1)
+
+
 class Ensemble(nn.Module):
     """M prior heads over the next latent, `N(z + delta, std)` each (Chua et al. 2018: PETS).
 
@@ -44,7 +68,14 @@ class Ensemble(nn.Module):
     step: Tensor
 
     def __init__(
-        self, inputs: int, step: Tensor, units: int, members: int, layers: int, form: Form
+        self,
+        inputs: int,
+        step: Tensor,
+        units: int,
+        members: int,
+        layers: int,
+        form: Form,
+        adapter: bool = False,
     ) -> None:
         super().__init__()
         self.members, self.form = members, form
@@ -54,6 +85,7 @@ class Ensemble(nn.Module):
         pairs = list(pairwise(sizes))
         self.weights = nn.ParameterList(_uniform(members, a, b) for a, b in pairs)
         self.biases = nn.ParameterList(_uniform(members, a, b, bias=True) for a, b in pairs)
+        self.adapter = Adapter(inputs, form.normal, self.others) if adapter else None
         with torch.no_grad():  # start near persistence with a moderate spread
             self.weights[-1].mul_(0.1)
             self.biases[-1].zero_()
@@ -72,7 +104,11 @@ class Ensemble(nn.Module):
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias, x, weight)
             x = x if i == last else torch.relu(x)
-        return self._read(x, base)
+        return self._read(self._adapted(inputs, x), base)
+
+    def _adapted(self, inputs: Tensor, out: Tensor) -> Tensor:
+        """What the last layer gives, with the adapter's correction where there is one."""
+        return out if self.adapter is None else self.adapter(inputs, out)
 
     def apart(self, inputs: Tensor, count: int) -> Tensor:
         """`[N, count]` standard deviation of the members' changes, in units of `step`.
@@ -95,7 +131,8 @@ class Ensemble(nn.Module):
         fastest, of copied weights, as exporters reject those that share storage.
         """
         if clone:
-            mean, std, _ = self._read(torch.cat(self._apart(inputs), 0), base)
+            out = self._adapted(inputs, torch.cat(self._apart(inputs), 0))
+            mean, std, _ = self._read(out, base)
             return mean, std
         rows = inputs.view(self.members, -1, inputs.shape[-1])
         mean, std, _ = self(rows, base.view(self.members, -1, base.shape[-1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,17 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.actor import ActorConfig
-from models.belief import ModelConfig
 from models.compute import Compute
 from models.costs import cost_loss
 from models.data import Dataset
 from models.descent import adam
 from models.losses import as_shown, head_losses
+from models.parent import Parent
 from models.train import TrainConfig, Trainer
-from models.transforms import ColumnScale
-from planner.manifest import MANIFEST, BundleError, Manifest
-from planner.naming import find_bundle
 from schemas.system import SystemSpec
 
 HeadName = Literal["reward", "continuation", "cost", "value"]
@@ -41,105 +36,6 @@ class Only:
     of: Path
 
 
-@dataclass(frozen=True)
-class Parent:
-    """A bundle with the weights that its training left beside it.
-
-    Attributes:
-        folder: the bundle's;  manifest: what it says.
-        config: how it was trained;  scales: of observation columns, then of actions.
-        weights: of `model` and `behaviour`.
-    """
-
-    folder: Path
-    manifest: Manifest
-    config: TrainConfig
-    scales: tuple[ColumnScale, ...]
-    weights: Mapping[str, Mapping[str, Tensor]]
-
-    @classmethod
-    def read(cls, which: Path, work: Callable[[Path], Path]) -> Parent:
-        """The bundle that is meant; `work` says where what its training left is.
-
-        Raises:
-            HeadError: bundle or weights are not there, or are not each other's.
-        """
-        try:
-            folder, manifest = find_bundle(which)
-        except BundleError as error:
-            raise HeadError(str(error)) from error
-        lineage = manifest.lineage
-        if "datasets" not in lineage:
-            raise HeadError(
-                f"{folder}: learned by acting; a head is learned again from logs, of a bundle that "
-                "was trained from logs"
-            )
-        checkpoint = work(folder.resolve())
-        try:
-            config = _config(lineage["config"])
-            scales = tuple(ColumnScale(**scale) for scale in lineage["scales"])
-            made, done = lineage["fingerprint"], config.total
-        except (KeyError, TypeError, AttributeError) as error:
-            raise HeadError(
-                f"{folder / MANIFEST}: lineage: made by another version ({error}); train it again"
-            ) from error
-        if config.physics:
-            raise HeadError(
-                f"{folder}: a model with known dynamics has units of its own, which are found anew "
-                "from each log; it takes a whole training"
-            )
-        try:
-            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            found, step = state["fingerprint"], state["progress"]["step"]
-            weights = {name: dict(state[name]) for name in ("model", "behaviour")}
-        except FileNotFoundError as error:
-            raise HeadError(
-                f"{checkpoint}: not there, and a bundle holds graphs, not weights: train it again, "
-                "or bring that folder along"
-            ) from error
-        except Exception as error:  # torch says what is no checkpoint in many ways
-            raise HeadError(
-                f"{checkpoint}: no checkpoint ({type(error).__name__}); train it again"
-            ) from error
-        if (found, step) != (made, done):
-            raise HeadError(
-                f"{checkpoint}: of another training than {folder}, or of one that was not ended; "
-                "train it again"
-            )
-        return cls(folder, manifest, config, scales, weights)
-
-    @property
-    def with_actor(self) -> bool:
-        """Whether it holds an actor and the value of what that does."""
-        return "actor.onnx" in self.manifest.files
-
-    def trusted(self, head: HeadName, spec: SystemSpec) -> bool:
-        """Whether its actor and value, with `head` learned again, may serve `spec`.
-
-        They were learned for a reward: where that has changed, a value has to be learned first,
-        also where it had changed for this bundle already.
-        """
-        same = self.manifest.objective_hash == spec.objective_hash
-        kept = same and self.manifest.actor_trusted
-        return head == "value" or (head != "reward" and kept)
-
-    def settings(self, config: TrainConfig, head: HeadName) -> TrainConfig:
-        """`config` with the sizes and the actor of this bundle, and updates of the head alone."""
-        model = replace(self.config.model, cost=self.config.model.cost or head == "cost")
-        actor = replace(self.config.actor, learning_rate=config.actor.learning_rate)
-        return replace(config, actor_steps=0, model=model, actor=actor, physics="")
-
-    def scaled(self, dataset: Dataset) -> Dataset:
-        """`dataset` in the units that the weights were learned in."""
-        count = len(dataset.columns)
-        return replace(dataset, columns=self.scales[:count], actions=self.scales[count:])
-
-
-def _config(made: Mapping[str, Any]) -> TrainConfig:
-    parts = {"model": ModelConfig(**made["model"]), "actor": ActorConfig(**made["actor"])}
-    return TrainConfig(**{**made, **parts})
-
-
 class HeadTrainer(Trainer):
     """Trains one head of a parent's model; as resumable and reproducible as a whole training."""
 
@@ -153,6 +49,11 @@ class HeadTrainer(Trainer):
         compute: Compute | None = None,
     ) -> None:
         """Raises `HeadError` where this head of this bundle cannot be learned by itself."""
+        if "datasets" not in parent.manifest.lineage:
+            raise HeadError(
+                f"{parent.folder}: learned by acting; a head is learned again from logs, of a "
+                "bundle that was trained from logs"
+            )
         if spec.interface_hash != parent.manifest.interface_hash:
             raise HeadError(
                 f"{parent.folder}: made for other channels or actions than {spec.system} has now; "
@@ -169,7 +70,7 @@ class HeadTrainer(Trainer):
             )
         if head == "value" and not parent.with_actor:
             raise HeadError(f"value: {parent.folder} holds no actor, so there is nothing to value")
-        super().__init__(spec, parent.scaled(dataset), parent.settings(config, head), compute)
+        super().__init__(spec, parent.scaled(dataset), _settings(parent, config, head), compute)
         self.head, self.parent = head, parent
         try:
             missing = self.model.load_state_dict(parent.weights["model"], strict=False)
@@ -229,6 +130,33 @@ class HeadTrainer(Trainer):
         memory = trace.memory()
         return head_losses(self.model, batch, memory, sample, self.weights)[LOSSES[self.head]]
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What the lineage says of it."""
+        return {"digest": self.parent.manifest.digest, "learned": self.head}
+
+    def trusts(self, verdict: bool) -> bool:
+        """Whether actor and value may serve: by `verdict` on them, and as before."""
+        return verdict and trusted(self.parent, self.head, self.spec)
+
     def fingerprint(self) -> str:
         """As of a whole training, and of which head of which bundle it is."""
         return f"{super().fingerprint()}-{self.head}-{self.parent.manifest.digest[:16]}"
+
+
+def trusted(parent: Parent, head: HeadName, spec: SystemSpec) -> bool:
+    """Whether a parent's actor and value, with `head` learned again, may serve `spec`.
+
+    They were learned for a reward: where that has changed, a value has to be learned first, also
+    where it had changed for this bundle already.
+    """
+    same = parent.manifest.objective_hash == spec.objective_hash
+    kept = same and parent.manifest.actor_trusted
+    return head == "value" or (head != "reward" and kept)
+
+
+def _settings(parent: Parent, config: TrainConfig, head: HeadName) -> TrainConfig:
+    """`config` with the sizes and the actor of the parent, and updates of the head alone."""
+    model = replace(parent.config.model, cost=parent.config.model.cost or head == "cost")
+    actor = replace(parent.config.actor, learning_rate=config.actor.learning_rate)
+    return replace(config, actor_steps=0, model=model, actor=actor, physics="")

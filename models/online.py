@@ -300,7 +300,8 @@ class Online:
         """Changes with all that a checkpoint must agree on."""
         settings = settings_of(self.config), asdict(replace(self.loop, tier=None))  # type: ignore[arg-type]
         tier = self.loop.tier.model_dump()
-        kind = [self.plant.version, len(self.plant.entities), len(self.judged.entities)]
+        kind: list[Any] = [self.plant.version, len(self.plant.entities), len(self.judged.entities)]
+        kind += [drawn] if (drawn := self.spec.plant and self.spec.plant.randomise) else []
         content = [*settings, tier, kind, self.spec.interface_hash, self.spec.objective_hash]
         return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
 

@@ -34,6 +34,7 @@ from models.online import LoopConfig
 from models.replay import Mix
 from models.train import TrainConfig
 from schemas.part import Part
+from schemas.spec_parts import Ranges
 from schemas.yaml_lines import load_yaml, problem, read_text
 
 SHIPPED = Path(__file__).parent / "workflows"
@@ -57,10 +58,14 @@ class Data(Part):
 
 
 class Environment(Part):
-    """A Gymnasium environment to act in, by id; DeepMind Control's are `dm_control/DOMAIN-TASK`."""
+    """A Gymnasium environment to act in, by id; DeepMind Control's are `dm_control/DOMAIN-TASK`.
+
+    `randomise`: ranges by parameter, from which each copy's is drawn anew in each episode.
+    """
 
     id: str
     options: dict[str, Any] = Field(default_factory=dict)
+    randomise: Ranges = Field(default={}, exclude_if=lambda ranges: not ranges)
 
     @model_validator(mode="after")
     def _usual(self) -> Self:

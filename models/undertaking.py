@@ -21,6 +21,7 @@ from models.evaluation.tell import brief
 from models.evaluation.windows import WARM
 from models.evaluation.world import Record, World
 from models.online import JUDGED, Course, Online
+from models.parent import keep_weights
 from models.practice import Planned, Returns, Who, judge, random_return
 from models.recipe import Recipe
 from models.registry import write_bundle
@@ -67,7 +68,8 @@ def _spec_text(recipe: Recipe) -> str:
     assert env is not None
     tiers = {n: t.model_dump(exclude_defaults=True) for n, t in deployment.tiers.items()}
     budget = {"deadline": deployment.deadline, "caution": deployment.caution, "tiers": tiers}
-    text = spec_for(env.id, entities=recipe.loop.copies, budget=budget, **env.options)
+    options = {**env.options, **({"randomise": env.randomise} if env.randomise else {})}
+    text = spec_for(env.id, entities=recipe.loop.copies, budget=budget, **options)
     return deployment.spec_text(text)
 
 
@@ -102,6 +104,8 @@ def train_online(
         raise kept
     try:
         say = report or (lambda course, text: None)
+        assert online.trainer is not None
+        keep_weights(work, online.trainer, online.fingerprint())
         result = _release(online, recipe, out, command, say)
         (out / SPEC).write_text(_spec_text(recipe), encoding="utf-8")
     except KeyboardInterrupt:
@@ -173,6 +177,7 @@ def _release(
         "steps": online.course.steps,
         "widened": online.course.widened,
         "restarts": online.course.restarts,
+        "fingerprint": online.fingerprint(),
     }
     manifest = write_bundle(
         out,

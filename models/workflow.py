@@ -12,13 +12,15 @@ import torch
 
 from infra.signals import stopping
 from models.acceptance import Acceptance
+from models.adapt import AdaptTrainer
 from models.compute import Compute
 from models.data import BLOCK, Dataset, Sequences, Split, load_dataset
 from models.evaluation.held_out import evaluate
 from models.evaluation.result import Evaluation
 from models.evaluation.tell import brief
 from models.evaluation.windows import WARM
-from models.one_head import HeadError, HeadTrainer, Only, Parent
+from models.one_head import HeadError, HeadTrainer, Only
+from models.parent import WEIGHTS, Parent
 from models.registry import write_bundle
 from models.regret import Regret, regret
 from models.revision import revision
@@ -87,6 +89,7 @@ def train_bundle(
         trainer = HeadTrainer(spec, dataset, config, only.head, parent, compute)
         dataset, config, with_actor = trainer.dataset, trainer.config, parent.with_actor
     checkpoint = work / CHECKPOINT
+    (work / WEIGHTS).unlink(missing_ok=True)  # of another bundle that was here
     if resume and checkpoint.exists():
         trainer.load(checkpoint)
     with stopping() as stop:
@@ -98,7 +101,7 @@ def train_bundle(
     try:
         (work / CURVES).write_text(json.dumps(progress.curves))
         write_report(work / REPORT, progress.curves, f"{spec.system}: {config.total} updates")
-        return _release(
+        return release(
             spec, dataset, trainer, out, with_actor, command, accept, workflow=workflow, say=say
         )
     except KeyboardInterrupt:
@@ -128,7 +131,7 @@ class _Notes:
         part.replace(self.path)  # a reader sees a whole note, or the one before
 
 
-def _release(
+def release(
     spec: SystemSpec,
     dataset: Dataset,
     trainer: Trainer,
@@ -140,6 +143,9 @@ def _release(
     workflow: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
+    """Exports what `trainer` has learned as the bundle `out`, judged on what is held out of
+    `dataset`; see `train_bundle`. Returns the manifest.
+    """
     accept = accept or Acceptance()
     config, seconds = trainer.config, trainer.progress.seconds
     model, behaviour = trainer.model.cpu(), trainer.behaviour.cpu()
@@ -178,9 +184,9 @@ def _release(
     lineage |= {"compute": asdict(trainer.compute), "fingerprint": trainer.fingerprint()}
     if workflow is not None:
         lineage["workflow"] = dict(workflow)
-    if isinstance(trainer, HeadTrainer):
-        lineage["parent"] = {"digest": trainer.parent.manifest.digest, "learned": trainer.head}
-        trusted = trusted and trainer.parent.trusted(trainer.head, spec)
+    if isinstance(trainer, (HeadTrainer, AdaptTrainer)):
+        lineage["parent"] = trainer.origin
+        trusted = trainer.trusts(trusted)
     if model.physics is not None:
         lineage["physics"] = {"function": config.physics, "sha256": model.physics.digest}
     return write_bundle(

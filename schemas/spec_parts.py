@@ -3,10 +3,12 @@
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    FiniteFloat,
     field_serializer,
     model_validator,
 )
@@ -264,13 +266,28 @@ class ExploreSpec(Part):
     seed: int = Field(default=0, ge=0)
 
 
+def _rising(given: tuple[float, float]) -> tuple[float, float]:
+    if given[0] > given[1]:
+        raise ValueError("write the range from low to high, like [0.7, 1.5]")
+    return given
+
+
+Ranges = dict[Name, Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_rising)]]
+"""From low to high, by parameter of a plant (`infra.plants.parameters`)."""
+
+
 class PlantSpec(BaseModel):
-    """The simulator that may stand in for the real thing, with its own parameters."""
+    """The simulator that may stand in for the real thing, with its own parameters.
+
+    `randomise` gives parameters a range, from which each entity's is drawn in each episode.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
     kind: Literal["cluster", "nav2d", "gym"]
+    # Left out where it is empty, so that older specs keep their hash.
+    randomise: Ranges = Field(default={}, exclude_if=lambda ranges: not ranges)
 
     @property
     def params(self) -> dict[str, Any]:
-        """Every field but `kind`."""
+        """Every field but `kind` and `randomise`."""
         return dict(self.model_extra or {})

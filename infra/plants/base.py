@@ -119,7 +119,9 @@ class Branching(Protocol):
 def make_plant(spec: SystemSpec, **options: Any) -> Plant:
     """The plant that `spec.plant` names; `options` win over its parameters there.
 
-    With the option `faults`, a mapping from sensor to `Faults`, its sensors are degraded.
+    With the option `faults`, a mapping from sensor to `Faults`, its sensors are degraded. With
+    `randomise`, a mapping from parameter to range, each entity has its own in each episode; a
+    parameter that `options` give a value has that one.
 
     Raises:
         PlantError: the spec names no plant, or an option does not exist or cannot be used.
@@ -128,8 +130,11 @@ def make_plant(spec: SystemSpec, **options: Any) -> Plant:
         raise PlantError(f"{spec.system}: the spec names no plant; add 'plant: {{kind: ...}}'")
     module, name = KINDS[spec.plant.kind]
     build = getattr(importlib.import_module(module), name)
-    params = {**spec.plant.params, **options}
+    params: dict[str, Any] = {"randomise": spec.plant.randomise, **spec.plant.params, **options}
     faults = params.pop("faults", None)
+    fixed = {**options, **dict(options.get("set") or {})}
+    drawn = {n: r for n, r in (params.pop("randomise", None) or {}).items() if n not in fixed}
+    params |= {"randomise": drawn} if drawn else {}
     plant: Plant = build(spec, **params)
     if not faults:
         return plant

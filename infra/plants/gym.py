@@ -14,6 +14,7 @@ import yaml
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector.utils import iterate
 
 from infra.plants.base import (
     Floats,
@@ -27,12 +28,14 @@ from infra.plants.base import (
     seeds,
     stamps,
 )
-from infra.plants.gym_envs import Env, episode_ticks, make_env, period_us, settable
+from infra.plants.gym_envs import Env, change, episode_ticks, make_env, period_us, settable
+from infra.plants.gym_physics import altered, mechanics_of
+from infra.plants.parameters import checked, draw, draws, gym_parameters
 from schemas.clock import format_duration, tick_of, tick_time
 from schemas.system import SystemSpec
 
 UNBOUNDED = 1e6  # stands for an infinite bound of an observation
-_STATE = ("_tick", "_ended", "_return", "_returns")
+_STATE = ("_tick", "_ended", "_return", "_returns", "_seed", "_episode")
 TIERS = {
     "shallow": {"candidates": 65, "horizon": 10, "iterations": 1},
     "deep": {"candidates": 255, "horizon": 20, "iterations": 3},
@@ -56,7 +59,8 @@ def spec_for(
     Raises:
         PlantError: no such environment, or spaces that do not fit.
     """
-    env = make_env(env_id, env_options)
+    ours = ("friction", "action_delay", "randomise")
+    env = make_env(env_id, {n: v for n, v in env_options.items() if n not in ours})
     period = period_us(env)
     tick = format_duration(period)
     document = {
@@ -92,7 +96,11 @@ class GymPlant:
 
     Options of the environment are passed on to Gymnasium, but for `set`: a mapping from attributes
     of the unwrapped environment to numbers, as `{m: 1.5}` for a heavier pendulum. What the
-    environment worked out from them when it was made stays.
+    environment worked out from them when it was made stays. `friction` (1/s) slows what moves,
+    where it is known what does; `action_delay` (s, rounded to a step) is from an action to its
+    effect.
+    With `randomise`, ranges by parameter (`infra.plants.parameters`), each environment has values
+    of its own, drawn anew with every episode from the seed of the reset.
     """
 
     version = f"gym-1/gymnasium-{gymnasium.__version__}"
@@ -105,6 +113,9 @@ class GymPlant:
         env: str,
         entities: int = 8,
         start_us: int = 0,
+        friction: float = 0.0,
+        action_delay: float = 0.0,
+        randomise: Mapping[str, Any] | None = None,
         **env_options: Any,
     ) -> None:
         if not isinstance(entities, int) or entities < 1:
@@ -113,9 +124,26 @@ class GymPlant:
         self.entities = names("env", entities)
         self.first_tick = tick_of(start_us, spec.epoch_us, spec.period_us)
         self._env = _side_by_side([make_env(env, env_options) for _ in range(entities)])
-        self.episode = episode_ticks(self._env.envs[0])
+        first = self._env.envs[0]
+        self.episode = episode_ticks(first)
+        self._step_s = period_us(first.unwrapped) / 1e6
+        slowed = mechanics_of(first) is not None
+        self.parameters = gym_parameters(settable(first), slowed, self._step_s)
+        self.randomise = checked(randomise or {}, self.parameters)
         self._tick = -1
         self._check(env)
+        given = {"friction": friction, "action_delay": action_delay}
+        self._alter(env, {name: value for name, value in given.items() if value})
+
+    def _alter(self, env_id: str, given: Mapping[str, Any]) -> None:
+        """Gives all environments the same friction and delay."""
+        for name, value in given.items():
+            if name not in self.parameters:
+                raise PlantError(f"{env_id}: it is not known which of its numbers are speeds")
+            if not isinstance(value, (int, float)) or not 0.0 <= value < math.inf:
+                raise PlantError(f"option {name}: a number of 0 or more is needed, not {value!r}")
+        count = len(self.entities)
+        self.vary({name: np.full(count, float(value)) for name, value in given.items()})
 
     def _check(self, env_id: str) -> None:
         wanted = _actions(self._env.single_action_space, env_id)
@@ -145,6 +173,8 @@ class GymPlant:
         self._ended = nobody
         self._return = np.zeros(len(self.entities))
         self._returns: list[float] = []
+        self._seed, self._episode = seed, np.zeros(len(self.entities), dtype=np.int64)
+        self.vary(draws(self.randomise, seed, len(self.entities)))
         everybody = np.ones(len(self.entities))
         return self._sample(observation, np.zeros(len(self.entities)), nobody, nobody, everybody)
 
@@ -155,6 +185,7 @@ class GymPlant:
         flat = checked_action(action, (len(self.entities), len(self.spec.action_columns)))
         begins = self._ended.astype(np.float64)
         native = _to_space(np.clip(flat, self.spec.action_low, self.spec.action_high), self._env)
+        self._begin(np.flatnonzero(self._ended))
         observation, reward, terminated, truncated, _ = self._env.step(native)
         self._tick += 1
         self._ended = terminated | truncated
@@ -162,6 +193,55 @@ class GymPlant:
         self._returns.extend(self._return[self._ended].tolist())
         self._return[self._ended] = 0.0
         return self._sample(observation, reward, terminated, truncated, begins)
+
+    def _begin(self, entities: Ints) -> None:
+        """Draws the parameters of the episodes that begin with the next step."""
+        for e in entities:
+            self._episode[e] += 1
+            drawn = draw(self.randomise, self._seed, int(e), int(self._episode[e]))
+            for name, value in drawn.items():
+                self._set(int(e), name, value)
+
+    @property
+    def values(self) -> Mapping[str, Floats]:
+        """`[E]` of each parameter, as it is now."""
+        envs = self._env.envs
+        found = {
+            "friction": [altered(env).friction for env in envs],
+            "action_delay": [altered(env).late * self._step_s for env in envs],
+        }
+        own = {n: [settable(env)[n] for env in envs] for n in self.parameters.keys() - found.keys()}
+        return {name: np.array({**found, **own}[name]) for name in self.parameters}
+
+    def vary(self, values: Mapping[str, Floats]) -> None:
+        """Gives the environments other values `[E]`, from the next step on."""
+        for name, each in values.items():
+            for e, value in enumerate(each):
+                self._set(e, name, float(value))
+
+    def _set(self, entity: int, name: str, value: float) -> None:
+        env = self._env.envs[entity]
+        if name == "friction":
+            altered(env).friction = value
+        elif name == "action_delay":
+            altered(env).late = round(value / self._step_s)
+        else:
+            change(env, name, value)
+
+    def place(self, channels: Mapping[str, Floats], past: Floats) -> None:
+        """Puts every environment where an observation says it is; see `parameters.Variable`."""
+        if mechanics_of(self._env.envs[0]) is None:
+            name = type(self._env.envs[0].unwrapped).__name__
+            raise PlantError(f"{name}: it is not known how an observation tells its state")
+        self._env.reset()
+        self._env._autoreset_envs[:] = False
+        self._tick, self._ended = 0, np.zeros(len(self.entities), dtype=bool)
+        self._episode = np.zeros(len(self.entities), dtype=np.int64)
+        told = [list(iterate(self._env.action_space, _to_space(a, self._env))) for a in past]
+        times = period_us(self._env.envs[0]) // round(self._step_s * 1e6)
+        for e, env in enumerate(self._env.envs):
+            before = [action[e] for action in told for _ in range(times)]
+            altered(env).place(channels["state"][e].reshape(-1), before)
 
     def score(self) -> dict[str, float]:
         """`episodes` ended since `reset` and their mean `return` (NaN without any)."""
@@ -188,8 +268,9 @@ class GymPlant:
         made = copy.copy(self)
         made.entities = names("env", len(index))
         envs = [_clone(self._env.envs[i]) for i in index]
-        rows = {"_ended": self._ended[index], "_return": self._return[index]}
-        made._continue(envs, {"_tick": self._tick, "_returns": [], **rows})
+        rows = {name: getattr(self, name)[index] for name in ("_ended", "_return", "_episode")}
+        rest = {"_tick": self._tick, "_seed": self._seed, "_returns": []}
+        made._continue(envs, {**rest, **rows})
         return made
 
     def _continue(self, envs: Sequence[Env], state: Mapping[str, Any]) -> None:

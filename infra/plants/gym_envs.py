@@ -17,6 +17,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation
 
 from infra.plants.base import PlantError
+from infra.plants.gym_physics import Altered
 
 Env = gymnasium.Env[Any, Any]
 CONTROL = "dm_control/"
@@ -60,6 +61,7 @@ def make_env(env_id: str, options: Mapping[str, Any]) -> Env:
         _set(env, env_id, name, value)
     if isinstance(env.observation_space, spaces.Dict):
         env = FlattenObservation(env)
+    env = Altered(env, period_us(env) / 1e6)
     return Repeat(env, times) if times > 1 else env
 
 
@@ -82,7 +84,7 @@ def _set(env: Env, env_id: str, name: str, value: Any) -> None:
         raise PlantError(f"option set: {env_id} has no number {name!r}; it has {', '.join(known)}")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise PlantError(f"option set: {name}: a number is needed, not {value!r}")
-    setattr(env.unwrapped, name, value)
+    change(env, name, value)
 
 
 def settable(env: Env) -> dict[str, float]:
@@ -93,6 +95,11 @@ def settable(env: Env) -> dict[str, float]:
         if isinstance(value, (int, float)) and not isinstance(value, bool) and name[0] != "_"
     }
     return dict(sorted(found.items()))
+
+
+def change(env: Env, name: str, value: float) -> None:
+    """Sets a number of the unwrapped environment that is known to be there."""
+    setattr(env.unwrapped, name, value)
 
 
 def period_us(env: Env) -> int:

@@ -22,11 +22,16 @@ from infra.plants.base import (
     readings,
     stamps,
 )
+from infra.plants.parameters import checked, draws, nav2d_parameters
 from schemas.clock import tick_of, tick_time
 from schemas.system import SystemSpec
 
 _CHANNELS: Final = ("position", "velocity", "goal", "offset", "pole")
-_PER_ROBOT: Final = ("_position", "_velocity", "_goal", "_done", "_return", "_arrived_at")
+_VARIED: Final = {"mass": "_mass", "drag": "_drag", "action_delay": "_late_s"}
+_PER_ROBOT: Final = (
+    *("_position", "_velocity", "_goal", "_done", "_return", "_arrived_at"),
+    *_VARIED.values(),
+)
 _STATE: Final = (*_PER_ROBOT, "_asked", "_tick", "_noise")
 
 
@@ -97,11 +102,19 @@ class Nav2d:
 
     `Sample.reward` is minus the true distance to the goal (m) at the end of the tick. Outcomes:
     `reached` (0 or 1) and `distance` (m).
+
+    With `randomise`, ranges by parameter (`infra.plants.parameters`), each robot has a mass, a drag
+    and a delay of its own, drawn anew with every reset from the seed.
     """
 
     version = "nav2d-2"
+    _mass: Floats
+    _drag: Floats
+    _late_s: Floats
 
-    def __init__(self, spec: SystemSpec, **options: Any) -> None:
+    def __init__(
+        self, spec: SystemSpec, *, randomise: Mapping[str, Any] | None = None, **options: Any
+    ) -> None:
         self.spec = spec
         self.options = Nav2dOptions.of(**options)
         self.entities = names("robot", self.options.robots)
@@ -110,8 +123,10 @@ class Nav2d:
         self._check_channels()
         every = [sensor.every_us for sensor in spec.sensors.values()]
         self.step_us = math.gcd(spec.period_us, *every)
-        self._motion = motion(self.options.drag, self.step_us / 1e6)
-        self._delay = round(self.options.action_delay * 1e6 / self.step_us)
+        self.parameters = nav2d_parameters(self.step_us / 1e6)
+        self.randomise = checked(randomise or {}, self.parameters)
+        self._asked = np.zeros((0, self.options.robots, 2))
+        self.vary({n: np.full(self.options.robots, getattr(self.options, n)) for n in _VARIED})
 
     def _check_channels(self) -> None:
         for channel in self.spec.channels:
@@ -132,9 +147,44 @@ class Nav2d:
         self._return = np.zeros(o.robots)
         self._arrived_at = np.full(o.robots, np.nan)
         self._tick = 0
-        steps = self.spec.period_us // self.step_us
-        self._asked = np.zeros((self._delay // steps + 2, o.robots, 2))
-        return self._sample(np.zeros(o.robots), [(self._position, self._velocity)] * steps)
+        self._asked = np.zeros((0, o.robots, 2))
+        self.vary(draws(self.randomise, seed, o.robots))
+        here = [(self._position, self._velocity)] * (self.spec.period_us // self.step_us)
+        return self._sample(np.zeros(o.robots), here)
+
+    @property
+    def values(self) -> Mapping[str, Floats]:
+        """`[E]` of each parameter, as it is now."""
+        return {name: getattr(self, own).copy() for name, own in _VARIED.items()}
+
+    def vary(self, values: Mapping[str, Floats]) -> None:
+        """Gives the robots other values `[E]`, from the next step on."""
+        for name, value in values.items():
+            setattr(self, _VARIED[name], np.array(value, dtype=np.float64))
+        self._derive()
+
+    def _derive(self) -> None:
+        """What follows from the parameters, and room for the actions that are on their way."""
+        drag, robot = np.unique(self._drag, return_inverse=True)
+        table = np.array([motion(float(one), self.step_us / 1e6) for one in drag])
+        self._motion: Floats = table[robot].T[:, :, None]
+        self._lag = np.rint(self._late_s * 1e6 / self.step_us).astype(np.int64)
+        most = int(self._lag.max()) // (self.spec.period_us // self.step_us) + 2
+        more = max(0, most - len(self._asked))
+        self._asked = np.concatenate([self._asked, np.zeros((more, *self._asked.shape[1:]))])
+
+    def place(self, channels: Mapping[str, Floats], past: Floats) -> None:
+        """Puts every robot where an observation says it is; see `parameters.Variable`."""
+        if missing := {"position", "velocity"} - channels.keys():
+            raise PlantError(f"nav2d: where a robot is takes channel {min(missing)!r} too")
+        self._position, self._velocity = (channels[n].copy() for n in ("position", "velocity"))
+        away = channels.get("offset", channels.get("pole"))
+        far = np.full_like(self._position, np.inf)
+        near = far if away is None else self._position + away
+        self._goal = channels.get("goal", near).copy()
+        self._done = self._distance() <= self.options.reach
+        self._asked = past.astype(np.float64)
+        self._derive()
 
     @property
     def state(self) -> Floats:
@@ -148,8 +198,9 @@ class Nav2d:
         self._asked = np.concatenate([wanted[None], self._asked[:-1]])
         going, path = ~self._done, []
         steps = self.spec.period_us // self.step_us
+        everyone, mass = np.arange(self.options.robots), self._mass[:, None]
         for i in range(steps):
-            in_force = self._asked[(self._delay - i + steps - 1) // steps] / self.options.mass
+            in_force = self._asked[(self._lag - i + steps - 1) // steps, everyone] / mass
             self._move(in_force, self._tick * self.spec.period_us + (i + 1) * self.step_us)
             path.append((self._position, self._velocity))
         self._tick += 1
@@ -173,23 +224,26 @@ class Nav2d:
         return copy.deepcopy({name: getattr(self, name) for name in _STATE})
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes back to a `snapshot` of this plant, or of one with as many robots and this delay."""
+        """Goes back to a `snapshot` of this plant, or of one with as many robots."""
         for name, value in copy.deepcopy(dict(state)).items():
             setattr(self, name, value)
+        self._derive()
 
     def branch(self, index: Ints) -> Nav2d:
         """A plant of other robots, the i-th as robot `index[i]` is now; there is no noise in it."""
         quiet = replace(self.options, actuation_noise=0.0, position_noise=0.0, velocity_noise=0.0)
-        made = Nav2d(self.spec, **asdict(replace(quiet, robots=len(index))))
+        options = asdict(replace(quiet, robots=len(index)))
+        made = Nav2d(self.spec, randomise=self.randomise, **options)
         for name in _PER_ROBOT:
             setattr(made, name, getattr(self, name)[index])
         made._asked, made._tick = self._asked[:, index], self._tick
+        made._derive()
         made._noise = np.random.default_rng(0)
         return made
 
     def _move(self, wanted: Floats, time_us: int) -> None:
         """One step of integration; `time_us` since the start is its end."""
-        o, keep, gain, drift, fall = self.options, *self._motion
+        o, (keep, gain, drift, fall) = self.options, self._motion
         noise = self._noise.normal(0.0, o.actuation_noise, wanted.shape)
         force, moving = wanted + noise, ~self._done[:, None]
         position = self._position + drift * self._velocity + fall * force

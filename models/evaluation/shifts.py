@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from infra.plants.base import Floats
 from infra.plants.degrade import Faults
+from infra.plants.parameters import Parameter, gym_parameters, nav2d_parameters
 from infra.traces import Trace, generate_trace
 from planner.session import Bundle
 from schemas.system import SystemSpec
@@ -18,8 +19,6 @@ NOISE: Final = 0.2  # standard deviation of what is added to sensors, in usual s
 DROPOUT: Final = 0.7  # share of readings that is lost
 LATE_TICKS: Final = 3  # of delay
 MORNING: Final = 8 * 60  # the minute at which generated traffic begins: it grows from there on
-PHYSICS: Final = ("m", "l", "g", "gravity", "masspole", "length", "force_mag", "power")
-"""Attributes of Gymnasium's environments that are changed where there are such."""
 Kind = Literal["mass", "friction", "physics", "delay", "noise", "dropout", "traffic", "service"]
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
 
@@ -69,16 +68,22 @@ def _own(spec: SystemSpec, attributes: Mapping[str, float]) -> tuple[Shift, ...]
     """The changes that this kind of plant alone knows."""
     kind = spec.plant.kind if spec.plant is not None else ""
     if kind == "gym":
-        return (*_physics(attributes), _sensor_delay(spec))
-    return {"nav2d": _NAV2D, "cluster": _cluster()}.get(kind, ())
+        known = gym_parameters(attributes, slowed=False, step_s=spec.period_us / 1e6)
+        return (*_changed(known, lambda name, value: {"set": {name: value}}), _sensor_delay(spec))
+    if kind == "nav2d":
+        return _changed(nav2d_parameters(0.0), lambda name, value: {name: value})
+    return _cluster() if kind == "cluster" else ()
 
 
-_NAV2D: Final = (
-    Shift("mass × 1.5", "mass", {"mass": 1.5}),
-    Shift("mass × 0.67", "mass", {"mass": 0.67}),
-    Shift("drag 0.1 → 0.6 1/s", "friction", {"drag": 0.6}),
-    Shift("actions 300 ms late", "delay", {"action_delay": 0.3}),
-)
+def _changed(
+    known: Mapping[str, Parameter], option: Callable[[str, float], Mapping[str, Any]]
+) -> tuple[Shift, ...]:
+    """The changes of the plant's parameters, from their table."""
+    return tuple(
+        Shift(label, one.kind, option(name, value))
+        for name, one in known.items()
+        for label, value in one.changes
+    )
 
 
 def _cluster() -> tuple[Shift, ...]:
@@ -95,13 +100,6 @@ def bursts() -> Trace:
     minute = np.arange(1440)
     rates: Floats = np.where(minute // 5 % 2 == 0, 10.0, 100.0)
     return Trace(60.0, rates)
-
-
-def _physics(attributes: Mapping[str, float]) -> tuple[Shift, ...]:
-    found = [name for name in PHYSICS if attributes.get(name)]
-    return tuple(
-        Shift(f"{name} × 1.5", "physics", {"set": {name: 1.5 * attributes[name]}}) for name in found
-    )
 
 
 def _sensor_delay(spec: SystemSpec) -> Shift:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -66,8 +67,8 @@ class Log:
 
 def plant(spec: SystemSpec, robots: int, noise: float) -> Nav2d:
     """The robots, whose positions are read with so much noise, m; nobody reaches a goal."""
-    options = {"arena": 3.0, "wall": AWAY, "reach": 0.0, "nearest": 0.0, "position_noise": noise}
-    return Nav2d(spec, robots=robots, **options)
+    options: dict[str, Any] = {"arena": 3.0, "wall": AWAY, "reach": 0.0, "nearest": 0.0}
+    return Nav2d(spec, robots=robots, position_noise=noise, **options)
 
 
 def log(spec: SystemSpec, robots: int, ticks: int, noise: float, seed: int) -> Log:

@@ -10,7 +10,7 @@ from models.actor import ActorConfig
 from models.belief import ModelConfig
 from models.data import Dataset, load_dataset
 from models.train import TrainConfig, Trainer
-from models.workflow import _release
+from models.workflow import release
 from schemas.system import SystemSpec
 from tests.models.synthetic import mass_spec, write_run
 
@@ -60,5 +60,5 @@ def trained(run_folder: Path) -> Trained:
 @pytest.fixture(scope="session")
 def bundle_folder(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "mass"
-    _release(trained.spec, trained.dataset, trained.trainer, folder, True, "rehearse train mass")
+    release(trained.spec, trained.dataset, trained.trainer, folder, True, "rehearse train mass")
     return folder

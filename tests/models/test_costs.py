@@ -15,7 +15,7 @@ from models.evaluation.held_out import evaluate
 from models.evaluation.tell import brief
 from models.recipe import parse_recipe
 from models.train import Trainer, settings_of
-from models.workflow import _release
+from models.workflow import release
 from planner.session import load_bundle
 from schemas.system import SystemSpec, parse_spec
 from tests.models.conftest import TINY
@@ -83,7 +83,7 @@ def test_a_bundle_foresees_what_breaks_a_constraint(
     config = replace(TINY, steps=100, actor_steps=0, batch=16, length=12, horizon=2, model=sizes)
     trainer = Trainer(spec, dataset, config)
     trainer.run()
-    manifest = _release(spec, dataset, trainer, tmp_path / "made", False, "rehearse train mass")
+    manifest = release(spec, dataset, trainer, tmp_path / "made", False, "rehearse train mass")
     assert "cost.onnx" in manifest["files"]
     bundle = load_bundle(tmp_path / "made", provider="cpu")
     found = evaluate(bundle, spec, dataset.validation, windows=300, futures=4)

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from models.data import load_dataset
-from models.one_head import HeadError, HeadName, HeadTrainer, Only, Parent
+from models.one_head import HeadError, HeadName, HeadTrainer, Only, trusted
+from models.parent import Parent, ParentError
 from models.train import Trainer
 from models.workflow import CHECKPOINT, train_bundle, work_folder
 from planner.manifest import MANIFEST, seal
@@ -227,7 +228,7 @@ def test_what_cannot_be_done_is_said(spec: SystemSpec, broken: Path, old: Path) 
     other = parse_spec(LEARNED.replace("low: -2", "low: -3"))
     with pytest.raises(HeadError, match="other channels or actions"):
         again(other, old, broken, out, "reward")
-    with pytest.raises(HeadError, match=r"manifest\.json"):
+    with pytest.raises(ParentError, match=r"manifest\.json"):
         again(spec, old, broken.parent, out, "reward")
     with pytest.raises(HeadError, match="write to another folder"):
         again(spec, old, broken, broken, "reward")
@@ -252,7 +253,7 @@ def test_a_bundle_that_will_not_do_is_told(
     if change == {"config": {}}:
         kept["config"] = {}
     sealed(broken, lineage=kept)
-    with pytest.raises(HeadError, match=message):
+    with pytest.raises((HeadError, ParentError), match=message):
         again(spec, old, broken, broken.parent / "out", "reward")
 
 
@@ -272,7 +273,7 @@ def test_weights_have_to_be_there(
         file.unlink()
     else:
         file.write_bytes(content)
-    with pytest.raises(HeadError, match=rf"{file.name}: no.*train it again"):
+    with pytest.raises(ParentError, match=rf"{file.name}: no.*train it again"):
         again(spec, old, broken, broken.parent / "out", "reward")
 
 
@@ -289,9 +290,9 @@ def test_an_actor_is_trusted_no_further_than_its_reward(
 ) -> None:
     parent = Parent.read(made, left)
     assert constrained.objective_hash != spec.objective_hash
-    assert [parent.trusted("value", s) for s in (spec, constrained)] == [True, True]
-    for trusted in (True, False):  # as after --only reward: its value is of an older reward still
-        manifest = msgspec.structs.replace(parent.manifest, actor_trusted=trusted)
+    assert [trusted(parent, "value", s) for s in (spec, constrained)] == [True, True]
+    for kept in (True, False):  # as after --only reward: its value is of an older reward still
+        manifest = msgspec.structs.replace(parent.manifest, actor_trusted=kept)
         one = replace(parent, manifest=manifest)
-        assert [one.trusted("cost", s) for s in (spec, constrained)] == [trusted, False]
-        assert not one.trusted("reward", spec)
+        assert [trusted(one, "cost", s) for s in (spec, constrained)] == [kept, False]
+        assert not trusted(one, "reward", spec)

@@ -15,7 +15,7 @@ from models.export import parity
 from models.losses import observe
 from models.physics import PhysicsError, load_physics, physics
 from models.train import CheckpointError, Trainer
-from models.workflow import _release
+from models.workflow import release
 from planner.session import load_bundle
 from schemas.system import SystemSpec
 from tests.models.conftest import TINY
@@ -128,7 +128,7 @@ def test_members_predict_the_change_around_it_in_units_of_what_it_leaves_over(
 
 def test_the_graphs_of_a_bundle_contain_it(known: Trainer, tmp_path: Path) -> None:
     folder = tmp_path / "b"  # what differs from torch would not be written
-    _release(known.spec, known.dataset, known, folder, False, "rehearse train mass")
+    release(known.spec, known.dataset, known, folder, False, "rehearse train mass")
     lineage = load_bundle(folder, provider="cpu").manifest.lineage
     assert lineage["physics"]["function"] == NAME
     assert len(lineage["physics"]["sha256"]) == 64

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 import typer
 
+from infra.plants.base import PlantError
+from infra.plants.gym import GymPlant
 from models.cli import app
 from models.recipe import SHIPPED, Recipe, RecipeError, is_recipe, load_recipe, parse_recipe
+from models.undertaking import online_of
 from schemas.system import parse_spec
 from tests.models.synthetic import SPEC
 
@@ -120,6 +123,25 @@ def test_deepmind_control_is_acted_in_at_action_repeat_2() -> None:
     other = parse_recipe("workflow: x\nenv: {id: dm_control/a-b, options: {action_repeat: 1}}\n")
     assert other.env is not None
     assert other.env.options == {"action_repeat": 1}
+
+
+def test_ranges_of_an_environment_are_drawn_from_and_change_what_a_checkpoint_fits() -> None:
+    text = "workflow: x\nenv: {id: Pendulum-v1}\n"
+    plain = online_of(parse_recipe(text))
+    recipe = parse_recipe(text).with_options({"env.randomise": {"m": [0.5, 2.0]}})
+    online = online_of(recipe)
+    for plant in (online.plant, online.judged):
+        assert isinstance(plant, GymPlant)
+        plant.reset(0)
+        assert len(set(plant.values["m"])) == len(plant.entities)
+    assert online.spec.plant is not None
+    assert online.spec.plant.randomise == {"m": (0.5, 2.0)}
+    assert online.fingerprint() != plain.fingerprint()
+    assert "randomise" not in parse_recipe(text).model_dump()["env"]
+    with pytest.raises(RecipeError, match=r"f\.yaml:2: env\.randomise\.m: .*low to high"):
+        parse_recipe("workflow: x\nenv: {id: Pendulum-v1, randomise: {m: [2, 1]}}\n", "f.yaml")
+    with pytest.raises(PlantError, match="no parameter 'mass'; it has m, l, g, friction"):
+        online_of(parse_recipe("workflow: x\nenv: {id: Pendulum-v1, randomise: {mass: [1, 2]}}\n"))
 
 
 def test_metrics_are_a_list_of_names_or_a_mapping_to_bounds() -> None:
