@@ -1,10 +1,12 @@
-"""`rehearse train` and `rehearse evaluate`; mounted by the main command by its entry point."""
+"""`rehearse train`, `pretrain` and `evaluate`; mounted by the main command by its entry point."""
 
 import typer
 
 from models.cli_evaluate import evaluate_command
+from models.cli_pretrain import pretrain
 from models.cli_train import train
 
 app = typer.Typer(help="Train and judge world models.", no_args_is_help=True)
 app.command("train", rich_help_panel="Models")(train)
+app.command("pretrain", rich_help_panel="Models")(pretrain)
 app.command("evaluate", rich_help_panel="Models")(evaluate_command)
