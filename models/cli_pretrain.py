@@ -72,7 +72,7 @@ def pretrain(
     Pieces of each window are hidden, and told from the others; then labels are learned, where there
     are any, and an ONNX file is written that a sensor's `perceive` takes (kind: tensor).
 
-    Example: rehearse pretrain --data ./log --series position_0 --window 64 --out ./encoder
+    Example: rehearse pretrain --data ./log --series 'velocity[0]' --window 64 --out ./encoder
 
     (of what `rehearse backtest nav2d --policy explore --log ./log` has logged)
     """
