@@ -14,7 +14,7 @@ LOCK   = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hash
 OURS   = pyproject.toml requirements/build.in
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz bench bench-peers bench-learning bench-partial bench-compute bench-transfer bundles lock clean
+.PHONY: help demo test check fuzz bench bench-peers bench-learning bench-partial bench-compute bench-transfer bench-encoders bundles lock clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -51,6 +51,9 @@ bench-partial: $(VENV)/dev.stamp ## beliefs of hidden velocities, beside a Kalma
 
 bench-transfer: $(VENV)/dev.stamp ## from simulator to a changed plant: before, randomised, adapted (ARGS="--system nav2d")
 	@$(BIN)/python -m tests.bench.bench_transfer $(ARGS)
+
+bench-encoders: $(VENV)/dev.stamp ## encoders, each beside what it has to be better than (ARGS="--only crowd --seeds 0")
+	@$(BIN)/python -m tests.bench.bench_encoders $(ARGS)
 
 bundles: $(VENV)/dev.stamp ## train the shipped models again (TRACE=load.parquet OUT=folder; half an hour)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh models/exploration/bundles.sh $(TRACE) $(OUT)

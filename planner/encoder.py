@@ -13,7 +13,7 @@ from planner.session import F32
 from schemas.perceive import RawInput, file_digest
 
 Rows = npt.NDArray[Any]
-_TYPES: Final = {"jpeg": np.dtype(np.uint8), "points": np.dtype(np.float32)}
+_BYTES: Final = ("jpeg", "voxels")  # kinds that are encoded from uint8; others from float32
 _ONNX: Final = {"tensor(uint8)": np.dtype(np.uint8), "tensor(float)": np.dtype(np.float32)}
 
 
@@ -38,7 +38,8 @@ class Encoder:
         padded: bool | None = None,
     ) -> None:
         self.path, self.shape, self.columns = raw.file, raw.shape, columns
-        self.batch, self.type = raw.batch, _TYPES.get(raw.kind, np.dtype(np.float32))
+        self.batch = raw.batch
+        self.type = np.dtype(np.uint8 if raw.kind in _BYTES else np.float32)
         self.digest = raw.sha256
         graph = _read(raw.file, raw.sha256)
         self._session = open_session(graph, choose(provider), threads, str(raw.file))

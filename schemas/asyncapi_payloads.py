@@ -119,7 +119,7 @@ def raw_payload(sensor: SensorSpec) -> Json:
     found: Json = {
         "type": "string",
         "format": "binary",
-        "description": "What is encoded: a JPEG image, packed points, or a tensor.",
+        "description": "What is encoded: a JPEG image, packed points or entities, or a tensor.",
     }
     if (raw := sensor.perceive) is None:
         return found

@@ -78,8 +78,7 @@ class Commands(LazyGroup):
         ),
         "perceive": _entry(
             "processes:perceive",
-            "Encode raw messages (images, clouds of points, tensors): "
-            "each becomes a reading of a sensor.",
+            "Encode raw messages, such as images or points: each becomes a reading of a sensor.",
             _PARTS,
         ),
         "worker": _entry(

@@ -1,18 +1,27 @@
-"""Raw messages as rows for an encoder: JPEG images, clouds of points, tensors; or why not.
+"""Raw messages as rows for an encoder: images, clouds, entities, tensors; or why not.
 
 All bytes are somebody else's: sizes are looked at before anything is unpacked.
 """
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from schemas.perceive import JpegInput, PointsInput, RawInput, TensorInput
+from schemas.formats import packed_type
+from schemas.perceive import (
+    EntitiesInput,
+    JpegInput,
+    PointsInput,
+    RawInput,
+    TensorInput,
+    VoxelsInput,
+    occupancy,
+)
 from schemas.spec_parts import SensorSpec, TimeSpec
 from schemas.topics import MAX_RAW_BYTES
 from streams.codecs.base import MAX_KEY, Refused, check_size
@@ -128,24 +137,39 @@ class _Jpeg:
         return np.asarray(seen)
 
 
+def _packed(data: bytes, dtype: np.dtype[np.void], what: str) -> npt.NDArray[np.void]:
+    """The packed structures of which `data` consists."""
+    size = dtype.itemsize
+    if len(data) % size:
+        raise Refused("malformed", f"{len(data)} bytes are no whole number of {size}")
+    if len(data) > size * _MOST_POINTS:
+        raise Refused("oversized", f"more than {_MOST_POINTS} {what}")
+    return np.frombuffer(data, dtype)
+
+
+def _finite(packed: npt.NDArray[np.void], names: Iterable[str]) -> npt.NDArray[np.float32]:
+    """[n, names] of those that are finite."""
+    with np.errstate(over="ignore"):  # what is too large for float32 is none
+        found = np.stack([packed[name].astype(np.float32) for name in names], axis=1)
+    kept: npt.NDArray[np.float32] = found[np.isfinite(found).all(axis=1)]
+    return kept
+
+
+def _points(data: bytes, dtype: np.dtype[np.void]) -> npt.NDArray[np.float32]:
+    """[n, 3], one or more."""
+    points = _finite(_packed(data, dtype, "points"), "xyz")
+    if not len(points):
+        raise Refused("malformed", "there is no finite point in it")
+    return points
+
+
 class _Points:
     def __init__(self, raw: PointsInput) -> None:
-        self._dtype = np.dtype([(name, np.dtype(text)) for name, text in raw.fields.items()])
-        self._count = raw.size[0]
+        self._dtype, self._count = packed_type(raw.fields), raw.size[0]
 
     def row(self, data: bytes) -> Array:
         """[points, 3] float32."""
-        size = self._dtype.itemsize
-        if len(data) % size:
-            raise Refused("malformed", f"{len(data)} bytes are no whole number of {size}")
-        if len(data) > size * _MOST_POINTS:
-            raise Refused("oversized", f"more than {_MOST_POINTS} points")
-        packed = np.frombuffer(data, self._dtype)
-        with np.errstate(over="ignore"):  # what is too large for float32 is no point
-            points = np.stack([packed[name].astype(np.float32) for name in "xyz"], axis=1)
-        points = points[np.isfinite(points).all(axis=1)]
-        if not len(points):
-            raise Refused("malformed", "there is no finite point in it")
+        points = _points(data, self._dtype)
         if len(points) == self._count:
             return points
         every = np.arange(self._count)
@@ -153,6 +177,28 @@ class _Points:
             every * len(points) // self._count if len(points) > self._count else every % len(points)
         )
         return points[places]
+
+
+class _Voxels:
+    def __init__(self, raw: VoxelsInput) -> None:
+        self._dtype, self._grid = packed_type(raw.fields), (raw.low, raw.high, raw.size)
+
+    def row(self, data: bytes) -> Array:
+        """[X, Y, Z] uint8."""
+        return occupancy(_points(data, self._dtype), *self._grid)
+
+
+class _Entities:
+    def __init__(self, raw: EntitiesInput) -> None:
+        self._dtype, self._read, self._shape = packed_type(raw.fields), raw.read, raw.shape
+
+    def row(self, data: bytes) -> Array:
+        """[entities, fields + 1] float32."""
+        found = _finite(_packed(data, self._dtype, "entities"), self._read)[: self._shape[0]]
+        row = np.zeros(self._shape, np.float32)
+        row[: len(found), :-1] = found
+        row[: len(found), -1] = 1.0
+        return row
 
 
 class _Tensor:
@@ -168,4 +214,10 @@ class _Tensor:
             return np.frombuffer(data, self._dtype).reshape(self._shape).astype(np.float32)
 
 
-_READERS: Final[Mapping[str, Any]] = {"jpeg": _Jpeg, "points": _Points, "tensor": _Tensor}
+_READERS: Final[Mapping[str, Any]] = {
+    "jpeg": _Jpeg,
+    "points": _Points,
+    "voxels": _Voxels,
+    "entities": _Entities,
+    "tensor": _Tensor,
+}

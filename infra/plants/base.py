@@ -36,12 +36,15 @@ class SensorBatch:
 
     `entity` `[n]` indexes the plant's entities, `time_us` `[n]` is the event time in microseconds,
     `values` maps each channel to `[n]`, or `[n, size]` for a vector; NaN is an empty reading.
+    `crowd` `[n, most, fields]` is what is seen of others where that is what the values are encoded
+    from; NaN: there is none.
     """
 
     sensor: str
     entity: NDArray[np.int32]
     time_us: Ints
     values: dict[str, Floats]
+    crowd: Floats | None = None
 
     def __len__(self) -> int:
         return int(self.time_us.size)
@@ -49,7 +52,8 @@ class SensorBatch:
     def take(self, index: NDArray[Any]) -> SensorBatch:
         """The readings that `index` (positions or a mask) selects, in that order."""
         values = {name: value[index] for name, value in self.values.items()}
-        return SensorBatch(self.sensor, self.entity[index], self.time_us[index], values)
+        crowd = None if self.crowd is None else self.crowd[index]
+        return SensorBatch(self.sensor, self.entity[index], self.time_us[index], values, crowd)
 
 
 @dataclass(frozen=True)

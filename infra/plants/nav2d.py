@@ -22,11 +22,12 @@ from infra.plants.base import (
     readings,
     stamps,
 )
+from infra.plants.crowd import neighbours, pushes
 from infra.plants.parameters import checked, draws, nav2d_parameters
 from schemas.clock import tick_of, tick_time
 from schemas.system import SystemSpec
 
-_CHANNELS: Final = ("position", "velocity", "goal", "offset", "pole")
+_CHANNELS: Final = ("position", "velocity", "goal", "offset", "pole", "push")
 _VARIED: Final = {"mass": "_mass", "drag": "_drag", "action_delay": "_late_s"}
 _PER_ROBOT: Final = (
     *("_position", "_velocity", "_goal", "_done", "_return", "_arrived_at"),
@@ -53,6 +54,9 @@ class Nav2dOptions:
         actuation_noise: of the acceleration, m/s², drawn anew at every step of integration.
         position_noise: of the position read, m.
         velocity_noise: of the velocity read, m/s.
+        push: with which robots push each other away, m/s² where they touch; 0: they do not.
+        push_decay: distance over which that falls to a third (1 / e), m.
+        sight: how far a robot sees others, m.
     """
 
     robots: int = 200
@@ -68,6 +72,9 @@ class Nav2dOptions:
     actuation_noise: float = 0.05
     position_noise: float = 0.01
     velocity_noise: float = 0.02
+    push: float = 0.0
+    push_decay: float = 1.0
+    sight: float = 6.0
 
     @classmethod
     def of(cls, **options: Any) -> Nav2dOptions:
@@ -80,6 +87,8 @@ class Nav2dOptions:
             raise PlantError("nav2d needs 0 <= nearest <= arena <= wall")
         if not (0.0 < made.mass < math.inf and 0.0 <= made.action_delay < math.inf):
             raise PlantError("nav2d needs a mass above 0, and an action_delay of 0 s or more")
+        if not (0.0 <= made.push < math.inf and 0.0 < made.push_decay < math.inf):
+            raise PlantError("nav2d needs a push of 0 or more, and a push_decay above 0 m")
         return made
 
 
@@ -95,7 +104,8 @@ class Nav2d:
     two steps of integration, microseconds.
 
     Channels are position, velocity and goal; `offset` is the goal from the robot, and so is `pole`,
-    which a second sense may have for itself.
+    which a second sense may have for itself; `push` is the acceleration that others cause, for a
+    sensor that has it encoded from what its robot sees of them (`infra/plants/crowd.py`).
 
     Of a sensor that is slower than the ticks, robots take turns: all report with the first tick,
     then each once per period, half-way to a tick rather than at it, where the faster ones report.
@@ -230,7 +240,12 @@ class Nav2d:
         self._derive()
 
     def branch(self, index: Ints) -> Nav2d:
-        """A plant of other robots, the i-th as robot `index[i]` is now; there is no noise in it."""
+        """A plant of other robots, the i-th as robot `index[i]` is now; there is no noise in it.
+
+        Raises `PlantError` where robots push each other: copies would be in each other's way.
+        """
+        if self.options.push:
+            raise PlantError("nav2d: robots that push each other cannot be copied; set push to 0")
         quiet = replace(self.options, actuation_noise=0.0, position_noise=0.0, velocity_noise=0.0)
         options = asdict(replace(quiet, robots=len(index)))
         made = Nav2d(self.spec, randomise=self.randomise, **options)
@@ -245,7 +260,7 @@ class Nav2d:
         """One step of integration; `time_us` since the start is its end."""
         o, (keep, gain, drift, fall) = self.options, self._motion
         noise = self._noise.normal(0.0, o.actuation_noise, wanted.shape)
-        force, moving = wanted + noise, ~self._done[:, None]
+        force, moving = wanted + noise + self._pushes(self._position), ~self._done[:, None]
         position = self._position + drift * self._velocity + fall * force
         velocity = keep * self._velocity + gain * force
         velocity = np.where(np.abs(position) > o.wall, 0.0, velocity)
@@ -255,6 +270,10 @@ class Nav2d:
         self._arrived_at[near] = time_us / 1e6
         self._done = self._done | near
         self._velocity = np.where(self._done[:, None], 0.0, velocity)
+
+    def _pushes(self, position: Floats) -> Floats:
+        o = self.options
+        return pushes(position, o.push, o.push_decay) if o.push else np.zeros_like(position)
 
     def _distance(self) -> Floats:
         return np.asarray(np.hypot(*(self._position - self._goal).T))
@@ -277,6 +296,8 @@ class Nav2d:
             "velocity": (np.stack([v for _, v in path]), o.velocity_noise),
             "goal": (np.stack([self._goal] * len(path)), 0.0),
         }
+        if any(channel.name == "push" for channel in self.spec.channels):
+            true["push"] = (np.stack([self._pushes(x) for x, _ in path]), 0.0)
         for name, sensor in self.spec.sensors.items():
             since, who = self._turns(sensor.every_us)
             place = len(path) - 1 - (end - since) // self.step_us
@@ -286,6 +307,9 @@ class Nav2d:
                 noise = self._noise.normal(0.0, sigma, value[place].shape) if sigma else 0.0
                 values[channel] = value[place] + noise
             batch = readings(name, time_us - end + since, values, o.robots)
+            if (raw := sensor.perceive) is not None and raw.kind == "entities":
+                seen = [neighbours(path[i][0], path[i][1], o.sight, raw.size[0]) for i in place]
+                batch = replace(batch, crowd=np.concatenate(seen))
             made.append(batch if who is None else batch.take(who))
         return tuple(batch for batch in made if len(batch))
 

@@ -21,6 +21,8 @@ RANGE_M: Final = 10.0
 PIXELS: Final = 64
 _BLOB: Final = 2.5  # pixels, standard deviation
 _POLE: Final = (0.3, 2.0)  # its radius and height, metres
+RETURNS: Final = 256
+"""Points of a cloud, where nothing else is asked for."""
 _HITS: Final = 24  # returns from the pole; all others are from the ground
 
 
@@ -50,7 +52,7 @@ def jpeg(picture: Images, quality: int = 85) -> bytes:
     return file.getvalue()
 
 
-def clouds(offset: Floats, rng: np.random.Generator, returns: int = 256) -> list[Cloud]:
+def clouds(offset: Floats, rng: np.random.Generator, returns: int = RETURNS) -> list[Cloud]:
     """Per robot the returns of a lidar, [returns, 3] metres: a pole at the goal, and the ground.
 
     Args:

@@ -1,5 +1,6 @@
 """An encoder becomes an ONNX file that `perceive` takes, held against torch before it may leave."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,15 @@ from torch import Tensor, nn
 from models.export import OPSET, TOLERANCE, ParityError, quiet, strip
 
 
-def export_encoder(encoder: nn.Module, example: Tensor, path: Path) -> float:
+def export_encoder(
+    encoder: nn.Module, example: Tensor, path: Path, free: Mapping[int, str] | None = None
+) -> float:
     """Writes `encoder` to `path`: one input, one output, any number of rows in a call.
 
     Args:
         encoder: takes what `example` is, gives [rows, outputs].
         example: [rows, …] with at least two rows.
+        free: other axes of any size, and what they are called; two or more in `example`.
 
     Returns:
         The largest difference to torch over several numbers of rows, relative to `1 + |torch|`.
@@ -23,13 +27,13 @@ def export_encoder(encoder: nn.Module, example: Tensor, path: Path) -> float:
     Raises:
         ParityError: the difference is above `models.export.TOLERANCE`.
     """
-    encoder = encoder.eval().cpu()
+    encoder, axes = encoder.eval().cpu(), {0: "rows", **(free or {})}
     with torch.no_grad(), quiet():
         program = torch.onnx.export(
             encoder,
             (example,),
             dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("rows", min=1)},),
+            dynamic_shapes=({axis: torch.export.Dim(name, min=1) for axis, name in axes.items()},),
             input_names=["raw"],
             output_names=["embedding"],
             opset_version=OPSET,

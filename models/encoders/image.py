@@ -8,6 +8,12 @@ from torch import Tensor, nn
 from models.heads import mlp
 
 
+def places(sides: Sequence[int]) -> Tensor:
+    """[cells, axes] of a grid's cells in their order, each axis from -1 to 1."""
+    axes = [torch.linspace(-1, 1, side) for side in sides]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(sides))
+
+
 class ImageEncoder(nn.Module):
     """uint8 [B, H, W, 3] → [B, outputs]; normalises by itself, so that bytes are all it is sent.
 
@@ -31,15 +37,12 @@ class ImageEncoder(nn.Module):
             parts += [nn.Conv2d(inputs, width, 3, stride=2, padding=1), nn.ReLU()]
             inputs = width
         self.features = nn.Sequential(*parts, nn.Conv2d(inputs, inputs, 3, padding=1))
-        high, wide = (side >> len(channels) for side in size)
-        down, across = torch.linspace(-1, 1, high), torch.linspace(-1, 1, wide)
-        grid = torch.stack([down[:, None].expand(high, wide), across.expand(high, wide)], -1)
-        self.register_buffer("grid", grid.reshape(-1, 2))
+        self.register_buffer("grid", places([side >> len(channels) for side in size]))
         self.read = mlp(2 * inputs, units, outputs)
 
     def forward(self, image: Tensor) -> Tensor:
         """[B, outputs]."""
         x = image.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1.0
-        places = torch.softmax(self.features(x).flatten(2), -1) @ self.get_buffer("grid")
-        found: Tensor = self.read(places.flatten(1))
+        seen = torch.softmax(self.features(x).flatten(2), -1) @ self.get_buffer("grid")
+        found: Tensor = self.read(seen.flatten(1))
         return found

@@ -120,9 +120,17 @@ class AttentionSeriesEncoder(nn.Module):
         self.blocks = nn.Sequential(*(_Block(width, heads) for _ in range(layers)))
         self.read = nn.Sequential(nn.LayerNorm(width), mlp(width, units, outputs))
 
-    def forward(self, series: Tensor) -> Tensor:
-        """[B, outputs]; values are divided by `scale` first."""
+    def pieces(self, series: Tensor) -> Tensor:
+        """`[B, P, piece * C]` of `[B, T, C]`; values are divided by `scale`."""
         size = self.piece * series.shape[2]
-        pieces = (series / self.scale).reshape(series.shape[0], -1, size)
-        found: Tensor = self.read(self.blocks(self.embed(pieces) + self.place).mean(1))
+        return (series / self.scale).reshape(series.shape[0], -1, size)
+
+    def tokens(self, embedded: Tensor) -> Tensor:
+        """`[B, P, width]` what each piece has become among the others, of pieces embedded."""
+        found: Tensor = self.blocks(embedded + self.place)
+        return found
+
+    def forward(self, series: Tensor) -> Tensor:
+        """[B, outputs]."""
+        found: Tensor = self.read(self.tokens(self.embed(self.pieces(series))).mean(1))
         return found

@@ -99,11 +99,11 @@ def perceive(
     extra: Extra = None,
     as_json: Json = False,
 ) -> None:
-    """Encode raw messages (images, clouds of points, tensors): each becomes a reading of a sensor.
+    """Encode raw messages, such as images or points: each becomes a reading of a sensor.
 
     Example: rehearse topics create sight.yaml && rehearse perceive sight.yaml
 
-    (a spec one of whose sensors has `perceive`; streams/examples/sight.yaml is one)
+    (a spec one of whose sensors has `perceive`, as streams/examples/sight.yaml and crowd.yaml have)
     """
     from infra.priority import go_first
     from streams.perceive_worker import run_perceive

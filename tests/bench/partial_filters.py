@@ -133,7 +133,7 @@ class Read:
 
     @torch.no_grad()
     def _observe(self, log: Log) -> Trace:
-        batch = _batch(log)
+        batch = whole_batch(log)
         return observe(self.model, batch, batch.mask)
 
     def _inside(self, trace: Trace) -> F64:
@@ -153,7 +153,7 @@ def _f64(values: Tensor) -> F64:
     return values.numpy().astype(np.float64)
 
 
-def _batch(log: Log) -> Batch:
+def whole_batch(log: Log) -> Batch:
     """A whole log as one batch, robot by robot."""
     seen = torch.from_numpy(log.seen.swapaxes(0, 1).astype(np.float32))
     action = torch.from_numpy(log.applied.swapaxes(0, 1).astype(np.float32))

@@ -92,7 +92,7 @@ def test_topics_are_made_for_raw_messages_and_described() -> None:
             "perceive: {kind: jpeg",
             "perceive.size.0: Input should be greater than or equal to 1",
         ),
-        ("kind: jpeg", "kind: gif", "perceive: {kind: jpeg", "'jpeg', 'points', 'tensor'"),
+        ("kind: jpeg", "kind: gif", "perceive: {kind: jpeg", "'voxels', 'entities', 'tensor'"),
         (
             "camera.onnx",
             "gone.onnx",
@@ -141,6 +141,49 @@ def test_what_is_wrong_is_told_with_line_and_remedy(
     number = next(i for i, text in enumerate(lines, 1) if text.strip().startswith(line))
     assert f"sight.yaml:{number}: " in str(found.value), found.value
     assert said in str(found.value), found.value
+
+
+CROWD = EXAMPLE.with_name("crowd.yaml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("low: [-10.5", "low: [10.5", "perceive.high: [10.5, 10.5, 2.5] is not above low"),
+        ("high: [10.5", "high: [.inf", "perceive.high.0: Input should be a finite number"),
+        ("size: [32, 32, 4]", "size: [32, 32]", "perceive.size"),
+        ("size: [32, 32, 4]", "size: [8192, 8192, 4]", "are more than"),
+        ("size: [8]", "size: [8], fields: {x: '(2,)<f4'}", "one number each"),
+        ("size: [8]", "size: [8], fields: {x: V4}", "one number each"),
+        ("size: [8]", "size: [8], low: 1", "there is no such field"),
+    ],
+)
+def test_grids_and_entities_are_checked(old: str, new: str, said: str) -> None:
+    text = CROWD.read_text()
+    assert old in text
+    with pytest.raises(SpecError) as found:
+        parse_spec(text.replace(old, new, 1), str(CROWD))
+    assert "crowd.yaml:" in str(found.value)
+    assert said in str(found.value), found.value
+
+
+def test_what_grids_and_entities_are_made_of_is_the_interface() -> None:
+    text, spec = CROWD.read_text(), load_spec(CROWD)
+    (others, seen), (lidar, grid) = spec.perceived
+    assert (others.name, seen.shape, lidar.name, grid.shape) == (
+        "others",
+        (8, 5),
+        "lidar",
+        (32, 32, 4),
+    )
+    for old, new in (
+        ("low: [-10.5", "low: [-11.5"),
+        ("high: [10.5", "high: [11.5"),
+        ("size: [8]", "size: [9]"),
+        ("size: [8]", "size: [8], fields: {vx: <f4, x: <f4, y: <f4, vy: <f4}"),
+    ):
+        changed = parse_spec(text.replace(old, new, 1), str(CROWD))
+        assert changed.interface_hash != spec.interface_hash
 
 
 def test_sizes_are_bounded() -> None:

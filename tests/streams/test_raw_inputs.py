@@ -133,6 +133,60 @@ def test_clouds_without_points_and_of_other_sizes_are_refused() -> None:
     assert refusal(CLOUD, packed((1, 2, 3))[:-1]).startswith("malformed: 19 bytes")
 
 
+GRID = reader(kind="voxels", size=[4, 2, 2], low=[-2, 0, 0], high=[2, 2, 1])
+
+
+def cloud(*points: tuple[float, float, float]) -> bytes:
+    return np.array(points, "<f4").tobytes()
+
+
+def test_points_become_cells_of_a_grid() -> None:
+    row = GRID.read(b"ant", cloud((-2, 0, 0), (1.5, 1.2, 0.6), (1.9, 1.9, 0.9)), HEADERS).row
+    assert (row.shape, row.dtype.name) == ((4, 2, 2), "uint8")
+    assert np.argwhere(row).tolist() == [[0, 0, 0], [3, 1, 1]]
+    assert row.max() == 1
+    outside = cloud((2, 0, 0), (-2.01, 0, 0), (0, 2, 0), (0, 0, 1), (1e30, 0, 0))
+    assert not GRID.read(b"ant", outside, HEADERS).row.any()
+    assert refusal(GRID, cloud((float("nan"), 0, 0))).startswith("malformed: there is no finite")
+
+
+@given(st.integers(0, 2**31), st.integers(1, 30))
+def test_a_grid_knows_no_order_and_no_count(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.uniform(-3, 3, (count, 3)).astype("<f4")
+    again = np.concatenate([points, points])[rng.permutation(2 * count)]
+    one, two = (GRID.read(b"ant", part.tobytes(), HEADERS).row for part in (points, again))
+    assert one.tobytes() == two.tobytes()
+    low, side = np.array([-2, 0, 0]), np.array([1.0, 1.0, 0.5])
+    for cell in np.argwhere(one):
+        within = (points >= low + cell * side - 1e-6) & (points <= low + (cell + 1) * side + 1e-6)
+        assert within.all(1).any()
+
+
+CROWD = reader(kind="entities", size=[3], fields={"x": "<f4", "seen": "V2", "v": "<i2"})
+ONE = np.dtype([("x", "<f4"), ("seen", "V2"), ("v", "<i2")])
+
+
+def entities(*pairs: tuple[float, int]) -> bytes:
+    found = np.zeros(len(pairs), ONE)
+    found["x"], found["v"] = zip(*pairs, strict=True) if pairs else ((), ())
+    return found.tobytes()
+
+
+def test_any_number_of_entities_is_seen_and_none_too() -> None:
+    nan = float("nan")
+    for pairs, wanted in (
+        ((), [[0, 0, 0], [0, 0, 0], [0, 0, 0]]),
+        (((1.5, -2),), [[1.5, -2, 1], [0, 0, 0], [0, 0, 0]]),
+        (((nan, 7), (2, 3)), [[2, 3, 1], [0, 0, 0], [0, 0, 0]]),
+        (((1, 1), (2, 2), (3, 3), (4, 4)), [[1, 1, 1], [2, 2, 1], [3, 3, 1]]),
+    ):
+        row = CROWD.read(b"ant", entities(*pairs), HEADERS).row
+        assert (row.tolist(), row.dtype.name) == (wanted, "float32")
+    assert refusal(CROWD, entities((1, 1))[:-1]).startswith("malformed: 7 bytes")
+    assert refusal(CROWD, None).startswith("tombstone")
+
+
 def test_a_tensor_has_its_shape() -> None:
     row = WAVE.read(b"ant", np.arange(6, dtype="<i2").tobytes(), HEADERS).row
     assert (row.tolist(), row.dtype.name) == ([[0, 1, 2], [3, 4, 5]], "float32")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -79,8 +80,17 @@ def test_the_reward_is_the_specs_on_the_next_readings() -> None:
     assert np.allclose(reward, [0.0, -1.0])
 
 
-def test_a_plant_shows_what_an_encoder_makes_its_readings_of() -> None:
-    spec = load_spec(Path(streams.__file__).parent / "examples" / "sight.yaml")
+EXAMPLES = Path(streams.__file__).parent / "examples"
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [("sight", 0.0, 0.8), ("crowd", 0.1, 1.0)],  # errors of both examples, m and m/s²
+)
+def test_a_plant_shows_what_an_encoder_makes_its_readings_of(
+    name: str, least: float, most: float
+) -> None:
+    spec = load_spec(EXAMPLES / f"{name}.yaml")
     plant = make_plant(spec, robots=5)
     sample = plant.reset(1)
     truth = {batch.sensor: batch for batch in sample.batches}
@@ -94,5 +104,17 @@ def test_a_plant_shows_what_an_encoder_makes_its_readings_of() -> None:
         assert [message.time for message in read] == (batch.time_us + 700).tolist()
         seen = encoder.encode(np.stack([message.row for message in read]))
         wanted = next(iter(batch.values.values()))
-        assert np.abs(seen - wanted).max() < 0.8
+        assert np.abs(seen - wanted).max() < most
+        assert np.abs(wanted).max() > least
     assert {g.topic for g in groups if g.headers is None} == {spec.sensors["odometry"].topic}
+
+
+def test_a_plant_without_others_shows_none() -> None:
+    spec = load_spec(EXAMPLES / "crowd.yaml")
+    batch = SensorBatch(
+        "others", np.zeros(1, np.int32), np.ones(1, np.int64), {"push": np.zeros((1, 2))}
+    )
+    shown = Sample(0, (batch,), np.zeros(1), np.zeros(1, dtype=bool), {})
+    encoder = ReadingEncoder(spec, ("a",), raw=True)
+    with pytest.raises(ValueError, match="sensor others: this simulator shows no other entities"):
+        encoder.encode(shown, -(2**60))
