@@ -80,7 +80,7 @@ def test_a_bundle_foresees_what_breaks_a_constraint(
 ) -> None:
     dataset = load_dataset(spec, [run_folder])
     sizes = replace(TINY.model, memory=6, free=1, units=16, cost=True)
-    config = replace(TINY, steps=100, actor_steps=0, batch=16, length=12, horizon=2, model=sizes)
+    config = replace(TINY, steps=160, actor_steps=0, batch=16, length=12, horizon=2, model=sizes)
     trainer = Trainer(spec, dataset, config)
     trainer.run()
     manifest = release(spec, dataset, trainer, tmp_path / "made", False, "rehearse train mass")
