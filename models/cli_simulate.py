@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from schemas.plain_json import json_line
 
@@ -42,15 +41,17 @@ def simulated(spec: SystemSpec, bundle: Bundle, options: Mapping[str, Any], seed
 
 def plant_options(pairs: list[str] | None, option: str = "--option") -> dict[str, Any]:
     """Options given as NAME=VALUE, values as in a spec: `robots=50`, `set={m: 1.5}`."""
+    from infra.plants.base import option_value
+
     options: dict[str, Any] = {}
     for pair in pairs or []:
         name, sign, value = pair.partition("=")
         if not sign or not name:
             raise typer.BadParameter(f"{pair!r}: write it as NAME=VALUE", param_hint=option)
         try:
-            options[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise typer.BadParameter(f"{pair!r}: not YAML: {error}", param_hint=option) from error
+            options[name] = option_value(value)
+        except ValueError as error:
+            raise typer.BadParameter(f"{pair!r}: {error}", param_hint=option) from error
     return options
 
 

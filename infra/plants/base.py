@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from numbers import Integral, Real
 from typing import Any, Protocol, get_args, get_type_hints, runtime_checkable
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from schemas.clock import parse_duration
@@ -137,7 +139,10 @@ def make_plant(spec: SystemSpec, **options: Any) -> Plant:
     params: dict[str, Any] = {"randomise": spec.plant.randomise, **spec.plant.params, **options}
     faults = params.pop("faults", None)
     fixed = {**options, **dict(options.get("set") or {})}
-    drawn = {n: r for n, r in (params.pop("randomise", None) or {}).items() if n not in fixed}
+    ranges = params.pop("randomise", None) or {}
+    if not isinstance(ranges, Mapping):
+        raise PlantError("option randomise: a mapping to ranges is needed, as {mass: [0.7, 1.5]}")
+    drawn = {name: given for name, given in ranges.items() if name not in fixed}
     params |= {"randomise": drawn} if drawn else {}
     plant: Plant = build(spec, **params)
     if not faults:
@@ -163,6 +168,21 @@ def check_options(plant: str, kind: type, options: Mapping[str, Any]) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, numbers) or math.isnan(value):
             raise PlantError(f"option {name}: {wanted} is needed, not {value!r}")
+
+
+def option_value(text: str) -> Any:
+    """The value of an option that a command line gives: a number, or YAML such as `{m: 1.5}`.
+
+    Raises:
+        PlantError: it is neither.
+    """
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PlantError(f"{text!r}: not YAML: {error}") from error
 
 
 def seconds(value: str | float) -> float:

@@ -14,6 +14,7 @@ from infra.home import default_catalog, home_folder
 from infra.home import home_bundles as home_bundles
 from infra.kafka import client_config, is_away, wait_ready
 from infra.log import Log
+from infra.plants.base import option_value
 from infra.settings import kafka_settings
 from infra.signals import interrupting
 from infra.signals import stopping as stopping
@@ -133,21 +134,17 @@ def worker_role(shadow: bool, twin: bool) -> WorkerRole:
 
 
 def plant_options(pairs: list[str] | None) -> dict[str, Any]:
-    """Options given as NAME=VALUE; numbers become numbers."""
+    """Options given as NAME=VALUE, values as in a spec: `robots=50`, `set={m: 1.5}`."""
     options: dict[str, Any] = {}
     for pair in pairs or []:
         name, sign, value = pair.partition("=")
         if not sign or not name:
             raise typer.BadParameter(f"{pair!r}: write it as NAME=VALUE", param_hint="--option")
-        options[name] = _number(value)
+        try:
+            options[name] = option_value(value)
+        except ValueError as error:
+            raise typer.BadParameter(f"{pair!r}: {error}", param_hint="--option") from error
     return options
-
-
-def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(text)
-    return text
 
 
 def spec_of(name: str) -> SystemSpec:

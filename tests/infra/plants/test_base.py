@@ -13,6 +13,7 @@ from infra.plants.base import (
     checked_action,
     make_plant,
     names,
+    option_value,
     readings,
     seconds,
     seeds,
@@ -104,3 +105,22 @@ def test_shipped_plants_read_all_channels_of_their_spec(
             assert ((value >= channel.low) & (value <= channel.high)).all()
             assert value.shape == ((len(batch), channel.shape) if channel.shape else (len(batch),))
     assert list(plant.entities) == sorted(plant.entities)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("1e6", 1e6),
+        ("30 s", "30 s"),
+        ("{m: 1.5}", {"m": 1.5}),
+        ("{mass: [0.7, 1.5]}", {"mass": [0.7, 1.5]}),
+    ],
+)
+def test_options_of_a_command_line_are_numbers_texts_and_mappings(text: str, value: object) -> None:
+    assert option_value(text) == value
+
+
+def test_ranges_that_are_no_mapping_are_refused() -> None:
+    with pytest.raises(PlantError, match="a mapping to ranges is needed"):
+        make_plant(load_spec("nav2d"), randomise="mass")
