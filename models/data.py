@@ -345,11 +345,18 @@ def load_whole(spec: SystemSpec, folders: Sequence[Path], *, shortest: int = 8) 
     Raises:
         DataError: as `load_dataset`.
     """
-    frame, _, _ = _read_runs(spec, folders)
+    return load_sourced(spec, folders, shortest=shortest)[0]
+
+
+def load_sourced(
+    spec: SystemSpec, folders: Sequence[Path], *, shortest: int = 8
+) -> tuple[Sequences, Facts]:
+    """As `load_whole`; also what each folder is, with its digest, for the lineage."""
+    frame, sources, files = _read_runs(spec, folders)
     data = _sequences(spec, _segmented(spec, frame.with_columns(part=pl.lit(True)), shortest))
     if not len(data):
         raise DataError(f"{', '.join(map(str, folders))}: no {shortest} consecutive ticks there")
-    return data
+    return data, tuple({**a, **b} for a, b in zip(sources, files, strict=True))
 
 
 def _read_runs(spec: SystemSpec, folders: Sequence[Path]) -> tuple[pl.DataFrame, Facts, Facts]:

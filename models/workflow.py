@@ -18,7 +18,8 @@ from models.evaluation.held_out import evaluate
 from models.evaluation.result import Evaluation
 from models.evaluation.tell import brief
 from models.evaluation.windows import WARM
-from models.one_head import HeadError, HeadTrainer, Only, Parent
+from models.inverse import part_trainer
+from models.one_head import HeadError, Only, Parent, PartTrainer
 from models.registry import write_bundle
 from models.regret import Regret, regret
 from models.revision import revision
@@ -84,8 +85,8 @@ def train_bundle(
         parent = Parent.read(only.of, lambda folder: work_folder(folder) / CHECKPOINT)
         if parent.folder.resolve() == out.resolve():
             raise HeadError(f"{out}: is what the rest is taken of; write to another folder")
-        trainer = HeadTrainer(spec, dataset, config, only.head, parent, compute)
-        dataset, config, with_actor = trainer.dataset, trainer.config, parent.with_actor
+        trainer = part_trainer(spec, dataset, config, only, parent, compute)
+        dataset, config, with_actor = trainer.dataset, trainer.config, trainer.with_actor
     checkpoint = work / CHECKPOINT
     if resume and checkpoint.exists():
         trainer.load(checkpoint)
@@ -178,9 +179,9 @@ def _release(
     lineage |= {"compute": asdict(trainer.compute), "fingerprint": trainer.fingerprint()}
     if workflow is not None:
         lineage["workflow"] = dict(workflow)
-    if isinstance(trainer, HeadTrainer):
-        lineage["parent"] = {"digest": trainer.parent.manifest.digest, "learned": trainer.head}
-        trusted = trusted and trainer.parent.trusted(trainer.head, spec)
+    if isinstance(trainer, PartTrainer):
+        lineage |= trainer.lineage()
+        trusted = trusted and trainer.trusted(spec)
     if model.physics is not None:
         lineage["physics"] = {"function": config.physics, "sha256": model.physics.digest}
     return write_bundle(
