@@ -172,10 +172,13 @@ class InverseTrainer(PartTrainer):
         return states[settled:][batch.valid.T[settled:] > 0]
 
     def _own(self, step: int, generator: torch.Generator) -> Tensor:
-        """`[N, G + Z]` states that the learner comes to, as sensors would show them."""
+        """`[N, G + Z]` states that the learner comes to, as sensors would show them.
+
+        They begin in beliefs alone and never where earlier futures ended: where imagination runs
+        away, it would be the model that is told from demonstrations, and not the learner.
+        """
         batch, trace = self.filtered(step, generator)
         start = self._starts(batch, trace.memory(), trace.stack("mean"), generator)
-        start = self._continued(start, generator)
         found, alive = [], torch.ones_like(start[0][:, 0])
         for (_, memory, _), shown in self.behaviour.futures(self.model, start, generator):
             found.append(torch.cat([memory, shown], -1)[alive > 0.5])

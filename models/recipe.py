@@ -140,10 +140,9 @@ class Heads(Part):
 
 
 class Inverse(Part):
-    """A reward learned from demonstrations: trajectories of someone who knows what is wanted.
+    """A reward learned from trajectories of who knows what is wanted; see `InverseConfig`.
 
-    `loop.steps` updates of reward and behaviour in turn, then `loop.actor_steps` of the behaviour;
-    see `models.one_head.InverseConfig`.
+    `loop.steps` updates of reward and behaviour in turn, then `loop.actor_steps` of the behaviour.
     """
 
     demonstrations: tuple[Path, ...] = ()

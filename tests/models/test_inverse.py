@@ -29,7 +29,17 @@ from tests.models.test_one_head import AGAIN, FEW, LEARNED, logged
 F64 = npt.NDArray[np.float64]
 THERE = 1.5
 """Where who demonstrates brings the mass, m; logs without a purpose stay around 0."""
-TAUGHT = replace(AGAIN, steps=150, actor_steps=30, learning_rate=3e-3, batch=16)
+ACTOR = replace(
+    FEW.actor,
+    horizon=6,
+    starts=60,
+    go_on=0.3,
+    units=32,
+    learning_rate=5e-3,
+    follow=0.1,
+    discount=0.9,
+)
+TAUGHT = replace(AGAIN, steps=120, actor_steps=30, learning_rate=3e-3, batch=16, actor=ACTOR)
 
 
 def demonstrated(folder: Path, paid: float | None, seed: int = 3) -> Path:
