@@ -37,6 +37,7 @@ PLACES = {
     "critic": "actor_critic.critic",
     "only": "heads.only",
     "of": "heads.of",
+    "demonstrations": "inverse.demonstrations",
     "seed": "seed",
     "device": "run.device",
     "precision": "run.precision",
@@ -107,6 +108,10 @@ OnlyHead = Annotated[
     _place("only", "Learn this head alone, from logs; --of names the bundle that the rest is of."),
 ]
 Of = Annotated[Path | None, _place("of", "A bundle that was trained from logs, with --only.")]
+Shown = Annotated[
+    list[Path] | None,
+    _place("demonstrations", "Learn --only reward from these trajectories; repeat for several."),
+]
 Seed = Annotated[int | None, _place("seed", "The same seed and data give the same weights.")]
 Device = Annotated[Literal["cpu", "cuda"] | None, _place("device", "Where torch runs.")]
 Mixed = Annotated[
@@ -147,6 +152,7 @@ def train(
     critic: Critic = None,
     only: OnlyHead = None,
     of: Of = None,
+    demonstrations: Shown = None,
     seed: Seed = None,
     device: Device = None,
     precision: Mixed = None,
@@ -163,10 +169,16 @@ def train(
 
     (of what `rehearse backtest nav2d --policy explore --log ./log` has logged)
 
+    Example: rehearse train my.yaml --data ./log --only reward --of ./mine --demonstrations ./shown
+    --out ./taught
+
+    (a reward, and who acts on it, of what somebody showed; my.yaml has no 'reward')
+
     Example: rehearse train --env dm_control/cartpole-swingup --steps 10000 --seed 0
     """
     given = {place: context.params[option] for option, place in PLACES.items()}
-    given["data.folders"] = given["data.folders"] or None  # not given is empty, and sets nothing
+    for several in ("data.folders", "inverse.demonstrations"):
+        given[several] = given[several] or None  # not given is empty, and sets nothing
     given["env.randomise"] = plant_options(randomise, "--randomise") or None
     try:
         import torch
