@@ -12,12 +12,13 @@ import polars as pl
 import pytest
 import torch
 
-from models.belief import WorldModel
 from models.data import DataError, files_digest, load_dataset, load_whole
 from models.evaluation.ranks import spearman
 from models.inverse import Demonstrations, InverseTrainer, _joined
 from models.live import LiveModel
-from models.one_head import HeadError, InverseConfig, Only, Parent
+from models.losses import observe
+from models.one_head import HeadError, InverseConfig, Only
+from models.parent import Parent
 from models.recipe import RecipeError, parse_recipe
 from models.workflow import CHECKPOINT, train_bundle, work_folder
 from planner.session import load_bundle
@@ -104,21 +105,25 @@ def taught(spec: SystemSpec, log: Path, shown: Path, parent: Parent) -> InverseT
     return trainer
 
 
-def worth(model: WorldModel, place: F64) -> F64:
-    """What the learned reward says of masses at rest."""
-    latent = torch.zeros(len(place), model.latent)
-    resting = np.stack([place, np.zeros_like(place)], 1).astype(np.float32)
-    latent[:, :2] = model.scaler(torch.from_numpy(resting))
-    memory = torch.zeros(len(place), model.config.memory)
+def worth(trainer: InverseTrainer, folder: Path) -> tuple[F64, F64]:
+    """What the learned reward says of the beliefs along a log `[N]`, and where these were, m."""
+    data = load_whole(trainer.spec, [folder])
+    starts = data.segments[data.segments[:, 1] - data.segments[:, 0] >= 40, 0]
+    batch = data.window(starts, 40, torch.ones(len(data), 2))
+    model = trainer.model
     with torch.no_grad():
-        return np.asarray(model.decode(memory, latent)[2].numpy(), np.float64)
+        ticks = observe(model, batch, batch.mask).ticks[4:]
+        found = [model.decode(tick.hidden.memory, tick.mean)[2].numpy() for tick in ticks]
+    place = batch.obs[:, 4:, 0].numpy().T
+    return np.stack(found).ravel().astype(np.float64), place.ravel().astype(np.float64)
 
 
-def test_it_knows_where_they_go(taught: InverseTrainer) -> None:
-    place = np.linspace(-2.5, 2.5, 51)
-    found = worth(taught.model, place)
+def test_it_knows_where_they_go(taught: InverseTrainer, tmp_path: Path) -> None:
+    found, place = worth(taught, logged(tmp_path / "run", "null", seed=9))
     assert spearman(found, -np.abs(place - THERE)) > 0.8
-    assert abs(place[found.argmax()] - THERE) < 0.6
+    theirs, _ = worth(taught, demonstrated(tmp_path / "shown", None, seed=7))
+    assert theirs.mean() > found.mean() + 1.0, "in spreads"
+    assert not np.isfinite(taught.dataset.train.reward).any()
 
 
 def test_who_acts_on_it_goes_there_too(spec: SystemSpec, taught: InverseTrainer) -> None:
