@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from models.belief import WorldModel
 from models.features import Features
 from models.heads import Scaled, mlp
+from models.share import Part
 from planner.objective import SOFT_COST
 from schemas.system import SystemSpec
 
@@ -167,18 +168,22 @@ class Behaviour(nn.Module):
         memory: Tensor,
         latent: Tensor,
         generator: torch.Generator,
+        part: Part | None = None,
     ) -> tuple[dict[str, Tensor], State, Tensor]:
         """Losses of actor and critic from start states `[N, ·]` (N a multiple of M), normalised.
 
         Also the states in which these futures ended, and the probability `[N]` that an episode
         was still going on there. The gradient of the λ-return flows through the differentiable
-        dynamics (Hafner et al. 2020). Each future stays under one member, as in the planner.
+        dynamics (Hafner et al. 2020). Each future stays under one member, as in the planner. The N
+        futures may be one process's `part`.
         """
+        part = part or Part(len(latent), None)
         states, rewards, alive = [], [], []
         for _ in range(self.config.horizon):
             states.append((action, memory, latent))
-            action = self._step(model, action, memory, latent, generator)
-            noise = torch.randn(latent.shape, generator=generator).to(latent)
+            action = self._step(model, action, memory, latent, generator, part)
+            noise = torch.randn(part.total, latent.shape[1], generator=generator)
+            noise = part.of(noise).to(latent)
             memory, latent, shown = model.imagine(memory, latent, action, noise)
             channels, going, learned = model.decode(memory, shown)
             raw = model.action_scaler.inverse(action)
@@ -198,10 +203,12 @@ class Behaviour(nn.Module):
         memory: Tensor,
         latent: Tensor,
         generator: torch.Generator,
+        part: Part,
     ) -> Tensor:
         """The next applied action, normalised, with noise, within range and rate limits."""
         target = self.actor.target(action, memory, latent)
-        jitter = torch.randn(target.shape, generator=generator).to(target) * self.config.explore
+        jitter = torch.randn(part.total, target.shape[1], generator=generator)
+        jitter = part.of(jitter).to(target) * self.config.explore
         target = target + jitter * model.action_scaler.std
         limited = self.actor.limit(target, model.action_scaler.inverse(action))
         # Straight through the limits: a target beyond a rate limit still learns where to go.

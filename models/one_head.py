@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from infra.storage import Place
 from models.actor import ActorConfig
 from models.belief import ModelConfig
 from models.compute import Compute
@@ -18,6 +19,7 @@ from models.costs import cost_loss
 from models.data import Dataset
 from models.descent import adam
 from models.losses import as_shown, head_losses
+from models.share import ALONE, Share
 from models.train import TrainConfig, Trainer
 from models.transforms import ColumnScale
 from planner.manifest import MANIFEST, BundleError, Manifest
@@ -35,10 +37,10 @@ class HeadError(ValueError):
 
 @dataclass(frozen=True)
 class Only:
-    """A head to learn again, of a bundle by folder, name or digest."""
+    """A head to learn again, of a bundle by folder, URL, name or digest."""
 
     head: HeadName
-    of: Path
+    of: Place
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Parent:
     weights: Mapping[str, Mapping[str, Tensor]]
 
     @classmethod
-    def read(cls, which: Path, work: Callable[[Path], Path]) -> Parent:
+    def read(cls, which: Place, work: Callable[[Path], Path]) -> Parent:
         """The bundle that is meant; `work` says where what its training left is.
 
         Raises:
@@ -151,6 +153,7 @@ class HeadTrainer(Trainer):
         head: HeadName,
         parent: Parent,
         compute: Compute | None = None,
+        share: Share = ALONE,
     ) -> None:
         """Raises `HeadError` where this head of this bundle cannot be learned by itself."""
         if spec.interface_hash != parent.manifest.interface_hash:
@@ -169,7 +172,9 @@ class HeadTrainer(Trainer):
             )
         if head == "value" and not parent.with_actor:
             raise HeadError(f"value: {parent.folder} holds no actor, so there is nothing to value")
-        super().__init__(spec, parent.scaled(dataset), parent.settings(config, head), compute)
+        super().__init__(
+            spec, parent.scaled(dataset), parent.settings(config, head), compute, share
+        )
         if head == "continuation" and self.model.shares:
             raise HeadError(
                 "continuation: its network is that of the shares too; both take a whole training"
@@ -220,18 +225,18 @@ class HeadTrainer(Trainer):
         self.descend(self._optimizer, loss, step, self.config.steps)
         if self.head == "value":
             self.behaviour.follow()
-        return {self.head: float(loss.detach())}
+        return self.told({self.head: loss})
 
     def _loss(self, step: int) -> Tensor:
         generator = self.generator(step)
         with torch.no_grad():
-            batch, trace = self.filtered(step, generator)
+            _, batch, trace = self.filtered(step, generator)
             noise = self.noise(generator)
             sample = as_shown(self.model, batch, trace, noise)
         if self.head == "cost":
-            return cost_loss(self.spec, self.model, batch, trace, noise)
-        memory = trace.memory()
-        return head_losses(self.model, batch, memory, sample, self.weights)[LOSSES[self.head]]
+            return cost_loss(self.spec, self.model, batch, trace, noise, self.share)
+        losses = head_losses(self.model, batch, trace.memory(), sample, self.weights, self.share)
+        return losses[LOSSES[self.head]]
 
     def fingerprint(self) -> str:
         """As of a whole training, and of which head of which bundle it is."""

@@ -12,8 +12,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from models import cli_train
 from models.cli import app
+from models.cli_learn import command_line
 from planner.manifest import read_manifest
 from planner.session import load_bundle
 from schemas.system import load_spec
@@ -185,4 +185,4 @@ def test_without_torch_it_says_what_to_install(
 def test_a_bundle_names_the_command_that_makes_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["/somewhere/bin/rehearse", "train", "mass", "--resume", "--data", "a log"]
     monkeypatch.setattr("sys.argv", words)
-    assert cli_train._command() == "rehearse train mass --data 'a log'"
+    assert command_line() == "rehearse train mass --data 'a log'"

@@ -46,7 +46,7 @@ def test_an_update_on_a_gpu_stays_on_it(trained: Trained, monkeypatch: pytest.Mo
 
         monkeypatch.setattr(losses, "_draw_starts", starts)
         sizes = {"starts": 60, "samples": 2, "horizon": config.horizon}
-        found |= imagination_losses(model, there, trace, weights, generator, **sizes)
+        found |= imagination_losses(model, there, trace.states(), weights, generator, **sizes)
         action = model.action_scaler(there.action)[:20, 3]
         state = action, trace.memory()[3, :20], trace.stack("mean")[3, :20]
         learned, ends, _ = behaviour.losses(model, *state, generator)
