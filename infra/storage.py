@@ -124,7 +124,8 @@ def found(url: str, suffixes: tuple[str, ...], below: bool = True) -> list[str]:
     with reached(url) as (system, path):
         system.invalidate_cache()
         names = system.find(path, maxdepth=None if below else 1)
-        return sorted(system.unstrip_protocol(name) for name in names if name.endswith(suffixes))
+        # Not what the file system would make of them: `memory://x` would be `memory:///x`.
+        return sorted(f"{url}{n.removeprefix(path)}" for n in names if n.endswith(suffixes))
 
 
 def facts(url: str) -> tuple[int, str]:

@@ -46,7 +46,11 @@ Bounds = Annotated[
 """Names of metrics, with bounds where a bundle has to keep to them; a list of names will do."""
 
 
-Where = Annotated[Path | str, BeforeValidator(placed)]
+def _placed(value: object) -> object:
+    return placed(value) if isinstance(value, str) else value
+
+
+Where = Annotated[Path | str, BeforeValidator(_placed)]
 """A folder, or the text of a URL."""
 
 
