@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, overload
 
 from infra.home import home_folder
 
@@ -41,6 +41,10 @@ def placed(place: Place) -> Place:
     return Path(text.removeprefix("file://")) if text.startswith("file://") else text
 
 
+@overload
+def child(folder: str, *names: str) -> str: ...
+@overload
+def child(folder: Place, *names: str) -> Place: ...
 def child(folder: Place, *names: str) -> Place:
     """What lies below a place."""
     return folder.joinpath(*names) if isinstance(folder, Path) else "/".join([folder, *names])

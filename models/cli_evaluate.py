@@ -63,11 +63,10 @@ def evaluate_command(
     (of what `rehearse train` has made)
     """
     try:
-        from models.data import DataError
         from models.evaluation.drift import drift
         from models.evaluation.held_out import evaluate
         from models.evaluation.tell import full
-        from models.logs import days_of
+        from models.logs import DataError, days_of
         from models.tracking import tracked
         from planner.naming import find_bundle
         from planner.session import load_bundle

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def from_logs(recipe: "Recipe", resume: bool, as_json: bool, share: "Share") -> None:
     """Trains as a workflow with data says, and tells of it; the first process does, of several."""
     from models.checkpoint import CheckpointError, TrainingStopped
-    from models.data import DataError
     from models.export import ParityError
+    from models.logs import DataError
     from models.tracking import tracked
     from models.workflow import REPORT, SPEC, train_bundle, work_folder
     from planner.fetched import put_bundle

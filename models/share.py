@@ -53,7 +53,7 @@ class Share:
 
     def check(self, rows: int, field: str, of: str) -> None:
         """Raises `ShareError` where some process would have none of `field`'s rows."""
-        if rows < self.count:
+        if rows < self.count > 1:
             raise ShareError(
                 f"{field}: {rows} {of} are too few for {self.count} processes: raise it, or start "
                 "fewer processes"
@@ -71,8 +71,8 @@ class Share:
         if part.mine is None:
             return list(parts)
         widths = [tensor.shape[-1] for tensor in parts]
-        joined: Tensor = _Whole.apply(torch.cat(list(parts), -1), part, dim)  # type: ignore[no-untyped-call]
-        return list(joined.split(widths, -1))
+        joined: Tensor = _Whole.apply(torch.cat(list(parts), -1), part, dim)
+        return list(joined.split_with_sizes(widths, -1))
 
     def add_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Makes every gradient the sum of those of all processes."""
@@ -80,7 +80,7 @@ class Share:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
         flat = _added(torch.cat([gradient.flatten() for gradient in gradients]))
-        sums = flat.split([gradient.numel() for gradient in gradients])
+        sums = flat.split_with_sizes([gradient.numel() for gradient in gradients])
         for gradient, added in zip(gradients, sums, strict=True):
             gradient.copy_(added.view_as(gradient))
 

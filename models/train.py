@@ -274,8 +274,8 @@ class Trainer:
                 like = self.behaviour.imitation(self.model, *lived(self.model, own, trace))
                 share = self.windows.share
                 losses = {name: loss + share * like[name] for name, loss in losses.items()}
-        *ends, alive = self.share.whole([*ends, alive[:, None]], part, 0)
-        action, memory, latent = (x[alive[:, 0] > 0.5] for x in ends)
+        *reached, alive = self.share.whole([*ends, alive[:, None]], part, 0)
+        action, memory, latent = (x[alive[:, 0] > 0.5] for x in reached)
         self.ends = action, memory, latent
         self.model.requires_grad_(True)
         return losses

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from infra.storage import write
 from models.cli import app
-from models.data import DataError, load_dataset, load_whole
-from models.logs import of_days, read_run, ticks_of
+from models.data import load_dataset, load_whole
+from models.logs import DataError, of_days, read_run, ticks_of
 from schemas.system import parse_spec
 from tests.models.synthetic import SPEC, mass_spec, simulate
 from tests.support import unique

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import moto.server
 import numpy as np
 import polars as pl
 import pytest
+from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from s3fs import S3FileSystem
 from typer.testing import CliRunner
 
@@ -37,7 +38,7 @@ class S3:
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[str, dict[str, int]]]:
     served: dict[str, int] = {}
-    answer = moto.server.DomainDispatcherApplication.__call__
+    answer = DomainDispatcherApplication.__call__
 
     def counted(self: Any, environ: Any, start_response: Any) -> Any:
         for part in answer(self, environ, start_response):
@@ -47,8 +48,8 @@ def server() -> Iterator[tuple[str, dict[str, int]]]:
             yield part
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(moto.server.DomainDispatcherApplication, "__call__", counted)
-        running = moto.server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        patch.setattr(DomainDispatcherApplication, "__call__", counted)
+        running = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         running.start()
         host, port = running.get_host_and_port()
         yield f"http://{host}:{port}", served
