@@ -62,7 +62,7 @@ bundles: $(VENV)/dev.stamp ## train the shipped models again (TRACE=load.parquet
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh models/exploration/bundles.sh $(TRACE) $(OUT)
 
 lock: $(VENV)/dev.stamp ## pin the newest versions that fit (LOCK_ARGS=--upgrade) with their hashes
-	$(LOCK) $(OURS) --extra import --extra train --extra control --extra dev $(LOCK_ARGS) -o requirements/dev.txt
+	$(LOCK) $(OURS) --extra import --extra train --extra control --extra cloud --extra mlflow --extra dev $(LOCK_ARGS) -o requirements/dev.txt
 	$(LOCK) $(OURS) -c requirements/dev.txt $(LOCK_ARGS) -o requirements/run.txt
 	$(LOCK) requirements/peers.in $(LOCK_ARGS) -o requirements/peers.txt
 

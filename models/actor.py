@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from models.belief import WorldModel
 from models.features import Features
 from models.heads import NumberName, make_number, mlp
+from models.share import Part
 from planner.objective import SOFT_COST
 from schemas.system import SystemSpec
 
@@ -174,15 +175,18 @@ class Behaviour(nn.Module):
         memory: Tensor,
         latent: Tensor,
         generator: torch.Generator,
+        part: Part | None = None,
     ) -> tuple[dict[str, Tensor], State, Tensor]:
         """Losses of actor and critic from start states `[N, ·]` (N a multiple of M), normalised.
 
         Also the states in which these futures ended, and the probability `[N]` that an episode
         was still going on there. The gradient of the λ-return flows through the differentiable
-        dynamics (Hafner et al. 2020). Each future stays under one member, as in the planner.
+        dynamics (Hafner et al. 2020). Each future stays under one member, as in the planner. The N
+        futures may be one process's `part`.
         """
+        part = part or Part(len(latent), None)
         states, rewards, alive = [(action, memory, latent)], [], []
-        for state, shown in self.futures(model, states[0], generator):
+        for state, shown in self.futures(model, states[0], generator, part):
             channels, going, learned = model.decode(state[1], shown)
             raw = model.action_scaler.inverse(state[0])
             rewards.append(self.reward(_finite_gradients(channels), raw, learned))
@@ -195,12 +199,14 @@ class Behaviour(nn.Module):
         return losses, (action, memory, latent), torch.stack(alive).detach().prod(0)
 
     def futures(
-        self, model: WorldModel, state: State, generator: torch.Generator
+        self, model: WorldModel, state: State, generator: torch.Generator, part: Part | None = None
     ) -> Iterator[tuple[State, Tensor]]:
         """What the actor makes of `state`: `horizon` states, each with its latent as shown."""
+        part = part or Part(len(state[2]), None)
         for _ in range(self.config.horizon):
-            action = self._step(model, *state, generator)
-            noise = torch.randn(state[2].shape, generator=generator).to(state[2])
+            action = self._step(model, *state, generator, part)
+            noise = torch.randn(part.total, state[2].shape[1], generator=generator)
+            noise = part.of(noise).to(state[2])
             memory, latent, shown = model.imagine(state[1], state[2], action, noise)
             state = action, memory, latent
             yield state, shown
@@ -212,10 +218,12 @@ class Behaviour(nn.Module):
         memory: Tensor,
         latent: Tensor,
         generator: torch.Generator,
+        part: Part,
     ) -> Tensor:
         """The next applied action, normalised, with noise, within range and rate limits."""
         target = self.actor.target(action, memory, latent)
-        jitter = torch.randn(target.shape, generator=generator).to(target) * self.config.explore
+        jitter = torch.randn(part.total, target.shape[1], generator=generator)
+        jitter = part.of(jitter).to(target) * self.config.explore
         target = target + jitter * model.action_scaler.std
         limited = self.actor.limit(target, model.action_scaler.inverse(action))
         # Straight through the limits: a target beyond a rate limit still learns where to go.

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from models.compute import Compute
-from models.data import BLOCK, DataError, Dataset, Facts, Sequences, scales_of
+from models.data import BLOCK, Dataset, Facts, Sequences, scales_of
 from models.descent import adam
+from models.logs import DataError
 from models.losses import crps, observe
 from models.parent import Parent, ParentError
 from models.rescale import stretched

@@ -14,3 +14,6 @@ app.command("pretrain", rich_help_panel="Models")(pretrain)
 app.command("evaluate", rich_help_panel="Models")(evaluate_command)
 app.command("identify", rich_help_panel="Models")(identify_command)
 app.command("adapt", rich_help_panel="Models")(adapt_command)
+
+if __name__ == "__main__":  # as `torchrun -m models.cli train …` starts it
+    app()

@@ -44,8 +44,8 @@ def adapt_command(
     try:
         from models.adapt import Wish
         from models.adaptation import AdaptationStopped, adapt_bundle
-        from models.data import DataError
         from models.export import ParityError
+        from models.logs import DataError
     except ImportError as error:
         raise fail(f"{NO_TORCH}\n{error}") from error
     wish = Wish(everything, steps, actor_steps, rate, seed, entity, minutes)

@@ -5,22 +5,30 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from infra.storage import local_side, placed
 from models.cli_parts import NO_TORCH, Json, fail, read_spec, table
 from models.cli_simulate import PlantOptions, Simulate, alone, plant_options, simulated
 from schemas.plain_json import json_line
 
 if TYPE_CHECKING:  # imported by what lists all commands, so it loads little itself
     from models.data import Sequences
+    from models.logs import Days
+    from planner.manifest import Recalibration
     from schemas.system import SystemSpec
 
 HeldOut = Literal["time", "entity", "none"]
 
 
 def evaluate_command(
-    bundle: Annotated[str, typer.Argument(help="A folder, NAME, NAME@champion, NAME@3, a digest.")],
+    bundle: Annotated[
+        str, typer.Argument(help="A folder, URL, NAME, NAME@champion, NAME@3, a digest.")
+    ],
     data: Annotated[
-        list[Path] | None,
-        typer.Option(help="Folder of trajectories (Parquet); repeat for several."),
+        list[str] | None,
+        typer.Option(help="Folder or URL of trajectories (Parquet); repeat for several."),
+    ] = None,
+    days: Annotated[
+        tuple[str, str] | None, typer.Option(help="The first and the last day (UTC) to read.")
     ] = None,
     spec: Annotated[
         str | None, typer.Option(help="System or YAML file; the bundle's system by default.")
@@ -33,11 +41,14 @@ def evaluate_command(
     seed: Annotated[int, typer.Option(help="Draws windows and futures.")] = 0,
     report: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
     recalibrate: Annotated[
-        Path | None,
-        typer.Option(help="Folder for a copy of the bundle with factors fitted on these data."),
+        str | None,
+        typer.Option(
+            help="Folder or URL for a copy of the bundle with factors fitted on these data."
+        ),
     ] = None,
     simulate: Simulate = False,
     option: PlantOptions = None,
+    mlflow: Annotated[str | None, typer.Option(help="Log it to MLflow at this URI.")] = None,
     as_json: Json = False,
 ) -> None:
     """Judge a bundle on trajectories: errors beside persistence up to 50 ticks, and spreads.
@@ -52,11 +63,11 @@ def evaluate_command(
     (of what `rehearse train` has made)
     """
     try:
-        from models.data import DataError
         from models.evaluation.drift import drift
         from models.evaluation.held_out import evaluate
         from models.evaluation.tell import full
-        from models.registry import write_recalibrated
+        from models.logs import DataError, days_of
+        from models.tracking import tracked
         from planner.naming import find_bundle
         from planner.session import load_bundle
     except ImportError as error:
@@ -72,16 +83,20 @@ def evaluate_command(
             against = simulated(described, loaded, options, seed)
             alone(against, report, facts | {"seed": seed}, as_json)
             raise typer.Exit(1 if against.worse else 0)
-        held_out = _held_out(described, data, split)
+        held_out = _held_out(described, data, split, days_of(days))
         typer.echo("filtering and imagining", err=True)
         found = evaluate(loaded, described, held_out, windows=windows, seed=seed)
         drifted = drift(loaded, found, held_out, seed)
         content = full(found) | {"drift": drifted.as_dict() if drifted else None}
         if recalibrate is not None:
-            content["recalibrated"] = write_recalibrated(folder, recalibrate, found.recalibration)
+            content["recalibrated"] = _recalibrated(folder, recalibrate, found.recalibration)
         if simulate:
             against = simulated(described, loaded, options, seed)
             content["simulated"] = against.as_dict()
+        with tracked(mlflow, described.system, f"evaluate {folder.name}") as run:
+            if run is not None:
+                run.tags(facts | {"data": _names(data), "seed": seed, "split": split})
+                run.metrics(content)
         if report is not None:
             from models.evaluation.report import write_report
 
@@ -97,7 +112,7 @@ def evaluate_command(
         raise typer.Exit(1)
 
 
-def _options(data: list[Path] | None, simulate: bool, option: list[str] | None) -> dict[str, Any]:
+def _options(data: list[str] | None, simulate: bool, option: list[str] | None) -> dict[str, Any]:
     """Those of the plant. Raises `ValueError` where what was asked for makes no sense together."""
     if not (data or simulate):
         raise ValueError("nothing to judge on: give --data FOLDER, or --simulate, or both")
@@ -106,16 +121,32 @@ def _options(data: list[Path] | None, simulate: bool, option: list[str] | None) 
     return plant_options(option)
 
 
-def _held_out(spec: "SystemSpec", folders: list[Path], split: HeldOut) -> "Sequences":
+def _held_out(
+    spec: "SystemSpec", folders: list[str], split: HeldOut, days: "Days | None"
+) -> "Sequences":
     from models.data import load_dataset, load_whole
 
     if split == "none":
-        return load_whole(spec, folders)
-    return load_dataset(spec, folders, split=split).validation
+        return load_whole(spec, folders, days=days)
+    return load_dataset(spec, folders, split=split, days=days).validation
 
 
-def _names(folders: list[Path]) -> str:
-    return ", ".join(str(folder) for folder in folders)
+def _recalibrated(
+    bundle: Path, where: str, recalibration: "Recalibration | None"
+) -> dict[str, str]:
+    """Writes the copy to a folder or a URL."""
+    from models.registry import write_recalibrated
+    from planner.fetched import put_bundle
+
+    target = placed(where)
+    made = write_recalibrated(bundle, local_side(target), recalibration)
+    if isinstance(target, str):
+        put_bundle(local_side(target), target)
+    return made | {"bundle": str(target)}
+
+
+def _names(folders: list[str]) -> str:
+    return ", ".join(folders)
 
 
 def _text(content: dict[str, Any]) -> str:

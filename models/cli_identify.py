@@ -37,8 +37,8 @@ def identify_command(
     """
     try:
         from infra.plants.base import PlantError
-        from models.data import DataError
         from models.identify import identify
+        from models.logs import DataError
         from models.target import read_target
     except ImportError as error:
         raise fail(f"{NO_TORCH}\n{error}") from error

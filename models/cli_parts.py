@@ -1,5 +1,6 @@
 """What the commands of models share: options, how they fail, and a table of errors."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -26,7 +27,10 @@ def command_line() -> str:
     """The command line as typed, with the program's plain name."""
     # Whether it was interrupted on the way makes no difference to what comes out.
     words = [word for word in sys.argv[1:] if word != "--resume"]
-    return shlex.join([Path(sys.argv[0]).stem, *words])
+    start = [Path(sys.argv[0]).stem]
+    if (count := os.environ.get("LOCAL_WORLD_SIZE", "1")) != "1":  # `torchrun` says so
+        start = ["torchrun", "--nproc-per-node", count, "-m", "models.cli"]
+    return shlex.join([*start, *words])
 
 
 def fail(message: str) -> typer.Exit:

@@ -79,11 +79,11 @@ def pretrain(
     try:
         import torch
 
+        from models.checkpoint import CheckpointError
         from models.encoders.pretrain import CHECKPOINT, prepared, released
         from models.encoders.pretrain_recipe import PretrainError, Pretraining, load_pretraining
         from models.encoders.windows import WindowError
         from models.export import ParityError
-        from models.train import CheckpointError
     except ImportError as error:
         raise fail(f"{NO_TORCH}\n{error}") from error
     given = {place: context.params[option] for option, place in PLACES.items()}

@@ -4,17 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
-from models.cli_parts import NO_TORCH, Json, Split, command_line, fail, read_spec, table
+from models.cli_learn import by_acting, from_logs
+from models.cli_parts import NO_TORCH, Json, Split, fail
 from models.cli_simulate import plant_options
-from schemas.plain_json import json_line
 
 if TYPE_CHECKING:
     from models.recipe import Recipe
-    from schemas.system import SystemSpec
 
 PANEL = "Places in a workflow file"
 PLACES = {
@@ -23,6 +19,7 @@ PLACES = {
     "randomise": "env.randomise",
     "data": "data.folders",
     "split": "data.split",
+    "days": "data.days",
     "out": "run.out",
     "steps": "loop.steps",
     "actor_steps": "loop.actor_steps",
@@ -43,6 +40,7 @@ PLACES = {
     "precision": "run.precision",
     "compiled": "run.compile",
     "threads": "run.threads",
+    "mlflow": "run.mlflow",
 }
 """The field of a workflow file that each option sets."""
 What = Annotated[
@@ -71,12 +69,17 @@ Randomise = Annotated[
     ),
 ]
 Folders = Annotated[
-    list[Path] | None, _place("data", "Trajectories (Parquet); repeat for several.")
+    list[str] | None, _place("data", "Trajectories (Parquet), a folder or URL; may be repeated.")
+]
+Days = Annotated[
+    tuple[str, str] | None,
+    _place("days", "The first and the last day (UTC) to read, such as 2026-11-01 2026-11-03."),
 ]
 HeldOut = Annotated[
     Split | None, _place("split", "Hold out the last of the time, or (episodes) of the entities.")
 ]
-Out = Annotated[Path | None, _place("out", "Folder of the bundle to write.")]
+Out = Annotated[str | None, _place("out", "Folder or URL of the bundle to write.")]
+Mlflow = Annotated[str | None, _place("mlflow", "Log the run to MLflow at this URI.")]
 Steps = Annotated[
     int | None, _place("steps", "Updates of the model; with --env, decisions in all.", min=1)
 ]
@@ -107,7 +110,7 @@ OnlyHead = Annotated[
     Literal["reward", "continuation", "cost", "value"] | None,
     _place("only", "Learn this head alone, from logs; --of names the bundle that the rest is of."),
 ]
-Of = Annotated[Path | None, _place("of", "A bundle that was trained from logs, with --only.")]
+Of = Annotated[str | None, _place("of", "A bundle that was trained from logs, with --only.")]
 Shown = Annotated[
     list[Path] | None,
     _place("demonstrations", "Learn --only reward from these trajectories; repeat for several."),
@@ -138,6 +141,7 @@ def train(
     randomise: Randomise = None,
     data: Folders = None,
     split: HeldOut = None,
+    days: Days = None,
     out: Out = None,
     steps: Steps = None,
     actor_steps: ActorSteps = None,
@@ -158,6 +162,7 @@ def train(
     precision: Mixed = None,
     compiled: Compiled = None,
     threads: Threads = None,
+    mlflow: Mlflow = None,
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
@@ -174,6 +179,10 @@ def train(
 
     (a reward, and who acts on it, of what somebody showed; my.yaml has no 'reward')
 
+    In two processes, each of which learns from its share of every batch:
+
+    torchrun --nproc-per-node 2 -m models.cli train nav2d --data ./log --out ./mine
+
     Example: rehearse train --env dm_control/cartpole-swingup --steps 10000 --seed 0
     """
     given = {place: context.params[option] for option, place in PLACES.items()}
@@ -184,6 +193,7 @@ def train(
         import torch
 
         from models.recipe import RecipeError
+        from models.share import ShareError, joined
     except ImportError as error:
         raise fail(f"{NO_TORCH}\n{error}") from error
     try:
@@ -193,10 +203,16 @@ def train(
     torch.set_num_threads(recipe.run.threads)
     if missing := recipe.compute().missing():
         raise fail(missing)
-    if recipe.env is not None:
-        _by_acting(recipe, resume, as_json)
-    else:
-        _from_logs(recipe, resume, as_json)
+    try:
+        with joined(recipe.run.device) as share:
+            if recipe.env is None:
+                from_logs(recipe, resume, as_json, share)
+            elif share.count == 1:
+                by_acting(recipe, resume, as_json)
+            else:
+                raise ShareError("env: acting is learned in one process; leave torchrun out")
+    except ShareError as error:
+        raise fail(str(error)) from error
 
 
 def _recipe(what: str | None, env: str | None) -> "Recipe":
@@ -212,175 +228,3 @@ def _recipe(what: str | None, env: str | None) -> "Recipe":
     if env is not None:
         raise RecipeError(f"{what}: not a workflow, and a system's own plant is no --env")
     return Recipe(system=what)
-
-
-def _from_logs(recipe: "Recipe", resume: bool, as_json: bool) -> None:
-    from models.data import DataError
-    from models.export import ParityError
-    from models.train import CheckpointError, TrainingStopped
-    from models.workflow import REPORT, SPEC, train_bundle, work_folder
-
-    if recipe.system is None or not recipe.data.folders or recipe.run.out is None:
-        raise fail("from logs: a system, --data and --out are needed (or give --env)")
-    spec, text = _deployed(recipe, recipe.system)
-    config, out, command = recipe.train_config(), recipe.run.out, command_line()
-    try:
-        with _bar() as bar:
-            task = bar.add_task(recipe.heads.only or "training", total=config.total, loss="")
-
-            def report(progress: Any) -> None:
-                last = {k: v[-1][1] for k, v in progress.curves.items() if v}
-                told = ("predict", "imagine", "actor", recipe.heads.only)
-                shown = [f"{k} {last[k]:.3g}" for k in told if k in last]
-                bar.update(task, completed=progress.step, loss="  ".join(shown))
-
-            manifest = train_bundle(
-                spec,
-                recipe.data.folders,
-                out,
-                config,
-                resume=resume,
-                with_actor=config.actor_steps > 0,
-                split=recipe.data.split,
-                compute=recipe.compute(),
-                only=recipe.only(),
-                command=command,
-                accept=recipe.acceptance(),
-                workflow=recipe.model_dump(mode="json", exclude={"run"}),
-                report=report,
-                say=lambda stage: bar.update(task, loss=stage),
-            )
-        if text is not None:
-            (out / SPEC).write_text(text, encoding="utf-8")
-    except TrainingStopped as stopped:
-        raise _stopped(stopped, command, resume) from stopped
-    except (DataError, CheckpointError, ParityError, OSError, ValueError) as error:
-        raise fail(str(error)) from error
-    _tell(_summary(manifest, out), work_folder(out) / REPORT, as_json)
-    _judged(manifest["metrics"]["asked"])
-
-
-def _deployed(recipe: "Recipe", system: str) -> "tuple[SystemSpec, str | None]":
-    """The system as the workflow deploys it; its text where that differs from what was read."""
-    from planner.fallback import check
-    from schemas.system import parse_spec, spec_path
-    from schemas.yaml_lines import read_text
-
-    spec, path = read_spec(system), spec_path(system)
-    if not recipe.deployment.in_spec:
-        return spec, None
-    try:
-        text = recipe.deployment.spec_text(read_text(path))
-        spec = parse_spec(text, f"{path}, with the workflow's deployment")
-        check(spec)
-    except ValueError as error:
-        raise fail(str(error)) from error
-    return spec, text
-
-
-def _judged(metrics: dict[str, Any]) -> None:
-    """Ends the command with status 1 where a metric misses its bound."""
-    from models.metrics import missed
-
-    if found := missed(metrics):
-        typer.echo(f"the bundle is written, but misses: {found}", err=True)
-        raise typer.Exit(1)
-
-
-def _by_acting(recipe: "Recipe", resume: bool, as_json: bool) -> None:
-    from infra.plants.base import PlantError
-    from models.export import ParityError
-    from models.train import CheckpointError, TrainingStopped
-    from models.undertaking import LEARNING, online_of, train_online
-    from models.workflow import work_folder
-
-    command = command_line()
-    try:
-        online = online_of(recipe)
-        out = recipe.run.out or Path(f"{online.spec.system}-{recipe.seed}")
-        with _bar() as bar:
-            task = bar.add_task("acting", total=recipe.loop.steps, loss="")
-
-            def report(course: Any, text: str) -> None:
-                returned = [f"return {x:.4g}" for _, x in course.rounds_returned[-1:]]
-                bar.update(task, completed=course.steps, loss="  ".join([*returned, text]))
-
-            result = train_online(
-                online, recipe, out, resume=resume, command=command, report=report
-            )
-    except TrainingStopped as stopped:
-        raise _stopped(stopped, command, resume) from stopped
-    except (PlantError, CheckpointError, ParityError, OSError, ValueError) as error:
-        raise fail(str(error)) from error
-    if as_json:
-        typer.echo(json_line(result))
-    else:
-        _tell_acting(result, out, work_folder(out) / LEARNING)
-    _judged(result["metrics"])
-
-
-def _tell_acting(result: dict[str, Any], out: Path, page: Path) -> None:
-    for name, one in result["returns"].items():
-        line = f"{name:>8}  mean {one['mean']:.4g}  from {one['min']:.4g} to {one['max']:.4g}"
-        typer.echo(f"{line}  ({one['episodes']} episodes)")
-    _tell_asked(result)
-    typer.echo(f"{out}: digest {result['digest'][:12]}")
-    typer.echo(f"learning curve: {page}")
-
-
-def _tell_asked(result: dict[str, Any]) -> None:
-    """Metrics and changed plants, where the workflow asks for them."""
-    from models.metrics import lines
-
-    if result["metrics"]:
-        typer.echo(lines(result["metrics"]))
-    changed = result.get("out_of_distribution", {})
-    if "reason" in changed:
-        typer.echo(f"changed plants: - ({changed['reason']})")
-    for name, one in changed.get("shifts", {}).items():
-        told = f"disagreement {one['disagreement']}, innovation {one['innovation']}"
-        typer.echo(f"{name}: error × {one['error_ratio']}; AUROC of {told}")
-
-
-def _summary(manifest: dict[str, Any], out: Path) -> dict[str, Any]:
-    metrics = manifest["metrics"]
-    return {
-        "bundle": str(out),
-        "digest": manifest["digest"],
-        "bytes": sum(entry["bytes"] for entry in manifest["files"].values()),
-        "actor_trusted": manifest["actor_trusted"],
-        "train_seconds": metrics["train_seconds"],
-        "parity": metrics["parity"],
-        "innovation_band": manifest["calibration"]["innovation_band"],
-        "held_out": metrics["held_out"]["steps"],
-        "metrics": metrics["asked"],
-        **{k: metrics[k] for k in ("passed", "out_of_distribution") if k in metrics},
-    }
-
-
-def _tell(summary: dict[str, Any], curves: Path, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json_line(summary))
-        return
-    typer.echo(table(summary["held_out"]))
-    _tell_asked(summary)
-    size, digest = summary["bytes"], summary["digest"][:12]
-    typer.echo(f"{summary['bundle']}: {size} bytes, digest {digest}")
-    typer.echo(f"curves: {curves}")
-
-
-def _stopped(stopped: Exception, command: str, resume: bool) -> typer.Exit:
-    again = command if resume else f"{command} --resume"
-    typer.echo(f"stopped: {stopped}. Go on with: {again}", err=True)
-    return typer.Exit(130)
-
-
-def _bar() -> Bar:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[loss]}"),
-    )
-    return Bar(*columns, console=Console(stderr=True), refresh_per_second=2)

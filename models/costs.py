@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from models.belief import ModelConfig, WorldModel
 from models.data import Batch
 from models.evaluation.violations import seen_violations
-from models.losses import Trace, as_shown
+from models.losses import Trace, as_shown, averaged
+from models.share import ALONE, Share
 from schemas.system import SystemSpec
 
 
@@ -38,7 +39,12 @@ def broken(spec: SystemSpec, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def cost_loss(
-    spec: SystemSpec, model: WorldModel, batch: Batch, trace: Trace, noise: Tensor
+    spec: SystemSpec,
+    model: WorldModel,
+    batch: Batch,
+    trace: Trace,
+    noise: Tensor,
+    share: Share = ALONE,
 ) -> Tensor:
     """Cross entropy of the cost head on a filtered batch; nothing flows back beyond the head."""
     with torch.no_grad():
@@ -47,4 +53,4 @@ def cost_loss(
     logit = model.heads.costs(memory.detach().flatten(0, 1), sample.flatten(0, 1))
     logit = logit.view(truth.shape)
     wrong = F.binary_cross_entropy_with_logits(logit, truth.to(logit), reduction="none")
-    return (wrong * known).sum() / known.sum().clamp(min=1)
+    return averaged(wrong, known, share)

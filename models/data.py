@@ -1,10 +1,8 @@
 """Trajectories in Parquet become sequences: one entity, consecutive ticks, nothing invented."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,20 +11,18 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from infra.storage import Place, name_of, placed
+from models.logs import DataError, Days, read_run
+from models.share import Part
 from models.transforms import ColumnScale, fit_column, fit_step, kind_of
 from schemas.codes import Flag
 from schemas.frames import applied_columns
-from schemas.logged import with_files
 from schemas.system import SystemSpec
 
 Split = Literal["time", "entity"]
 Facts = tuple[dict[str, object], ...]
 BLOCK = 64
 """Ticks that share a bootstrap weight: neighbours in time are too alike to be drawn apart."""
-
-
-class DataError(ValueError):
-    """Trajectories that cannot be trained on; the message names the folder and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +41,10 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
         return Batch(*(t.to(device) for t in vars(self).values()))
+
+    def rows(self, part: Part) -> "Batch":
+        """The windows of one process."""
+        return Batch(*(part.of(t) for t in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -164,70 +164,6 @@ def sensor_columns(spec: SystemSpec) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(range(e - n, e)) for n, e in zip(sizes, ends.tolist(), strict=True) if n)
 
 
-def _is_parquet(file: Path) -> bool:
-    try:
-        pl.read_parquet_schema(file)
-    except pl.exceptions.PolarsError:
-        return False
-    return True
-
-
-def files_digest(folder: Path, files: Sequence[Path]) -> dict[str, object]:
-    """Number and bytes of files below `folder`, and a digest of their SHA-256 digests.
-
-    It is what `find * -name '*.parquet' | LC_ALL=C sort | xargs sha256sum | sha256sum` gives there.
-    """
-    lines, total = [], 0
-    for file in sorted(files, key=lambda file: file.relative_to(folder).as_posix()):
-        with file.open("rb") as stream:
-            own = hashlib.file_digest(stream, "sha256").hexdigest()
-        total += file.stat().st_size
-        lines.append(f"{own}  {file.relative_to(folder).as_posix()}\n")
-    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
-    return {"files": len(lines), "bytes": total, "sha256": digest}
-
-
-def _read_run(spec: SystemSpec, folder: Path, run: int) -> tuple[pl.DataFrame, dict[str, object]]:
-    """The rows of a run, and what they were read from."""
-    frame, read = with_files(
-        folder, lambda files: (_read_files(spec, folder, files), files_digest(folder, files))
-    )
-    if "attempt" in frame.columns:  # a tick done again after a crash: the last attempt counts
-        frame = frame.sort("attempt", maintain_order=True)
-    frame = frame.unique(["entity", "tick"], keep="last", maintain_order=True)
-    return frame.with_columns(pl.lit(run).alias("run")), read
-
-
-def _read_files(spec: SystemSpec, folder: Path, files: list[Path]) -> pl.DataFrame:
-    if not files:
-        raise DataError(
-            f"{folder}: no Parquet files there; log some with "
-            f"`rehearse backtest {spec.system} --log {folder}`"
-        )
-    lazy = pl.scan_parquet(files, hive_partitioning=False)
-    wanted = ["entity", "tick", "flags", *spec.columns, *applied_columns(spec)]
-    optional = ["attempt", "reward", "interface_hash"]
-    try:
-        names = set(lazy.collect_schema().names())
-    except pl.exceptions.PolarsError as error:
-        damaged = next((file for file in files if not _is_parquet(file)), folder)
-        raise DataError(f"{damaged}: no Parquet file; remove it, or log again") from error
-    if missing := [name for name in wanted if name not in names]:
-        raise DataError(
-            f"{folder}: column {missing[0]!r} is absent; these are not trajectories of "
-            f"system {spec.system!r} under this spec: log them again with it"
-        )
-    frame = lazy.select(*wanted, *(name for name in optional if name in names)).collect()
-    if "interface_hash" in frame.columns:
-        odd = [h for h in frame["interface_hash"].unique() if h != spec.interface_hash]
-        if odd:
-            raise DataError(
-                f"{folder}: logged under interface {odd[0]}, the spec's is {spec.interface_hash}: "
-                "use the spec of that time, or log again"
-            )
-    return frame
-
-
 def _with_reward(spec: SystemSpec, frame: pl.DataFrame) -> pl.DataFrame:
     if spec.reward is None:
         logged = pl.col("reward") if "reward" in frame.columns else pl.lit(float("nan"))
@@ -308,12 +244,15 @@ def scales_of(spec: SystemSpec, train: Sequences) -> tuple[tuple[ColumnScale, ..
 
 def load_dataset(
     spec: SystemSpec,
-    folders: Sequence[Path],
+    folders: Sequence[Place],
     validation: float = 0.15,
     shortest: int = 4,
     split: Split = "time",
+    days: Days | None = None,
 ) -> Dataset:
     """Reads the trajectories below `folders`, each a run of its own (ticks may repeat among them).
+
+    They may be URLs; with `days`, no other days are read.
 
     A sequence is broken at gaps, at joins and episode resets, where the applied action is unknown,
     and at the time that parts training from validation: the last share `validation` of each run's
@@ -324,8 +263,9 @@ def load_dataset(
 
     Raises:
         DataError: nothing to read, another interface, or too little of it.
+        StorageError: a URL that cannot be read.
     """
-    frame, sources, files = _read_runs(spec, folders)
+    frame, sources, files = _read_runs(spec, folders, days)
     place = pl.col("tick") if split == "time" else pl.col("entity").rank("dense")
     cut = place.quantile(1.0 - validation).over("run")
     frame = _segmented(spec, frame.with_columns((place > cut).alias("part")), shortest)
@@ -339,29 +279,34 @@ def load_dataset(
     return Dataset(parts[0], parts[1], columns, actions, sources, files)
 
 
-def load_whole(spec: SystemSpec, folders: Sequence[Path], *, shortest: int = 8) -> Sequences:
+def load_whole(
+    spec: SystemSpec, folders: Sequence[Place], *, shortest: int = 8, days: Days | None = None
+) -> Sequences:
     """All trajectories below `folders` as sequences: data that no part of was trained on.
 
     Raises:
-        DataError: as `load_dataset`.
+        DataError, StorageError: as `load_dataset`.
     """
-    return read_whole(spec, folders, shortest=shortest)[0]
+    return read_whole(spec, folders, days, shortest=shortest)[0]
 
 
 def read_whole(
-    spec: SystemSpec, folders: Sequence[Path], *, shortest: int
+    spec: SystemSpec, folders: Sequence[Place], days: Days | None = None, *, shortest: int
 ) -> tuple[Sequences, Facts]:
     """As `load_whole`, and of each run what it was read from."""
-    frame, sources, files = _read_runs(spec, folders)
+    frame, sources, files = _read_runs(spec, folders, days)
     data = _sequences(spec, _segmented(spec, frame.with_columns(part=pl.lit(True)), shortest))
     if not len(data):
         raise DataError(f"{', '.join(map(str, folders))}: no {shortest} consecutive ticks there")
     return data, tuple({**a, **b} for a, b in zip(sources, files, strict=True))
 
 
-def _read_runs(spec: SystemSpec, folders: Sequence[Path]) -> tuple[pl.DataFrame, Facts, Facts]:
-    read = [_read_run(spec, Path(folder), i) for i, folder in enumerate(folders)]
-    runs, files = [run for run, _ in read], tuple(found for _, found in read)
+def _read_runs(
+    spec: SystemSpec, folders: Sequence[Place], days: Days | None
+) -> tuple[pl.DataFrame, Facts, Facts]:
+    read = [read_run(spec, placed(folder), days) for folder in folders]
+    runs = [run.with_columns(pl.lit(i).alias("run")) for i, (run, _) in enumerate(read)]
+    files = tuple(found for _, found in read)
     sources = tuple(_describe(folder, run) for folder, run in zip(folders, runs, strict=True))
     frame = pl.concat([_with_reward(spec, run) for run in runs], how="diagonal_relaxed")
     return frame, sources, files
@@ -372,10 +317,10 @@ def _segmented(spec: SystemSpec, frame: pl.DataFrame, shortest: int) -> pl.DataF
     return frame.filter(pl.len().over("segment") >= shortest)
 
 
-def _describe(folder: Path, run: pl.DataFrame) -> dict[str, object]:
+def _describe(folder: Place, run: pl.DataFrame) -> dict[str, object]:
     ticks = run["tick"]
     return {
-        "name": Path(folder).name,
+        "name": name_of(placed(folder)),
         "rows": run.height,
         "entities": run["entity"].n_unique(),
         "ticks": [int(ticks.min() or 0), int(ticks.max() or 0)],  # type: ignore[arg-type]

@@ -19,7 +19,8 @@ from scipy.optimize import least_squares
 from infra.plants.base import Plant, PlantError, make_plant
 from infra.plants.parameters import Parameter, Variable
 from infra.plants.seen import Seen
-from models.data import DataError, Sequences
+from models.data import Sequences
+from models.logs import DataError
 from schemas.system import SystemSpec
 
 F64 = npt.NDArray[np.float64]

@@ -34,6 +34,7 @@ from models.one_head import (
     PartTrainer,
 )
 from models.parent import Parent
+from models.share import ALONE, Share
 from models.train import TrainConfig
 from schemas.system import SystemSpec
 
@@ -184,7 +185,7 @@ class InverseTrainer(PartTrainer):
         They begin in beliefs alone and never where earlier futures ended: where imagination runs
         away, it would be the model that is told from demonstrations, and not the learner.
         """
-        batch, trace = self.filtered(step, generator)
+        batch, _, trace = self.filtered(step, generator)
         start = self._starts(batch, trace.memory(), trace.stack("mean"), generator)
         found, alive = [], torch.ones_like(start[0][:, 0])
         for (_, memory, _), shown in self.behaviour.futures(self.model, start, generator):
@@ -243,6 +244,7 @@ def part_trainer(
     only: Only,
     parent: Parent,
     compute: Compute | None = None,
+    share: Share = ALONE,
 ) -> PartTrainer:
     """What learns the one head that `only` names, from logs or from demonstrations.
 
@@ -251,7 +253,9 @@ def part_trainer(
         DataError: there is nothing to read below the demonstrations' folders.
     """
     if not only.demonstrations:
-        return HeadTrainer(spec, dataset, config, only.head, parent, compute)
+        return HeadTrainer(spec, dataset, config, only.head, parent, compute, share)
+    if share.count > 1:
+        raise HeadError("demonstrations: take one process; start it without torchrun")
     shown = Demonstrations.read(spec, only.demonstrations)
     return InverseTrainer(spec, dataset, shown, config, only.inverse, parent, compute)
 

@@ -1,6 +1,6 @@
 """What the world model is trained on: filtering likelihood, shares, and many-step imagination."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from models.belief import Posterior, WorldModel
 from models.data import Batch
 from models.forms import gaussian_kl
+from models.share import ALONE, Share
 
 BALANCE = 0.8
 """Share of the KL that moves the prior to the posterior (Hafner et al. 2021: KL balancing)."""
@@ -38,6 +39,10 @@ class Trace:
     def memory(self) -> Tensor:
         """`[L, B, G]`."""
         return torch.stack([tick.hidden.memory for tick in self.ticks])
+
+    def states(self) -> list[Tensor]:
+        """`[L, B, ·]` memory, mean and std: beliefs to imagine from."""
+        return [self.memory(), self.stack("mean"), self.stack("std")]
 
 
 def observe(model: WorldModel, batch: Batch, mask: Tensor) -> Trace:
@@ -141,8 +146,18 @@ def loss_weights(model: WorldModel, batch: Batch, horizon: int) -> Weights:
     return Weights(1.0 / score, 1.0 / change[model.direct].clamp(min=0.02))
 
 
+def averaged(values: Tensor, weight: Tensor, share: Share = ALONE) -> Tensor:
+    """Mean of `values` by `weight`; of several processes, each one's part of the mean of all."""
+    return (values * weight).sum() / share.total(weight.sum()).clamp(min=1.0)
+
+
 def filtering_losses(
-    model: WorldModel, batch: Batch, trace: Trace, weights: Weights, noise: Tensor
+    model: WorldModel,
+    batch: Batch,
+    trace: Trace,
+    weights: Weights,
+    noise: Tensor,
+    share: Share = ALONE,
 ) -> dict[str, Tensor]:
     """One-step losses of a filtered batch; `noise` `[L, B, Z]` samples the posterior.
 
@@ -161,16 +176,16 @@ def filtering_losses(
     error = y[..., model.direct][:, None] - mean[..., :count]
     nll = gaussian_nll(error, variance[..., :count] + model.noise().square())
     target = (seen[..., model.direct] * known)[:, None] * boot
-    losses = {"predict": (nll * target).sum() / target.sum().clamp(min=1.0)}
+    losses = {"predict": averaged(nll, target, share)}
     posterior, spread = trace.stack("mean"), trace.stack("std")[..., : model.form.normal]
     kl = balanced_kl(
         posterior[:, None], spread[:, None], mean, variance.sqrt(), model.form.divergence
     )
     here = known[:, None] * boot
-    losses["kl"] = (kl.sum(-1, keepdim=True) * here).sum() / here.sum().clamp(min=1.0)
+    losses["kl"] = averaged(kl.sum(-1, keepdim=True), here, share)
     # The heads see what the sensors showed, and where they showed nothing, what they might have.
     sample = as_shown(model, batch, trace, noise)
-    losses |= head_losses(model, batch, trace.memory(), sample, weights)
+    losses |= head_losses(model, batch, trace.memory(), sample, weights, share)
     return losses
 
 
@@ -185,7 +200,12 @@ def as_shown(model: WorldModel, batch: Batch, trace: Trace, noise: Tensor) -> Te
 
 
 def head_losses(
-    model: WorldModel, batch: Batch, memory: Tensor, sample: Tensor, weights: Weights
+    model: WorldModel,
+    batch: Batch,
+    memory: Tensor,
+    sample: Tensor,
+    weights: Weights,
+    share: Share = ALONE,
 ) -> dict[str, Tensor]:
     """Losses of what is read off states: memory `[L, B, G]` and latent `[L, B, Z]` as shown."""
     length, rows = memory.shape[:2]
@@ -195,39 +215,40 @@ def head_losses(
     cross = F.binary_cross_entropy_with_logits
     losses = {}
     ended = cross(alive.view(length, rows), batch.alive.T, reduction="none")
-    losses["alive"] = (ended * valid).sum() / valid.sum()
+    losses["alive"] = averaged(ended, valid, share)
     if model.shares:
         y = batch.obs[..., model.shares].transpose(0, 1)
         seen = batch.mask[..., model.shares].transpose(0, 1)
         logits = heads.shares(state).view(length, rows, -1)
-        share = share_score(logits, y.clamp(0, 1)) * weights.share
+        score = share_score(logits, y.clamp(0, 1)) * weights.share
         p = torch.sigmoid(logits).detach()
         spread = gaussian_nll(y - p, model.share_std(p).square())
-        total = seen.sum().clamp(min=1.0)
-        losses["share"] = (share * seen).sum() / total
-        losses["share_std"] = 0.01 * (spread * seen).sum() / total
+        losses["share"] = averaged(score, seen, share)
+        losses["share_std"] = 0.01 * averaged(spread, seen, share)
     known = torch.isfinite(batch.reward.T) & (valid > 0)
     truth = torch.where(known, batch.reward.T, torch.zeros_like(valid))
     error = heads.reward.error(state, truth.flatten()).view(length, rows)
-    losses["reward"] = (error * known).sum() / known.sum().clamp(min=1)
+    losses["reward"] = averaged(error, known, share)
     return losses
 
 
 def imagination_losses(
     model: WorldModel,
     batch: Batch,
-    trace: Trace,
+    states: Sequence[Tensor],
     weights: Weights,
     generator: torch.Generator,
     *,
     starts: int,
     samples: int,
     horizon: int,
+    share: Share = ALONE,
 ) -> dict[str, Tensor]:
     """Many-step consistency: imagined futures under the actions that were taken, scored by CRPS.
 
-    From `starts` beliefs drawn from the trace, `samples` futures each are rolled out without
-    observations, all under one member, which is drawn by the bootstrap weights of that place.
+    From `starts` of the beliefs `states` (memory, mean and std `[L, B, ·]`), `samples` futures each
+    are rolled out without observations, all under one member, which is drawn by the bootstrap
+    weights of that place. Of several processes each rolls out its part of the starts.
     """
     members = model.config.members
     b, t = _draw_starts(batch, starts, horizon, generator)
@@ -235,23 +256,26 @@ def imagination_losses(
     if per == 0:
         return {}
     b, t = _by_member(b[: per * members], t[: per * members], members)
+    part = share.part(len(b), members)
+    boot = part.of(batch.weight[b, t, torch.arange(members).repeat_interleave(per)])
+    b, t = part.of(b), part.of(t)
     steps = t[:, None] + torch.arange(1, horizon + 1, device=t.device)
     y = model.scaler(batch.obs)[b[:, None], steps]  # [N, T, O]
     seen = (batch.mask * batch.valid[..., None])[b[:, None], steps]
-    boot = batch.weight[b, t, torch.arange(members).repeat_interleave(per)]
     action = model.action_scaler(batch.action)[b[:, None], steps]
-    memory, mean, std = (x[t, b] for x in (trace.memory(), trace.stack("mean"), trace.stack("std")))
+    memory, mean, std = (x[t, b] for x in states)
     # Rows stay ordered by member: [M, N / M, S] flattened.
     wide = [x.repeat_interleave(samples, 0) for x in (memory, mean, std, action)]
     memory, latent, std, action = wide
-    noise = torch.randn(horizon + 1, *latent.shape, generator=generator).to(latent)
+    shape = horizon + 1, part.total, samples * latent.shape[-1]
+    noise = part.of(torch.randn(shape, generator=generator), 1).view(-1, *latent.shape).to(latent)
     latent = latent + std * noise[0]
     direct, shares = [], []
     for k in range(horizon):
         memory, latent, shown = model.imagine(memory, latent, action[:, k], noise[k + 1])
         direct.append(shown[:, : len(model.direct)])
         shares.append(torch.sigmoid(model.heads.shares(torch.cat([memory, shown], -1))))
-    return _score(model, direct, shares, y, seen, boot, weights, samples)
+    return _score(model, direct, shares, y, seen, boot, weights, samples, share)
 
 
 def _draw_starts(
@@ -286,15 +310,16 @@ def _score(
     boot: Tensor,
     weights: Weights,
     samples: int,
+    share: Share,
 ) -> dict[str, Tensor]:
     futures = _futures(direct, samples).movedim(1, 0)  # [S, N, T, D]
     target = seen[..., model.direct] * boot[:, None, None]
     score = crps(futures, y[..., model.direct]) * weights.change
-    losses = {"imagine": (score * target).sum() / target.sum().clamp(min=1.0)}
+    losses = {"imagine": averaged(score, target, share)}
     if model.shares:
         # The mean over the futures is the forecast of a share: scored as a probability.
         p = _futures(shares, samples).mean(1).clamp(1e-6, 1 - 1e-6)
         cross = share_score(torch.logit(p), y[..., model.shares].clamp(0, 1)) * weights.share
         target = seen[..., model.shares] * boot[:, None, None]
-        losses["imagine_share"] = (cross * target).sum() / target.sum().clamp(min=1.0)
+        losses["imagine_share"] = averaged(cross, target, share)
     return losses

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from infra.storage import Place
 from models.compute import Compute
 from models.costs import cost_loss
 from models.data import Dataset
 from models.descent import adam
 from models.losses import as_shown, head_losses
 from models.parent import Parent
+from models.share import ALONE, Share
 from models.train import TrainConfig, Trainer
 from schemas.system import SystemSpec
 
@@ -46,7 +48,7 @@ class InverseConfig:
 
 @dataclass(frozen=True)
 class Only:
-    """A head to learn again, of a bundle by folder, name or digest.
+    """A head to learn again, of a bundle by folder, URL, name or digest.
 
     Attributes:
         demonstrations: folders of trajectories that a reward is learned from; none: from what the
@@ -54,7 +56,7 @@ class Only:
     """
 
     head: HeadName
-    of: Path
+    of: Place
     demonstrations: tuple[Path, ...] = ()
     inverse: InverseConfig = InverseConfig()
 
@@ -71,6 +73,7 @@ class PartTrainer(Trainer):
         config: TrainConfig,
         parent: Parent,
         compute: Compute | None = None,
+        share: Share = ALONE,
     ) -> None:
         """Raises `HeadError` where the parent is of acting, or of another interface."""
         if "datasets" not in parent.manifest.lineage:
@@ -83,7 +86,7 @@ class PartTrainer(Trainer):
                 f"{parent.folder}: made for other channels or actions than {spec.system} has now; "
                 "such a change takes a whole training"
             )
-        super().__init__(spec, parent.scaled(dataset), config, compute)
+        super().__init__(spec, parent.scaled(dataset), config, compute, share)
         self.parent = parent
 
     def adopt(self, anew: tuple[str, ...], behaviour: bool) -> None:
@@ -136,6 +139,7 @@ class HeadTrainer(PartTrainer):
         head: HeadName,
         parent: Parent,
         compute: Compute | None = None,
+        share: Share = ALONE,
     ) -> None:
         """Raises `HeadError` where this head of this bundle cannot be learned by itself."""
         if head == "reward" and spec.reward is not None:
@@ -150,7 +154,7 @@ class HeadTrainer(PartTrainer):
             )
         if head == "value" and not parent.with_actor:
             raise HeadError(f"value: {parent.folder} holds no actor, so there is nothing to value")
-        super().__init__(spec, dataset, _settings(parent, config, head), parent, compute)
+        super().__init__(spec, dataset, _settings(parent, config, head), parent, compute, share)
         self.head = head
         # A cost head may be new: then it is the one thing that the parent does not know.
         new = any(name.startswith("heads.cost.") for name in parent.weights["model"])
@@ -188,18 +192,18 @@ class HeadTrainer(PartTrainer):
         self.descend(self._optimizer, loss, step, self.config.steps)
         if self.head == "value":
             self.behaviour.follow()
-        return {self.head: float(loss.detach())}
+        return self.told({self.head: loss})
 
     def _loss(self, step: int) -> Tensor:
         generator = self.generator(step)
         with torch.no_grad():
-            batch, trace = self.filtered(step, generator)
+            _, batch, trace = self.filtered(step, generator)
             noise = self.noise(generator)
             sample = as_shown(self.model, batch, trace, noise)
         if self.head == "cost":
-            return cost_loss(self.spec, self.model, batch, trace, noise)
-        memory = trace.memory()
-        return head_losses(self.model, batch, memory, sample, self.weights)[LOSSES[self.head]]
+            return cost_loss(self.spec, self.model, batch, trace, noise, self.share)
+        losses = head_losses(self.model, batch, trace.memory(), sample, self.weights, self.share)
+        return losses[LOSSES[self.head]]
 
     def fingerprint(self) -> str:
         """As of a whole training, and of which head of which bundle it is."""

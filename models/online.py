@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 
 from infra.plants.base import Plant
+from models.checkpoint import CheckpointError, settings_of, write_state
 from models.compute import Compute
 from models.data import Dataset, Sequences, scales_of
 from models.evaluation.world import Policy, World, watch
@@ -26,7 +27,7 @@ from models.live import Blind, LiveModel
 from models.practice import Chance, Planned, Returns, Who, judge, wandering
 from models.replay import Mix, Replay
 from models.rescale import convertible, outgrown, rescale, stretched, widened
-from models.train import CheckpointError, TrainConfig, Trainer, settings_of, write_state
+from models.train import TrainConfig, Trainer
 from models.transforms import ColumnScale
 from planner.session import Model
 from schemas.spec_parts import Tier

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from infra.storage import Place
 from models.actor import ActorConfig
 from models.belief import ModelConfig
+from models.checkpoint import write_state
 from models.data import Dataset
-from models.train import TrainConfig, Trainer, write_state
+from models.train import TrainConfig, Trainer
 from models.transforms import ColumnScale
 from planner.manifest import MANIFEST, BundleError, Manifest
 from planner.naming import find_bundle
@@ -51,7 +53,7 @@ class Parent:
     weights: Mapping[str, Mapping[str, Tensor]]
 
     @classmethod
-    def read(cls, which: Path, work: Callable[[Path], Path]) -> Parent:
+    def read(cls, which: Place, work: Callable[[Path], Path]) -> Parent:
         """The bundle that is meant; `work` says where what its training left is.
 
         Raises:

@@ -6,6 +6,7 @@ Every option of `rehearse train` has its place here; what the command line says 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -19,6 +20,7 @@ from pydantic import (
 )
 
 from infra.plants.gym_envs import CONTROL
+from infra.storage import placed
 from models.acceptance import Acceptance
 from models.actor import ActorConfig
 from models.belief import ModelConfig
@@ -46,15 +48,33 @@ Bounds = Annotated[
 """Names of metrics, with bounds where a bundle has to keep to them; a list of names will do."""
 
 
+def _placed(value: object) -> object:
+    return placed(value) if isinstance(value, str) else value
+
+
+Where = Annotated[Path | str, BeforeValidator(_placed)]
+"""A folder, or the text of a URL."""
+
+
 class RecipeError(ValueError):
     """A workflow that cannot be used; the message names file, line, field and remedy."""
 
 
 class Data(Part):
-    """Logged trajectories to learn from: folders, and which part of them is held out."""
+    """Logged trajectories to learn from: folders or URLs, and which part of them is held out.
 
-    folders: tuple[Path, ...] = ()
+    Of `days`, the first and the last (UTC), no others are read.
+    """
+
+    folders: tuple[Where, ...] = ()
     split: Literal["time", "entity"] = "time"
+    days: tuple[date, date] | None = None
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        if self.days is not None and self.days[0] > self.days[1]:
+            raise ValueError(f"days: {self.days[0]} is after {self.days[1]}; write the first first")
+        return self
 
 
 class Environment(Part):
@@ -135,7 +155,7 @@ class Heads(Part):
     reward: NumberName = "mean"
     cost: bool = False
     only: HeadName | None = None
-    of: Path | None = None
+    of: Where | None = None
 
     @model_validator(mode="after")
     def _both(self) -> Self:
@@ -217,9 +237,14 @@ class Loop(Part):
 
 
 class Run(Part):
-    """Where and on what a run is made; none of it changes what comes out but for rounding."""
+    """Where and on what a run is made; none of it changes what comes out but for rounding.
 
-    out: Path | None = None
+    `out` may be a URL, as may be the bundle that one head is learned of. `mlflow` is the URI of
+    an MLflow tracking server or store, which the run is logged to.
+    """
+
+    out: Where | None = None
+    mlflow: str | None = None
     device: DeviceName = "cpu"
     precision: Precision = "float32"
     compile: bool = False

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.data import DataError, Facts, Sequences, read_whole
+from models.data import Facts, Sequences, read_whole
+from models.logs import DataError
 from schemas.system import SystemSpec
 
 Bools = npt.NDArray[np.bool_]

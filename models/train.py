@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from models.actor import ActorConfig, Behaviour, State
 from models.belief import ModelConfig, WorldModel
+from models.checkpoint import CheckpointError, settings_of, write_state
 from models.compute import Compute, Swift
 from models.costs import check as check_costs
 from models.costs import cost_loss
@@ -37,6 +38,7 @@ from models.losses import (
     observe,
 )
 from models.physics import load_physics
+from models.share import ALONE, Part, Share
 from schemas.system import SystemSpec
 
 SCALES = {"alive": 1.0, "reward": 1.0, "kl": 0.1, "imagine": 3.0, "imagine_share": 3.0}
@@ -94,22 +96,6 @@ class Progress:
             self.curves.setdefault(name, []).append((self.step, value))
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint that belongs to other settings; the message says which remedy there is."""
-
-
-class TrainingStopped(Exception):
-    """Training was interrupted, and can be gone on with.
-
-    Attributes:
-        checkpoint: what was kept; step, total: updates done, and wanted.
-    """
-
-    def __init__(self, checkpoint: Path, step: int, total: int) -> None:
-        super().__init__(f"{step:,} of {total:,} updates are kept in {checkpoint}")
-        self.checkpoint, self.step, self.total = checkpoint, step, total
-
-
 class Trainer:
     """Trains one world model, then its actor. Every random draw depends on (seed, step) alone,
     so a run that was killed and resumed ends with the same weights as one that was not.
@@ -121,11 +107,14 @@ class Trainer:
         dataset: Dataset,
         config: TrainConfig,
         compute: Compute | None = None,
+        share: Share = ALONE,
     ) -> None:
-        self.spec, self.dataset, self.config = spec, dataset, config
+        """Raises `ValueError` where settings do not go with each other, or with the data."""
+        self.spec, self.dataset, self.config, self.share = spec, dataset, config, share
         self.compute = compute or Compute()
         self.device = torch.device(self.compute.device)
         check_costs(spec, config.model)
+        share.check(config.batch, "sequence.batch", "windows")
         if config.physics and self.compute.precision != "float32":
             raise ValueError("run.precision: known dynamics are computed in float32; leave it out")
         known = load_physics(config.physics, spec, dataset) if config.physics else None
@@ -190,15 +179,21 @@ class Trainer:
         """The noise of an update; drawn on the CPU, so that it is the same for every device."""
         return torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
 
-    def filtered(self, step: int, generator: torch.Generator) -> tuple[Batch, Trace]:
-        """The windows of an update, and beliefs along them where some of it was hidden."""
+    @property
+    def windows(self) -> Part:
+        """Which windows of an update are this process's."""
+        return self.share.part(self.config.batch)
+
+    def filtered(self, step: int, generator: torch.Generator) -> tuple[Batch, Batch, Trace]:
+        """The windows of an update, this process's, and beliefs along these, some of it hidden."""
         batch = self.batch(step)
-        return batch, observe(self.model, batch, hide(batch.mask, generator))
+        own, mask = batch.rows(self.windows), hide(batch.mask, generator)
+        return batch, own, observe(self.model, own, self.windows.of(mask))
 
     def noise(self, generator: torch.Generator) -> Tensor:
-        """`[L, B, Z]` standard normal, for what sensors did not show."""
+        """`[L, B, Z]` standard normal, for what sensors did not show in this process's windows."""
         shape = self.config.length, self.config.batch, self.model.latent
-        return torch.randn(shape, generator=generator).to(self.device)
+        return self.windows.of(torch.randn(shape, generator=generator), 1).to(self.device)
 
     def update(self) -> dict[str, float]:
         """One update of the model, or of the actor once the model is done."""
@@ -213,21 +208,24 @@ class Trainer:
         """Update `step` of the world model."""
         config, generator = self.config, self.generator(step)
         with self.computed():
-            batch, trace = self.filtered(step, generator)
-            noise = self.noise(generator)
-            losses = filtering_losses(self.model, batch, trace, self.weights, noise)
+            batch, own, trace = self.filtered(step, generator)
+            noise, share = self.noise(generator), self.share
+            losses = filtering_losses(self.model, own, trace, self.weights, noise, share)
             losses |= imagination_losses(
                 self.model,
                 batch,
-                trace,
+                share.whole(trace.states(), self.windows, 1),
                 self.weights,
                 generator,
+                share=share,
                 starts=config.starts,
                 samples=config.samples,
                 horizon=config.horizon,
             )
             head = self.model.heads.cost
-            cost = None if head is None else cost_loss(self.spec, self.model, batch, trace, noise)
+            cost = None
+            if head is not None:
+                cost = cost_loss(self.spec, self.model, own, trace, noise, share)
         if self.spec.reward is not None:
             losses.pop("reward")  # the expression is the reward
         total = torch.stack([SCALES.get(k, 1.0) * v for k, v in losses.items()]).sum()
@@ -235,7 +233,7 @@ class Trainer:
             losses["cost"] = cost
             self.descend("cost", cost, step, config.steps)
         self.descend("model", total, step, config.steps)
-        return {name: float(value.detach()) for name, value in losses.items()}
+        return self.told(losses)
 
     @contextmanager
     def computed(self) -> Iterator[None]:
@@ -250,7 +248,12 @@ class Trainer:
         for name in ("actor", "critic"):
             self.descend(name, losses[name], step - first, count)
         self.behaviour.follow()
-        return {name: float(value.detach()) for name, value in losses.items()}
+        return self.told(losses)
+
+    def told(self, losses: Mapping[str, Tensor]) -> dict[str, float]:
+        """The losses of all rows, of the parts that this process's rows are of them."""
+        values = self.share.total(torch.stack([value.detach() for value in losses.values()]))
+        return dict(zip(losses, values.tolist(), strict=True))
 
     def behave(self, step: int) -> dict[str, Tensor]:
         """Losses of actor and critic in futures that update `step` imagines."""
@@ -258,17 +261,25 @@ class Trainer:
         self.model.requires_grad_(False)
         with self.computed():
             with torch.no_grad():
-                batch, trace = self.filtered(step, generator)
-                state = self._starts(batch, trace.memory(), trace.stack("mean"), generator)
+                batch, own, trace = self.filtered(step, generator)
+                memory, mean, _ = self.share.whole(trace.states(), self.windows, 1)
+                state = self._starts(batch, memory, mean, generator)
                 state = self._continued(state, generator)
-            losses, (action, memory, latent), alive = self.behaviour.losses(
-                self.model, *state, generator
+                members = config.model.members
+                self.share.check(len(state[0]) // members, "actor_critic.starts", "for each member")
+                part = self.share.part(len(state[0]), members)
+                action, memory, latent = (part.of(x) for x in state)
+            losses, ends, alive = self.behaviour.losses(
+                self.model, action, memory, latent, generator, part
             )
+            losses = {name: loss * part.share for name, loss in losses.items()}
             if config.actor.imitation:
-                like = self.behaviour.imitation(self.model, *lived(self.model, batch, trace))
-                losses = {name: loss + like[name] for name, loss in losses.items()}
-        still = alive > 0.5
-        self.ends = action[still], memory[still], latent[still]
+                like = self.behaviour.imitation(self.model, *lived(self.model, own, trace))
+                share = self.windows.share
+                losses = {name: loss + share * like[name] for name, loss in losses.items()}
+        *reached, alive = self.share.whole([*ends, alive[:, None]], part, 0)
+        action, memory, latent = (x[alive[:, 0] > 0.5] for x in reached)
+        self.ends = action, memory, latent
         self.model.requires_grad_(True)
         return losses
 
@@ -312,6 +323,7 @@ class Trainer:
         kept = [p for group in optimizer.param_groups for p in group["params"]]
         optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=kept)  # type: ignore[no-untyped-call]
+        self.share.add_gradients(kept)
         torch.nn.utils.clip_grad_norm_(kept, self.config.clip)
         optimizer.step()
 
@@ -360,8 +372,12 @@ class Trainer:
         write_state(path, {"fingerprint": self.fingerprint(), **self.state()})
 
     def load(self, path: Path) -> None:
-        """Takes up a checkpoint. Raises `CheckpointError` when it belongs to other settings."""
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        """Takes up a checkpoint, which the first process reads for all.
+
+        Raises `CheckpointError` when it belongs to other settings.
+        """
+        data = self.share.of_first(path.read_bytes() if self.share.leads else b"")
+        state = torch.load(io.BytesIO(data), map_location=self.device, weights_only=True)
         if state["fingerprint"] != self.fingerprint():
             raise CheckpointError(
                 f"{path}: made with other settings, spec or data: repeat the command that made it, "
@@ -376,34 +392,15 @@ class Trainer:
         stop: threading.Event | None = None,
     ) -> Progress:
         """Trains to the end, or between two updates until `stop`, from wherever it stands."""
-        while self.progress.step < self.config.total and not (stop and stop.is_set()):
+        while self.progress.step < self.config.total:
+            if self.share.any(stop is not None and stop.is_set()):
+                break
             began = time.perf_counter()
             self.update()
             self.progress.seconds += time.perf_counter() - began
             if report:
                 report(self.progress)
-            if checkpoint and self.progress.step % self.config.checkpoint_every == 0:
+            due = self.progress.step % self.config.checkpoint_every == 0
+            if checkpoint and due and self.share.leads:
                 self.save(checkpoint)
         return self.progress
-
-
-def settings_of(config: TrainConfig) -> dict[str, Any]:
-    """What decides the outcome; fields that were not always there, only where they do."""
-    settings = asdict(config)
-    model = {"head_units": 0, "cost": False, "corrects": False, "reward": "mean", "adapter": False}
-    for part, later in (("model", model), ("actor", {"critic": "mean"})):
-        for name, nothing in later.items():
-            if settings[part][name] == nothing:
-                del settings[part][name]
-    return settings
-
-
-def write_state(path: Path, state: Mapping[str, Any]) -> None:
-    """A checkpoint as a whole: a kill at any moment leaves the old one or the new one."""
-    part = path.with_suffix(".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("wb") as file:
-        torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

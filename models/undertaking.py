@@ -12,6 +12,7 @@ from typing import Any
 from infra.plants.base import make_plant
 from infra.plants.gym import spec_for
 from infra.signals import stopping
+from models.checkpoint import TrainingStopped
 from models.costs import check as check_costs
 from models.data import Sequences
 from models.deployed import Acted, acted
@@ -28,7 +29,6 @@ from models.registry import write_bundle
 from models.regret import Regret, regret
 from models.replay import Mix, Replay
 from models.revision import revision
-from models.train import TrainingStopped
 from models.workflow import CHECKPOINT, SPEC, work_folder
 from planner.fallback import check as check_fallback
 from planner.session import Bundle

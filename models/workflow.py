@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 from infra.signals import stopping
+from infra.storage import Place
 from models.acceptance import Acceptance
 from models.adapt import AdaptTrainer
+from models.checkpoint import TrainingStopped
 from models.compute import Compute
 from models.data import BLOCK, Dataset, Sequences, Split, load_dataset
 from models.evaluation.held_out import evaluate
@@ -20,12 +22,14 @@ from models.evaluation.result import Evaluation
 from models.evaluation.tell import brief
 from models.evaluation.windows import WARM
 from models.inverse import part_trainer
+from models.logs import Days
 from models.one_head import HeadError, Only, PartTrainer
 from models.parent import WEIGHTS, Parent
 from models.registry import write_bundle
 from models.regret import Regret, regret
 from models.revision import revision
-from models.train import Progress, TrainConfig, Trainer, TrainingStopped
+from models.share import ALONE, Share
+from models.train import Progress, TrainConfig, Trainer
 from models.training_report import write_report
 from models.trust import Trial, trial
 from planner.session import Bundle
@@ -47,14 +51,16 @@ def work_folder(out: Path) -> Path:
 
 def train_bundle(
     spec: SystemSpec,
-    folders: Sequence[Path],
+    folders: Sequence[Place],
     out: Path,
     config: TrainConfig,
     *,
     resume: bool = False,
     with_actor: bool = True,
     split: Split = "time",
+    days: Days | None = None,
     compute: Compute | None = None,
+    share: Share = ALONE,
     only: Only | None = None,
     command: str = "",
     accept: Acceptance | None = None,
@@ -64,9 +70,11 @@ def train_bundle(
 ) -> dict[str, Any]:
     """Trains on the trajectories below `folders` and writes the bundle `out`; its manifest.
 
-    SIGINT and SIGTERM end it between two updates.
+    SIGINT and SIGTERM end it between two updates. Of several processes the first one writes; the
+    others are done when training is, and return nothing.
 
     Args:
+        share: this process's part of every update.
         only: the head that is learned again, all else being that of a bundle there is.
         accept: what the bundle is judged by beside its held-out errors.
         workflow: for the lineage.
@@ -74,31 +82,37 @@ def train_bundle(
 
     Raises:
         ValueError: the spec does not allow what `accept` or `only` asks for.
-        DataError, CheckpointError, ParityError: with the remedy.
+        DataError, CheckpointError, ParityError, ShareError: with the remedy.
         TrainingStopped: it was interrupted; the checkpoint holds all updates so far.
     """
     accept = accept or Acceptance(seed=config.seed)
     accept.check(spec)
-    dataset = load_dataset(spec, folders, split=split)
+    dataset = load_dataset(spec, folders, split=split, days=days)
     work = work_folder(out)
     if only is None:
-        trainer = Trainer(spec, dataset, config, compute)
+        trainer = Trainer(spec, dataset, config, compute, share)
     else:
         parent = Parent.read(only.of, lambda folder: work_folder(folder) / CHECKPOINT)
         if parent.folder.resolve() == out.resolve():
             raise HeadError(f"{out}: is what the rest is taken of; write to another folder")
-        trainer = part_trainer(spec, dataset, config, only, parent, compute)
+        trainer = part_trainer(spec, dataset, config, only, parent, compute, share)
         dataset, config, with_actor = trainer.dataset, trainer.config, trainer.with_actor
     checkpoint = work / CHECKPOINT
-    (work / WEIGHTS).unlink(missing_ok=True)  # of another bundle that was here
-    if resume and checkpoint.exists():
+    if share.leads:
+        (work / WEIGHTS).unlink(missing_ok=True)  # of another bundle that was here
+    share.agree(trainer.fingerprint(), "settings or data")
+    if share.any(share.leads and resume and checkpoint.exists()):
         trainer.load(checkpoint)
+    notes = _Notes(work / PROGRESS, config.total, report) if share.leads else None
     with stopping() as stop:
-        progress = trainer.run(checkpoint, _Notes(work / PROGRESS, config.total, report), stop)
-        trainer.save(checkpoint)
+        progress = trainer.run(checkpoint, notes, stop)
+        if share.leads:
+            trainer.save(checkpoint)
     kept = TrainingStopped(checkpoint, progress.step, config.total)
-    if stop.is_set():
+    if share.any(stop.is_set()):
         raise kept
+    if not share.leads:
+        return {}
     try:
         (work / CURVES).write_text(json.dumps(progress.curves))
         write_report(work / REPORT, progress.curves, f"{spec.system}: {config.total} updates")
@@ -183,6 +197,7 @@ def release(
         "steps": config.steps,
     }
     lineage |= {"compute": asdict(trainer.compute), "fingerprint": trainer.fingerprint()}
+    lineage |= {"processes": trainer.share.count}
     if workflow is not None:
         lineage["workflow"] = dict(workflow)
     if isinstance(trainer, (PartTrainer, AdaptTrainer)):

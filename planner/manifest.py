@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from infra.storage import Place, child
 from planner.bounded import TooLargeError, read_at_most
 from planner.graphs import MOST_BYTES, GraphError, check_graph
 
@@ -154,7 +155,7 @@ def read_bundle(folder: Path, trusted: Path | None = None) -> tuple[Manifest, di
     """
     path = folder / MANIFEST
     text = _bytes(path, MOST_MANIFEST, "give a bundle folder")
-    manifest = _parse(path, text)
+    manifest = parse_manifest(path, text)
     if keys := trusted or os.environ.get(TRUST):
         _check_signature(path, text, Path(keys).expanduser())
     return manifest, _checked_files(folder, manifest)
@@ -178,7 +179,8 @@ def _check_signature(path: Path, text: bytes, keys: Path) -> None:
         raise BundleError(f"{path.parent}: {error}") from error
 
 
-def _parse(path: Path, text: bytes) -> Manifest:
+def parse_manifest(path: Place, text: bytes) -> Manifest:
+    """The manifest in `text`, whose own digest was checked. Raises `BundleError`."""
     try:
         content = json.loads(text)
         manifest = msgspec.convert(content, Manifest)
@@ -209,23 +211,33 @@ def _entry(path: Path) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
-def _checked_files(folder: Path, manifest: Manifest) -> dict[str, bytes]:
-    field = f"{folder / MANIFEST}: field files"
+def size_limits(folder: Place, manifest: Manifest) -> dict[str, int]:
+    """The files that a bundle has, and how many bytes each may have. Raises `BundleError`."""
+    field = f"{child(folder, MANIFEST)}: field files"
     missing = [name for name in GRAPHS[:2] if name not in manifest.files]
     if missing:
         raise BundleError(f"{field}: {missing[0]} is not listed; export the bundle again")
     if len(manifest.files) > MOST_FILES:
         raise BundleError(f"{field}: {len(manifest.files)} files; {MOST_FILES} are the most")
     for name in manifest.files:
-        if (folder / name).parent != folder:
+        if Path(name).name != name:
             raise BundleError(f"{field}: {name!r} is not a plain file name")
-    return {name: _checked(folder / name, entry) for name, entry in sorted(manifest.files.items())}
+    return {name: _most(entry) for name, entry in sorted(manifest.files.items())}
+
+
+def _most(entry: FileEntry) -> int:
+    return min(max(entry.bytes, 0), MOST_BYTES)
+
+
+def _checked_files(folder: Path, manifest: Manifest) -> dict[str, bytes]:
+    names = size_limits(folder, manifest)
+    return {name: _checked(folder / name, manifest.files[name]) for name in names}
 
 
 def _checked(path: Path, entry: FileEntry) -> bytes:
     if not path.is_file():
         raise BundleError(f"{path}: the file is missing; fetch the bundle again")
-    data = _bytes(path, min(max(entry.bytes, 0), MOST_BYTES), "fetch the bundle again")
+    data = _bytes(path, _most(entry), "fetch the bundle again")
     if len(data) != entry.bytes:
         raise BundleError(
             f"{path}: {len(data)} bytes instead of {entry.bytes}; fetch the bundle again"

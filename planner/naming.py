@@ -1,4 +1,4 @@
-"""Which bundle a person means: a folder, NAME, NAME@champion, NAME@3, or a digest's beginning.
+"""Which bundle a person means: a folder, URL, NAME, NAME@champion, NAME@3, a digest's beginning.
 
 Everything that is asked for a bundle asks here. Versions and aliases are the catalog's, which is
 opened only where one of them was written, or where folders alone do not say it.
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from infra.home import default_catalog
+from infra.storage import is_url, placed
+from planner.fetched import fetched
 from planner.library import bundle_roots, folders_of, list_bundles
 from planner.manifest import BundleError, Manifest, peek, read_manifest
 
@@ -28,15 +30,19 @@ def find_bundle(
     """The bundle that a person means, whole and, where that is asked for, signed.
 
     Args:
-        which: a folder; `NAME@3`, a version; `NAME@champion` or another alias; NAME of a bundle or
-            of its folder: the only one at hand, else its champion; 6 or more characters that a
-            digest begins with.
+        which: a folder; the URL of one; `NAME@3`, a version; `NAME@champion` or another alias; NAME
+            of a bundle or of its folder: the only one at hand, else its champion; 6 or more
+            characters that a digest begins with.
         roots: folders to look in; by default the shipped bundles and those of the home folder.
         catalog: its URL; by default that of this machine.
 
     Raises:
         BundleError: there is none, or several, or it is damaged, or its signature fails.
     """
+    if is_url(which):
+        where = placed(which)
+        folder = fetched(where) if isinstance(where, str) else where
+        return folder, read_manifest(folder)
     if str(which) and Path(which).is_dir():
         return Path(which), read_manifest(Path(which))
     which, roots = str(which), bundle_roots() if roots is None else roots

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.checkpoint import CheckpointError, write_state
 from models.descent import adam, schedule
 from models.encoders.export import export_encoder
 from models.encoders.masked import MaskedSeries, draw_hidden
 from models.encoders.pretrain_recipe import PretrainError, Pretraining
 from models.encoders.series import AttentionSeriesEncoder
 from models.encoders.windows import F32, WindowError, read_windows
-from models.train import CheckpointError, write_state
 
 CHECKPOINT, WEIGHTS, ENCODER = "checkpoint.pt", "pretrained.pt", "encoder.onnx"
 _CLIP, _BETA = 10.0, 0.02

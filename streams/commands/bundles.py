@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from infra.storage import Place, child, placed, write
 from planner.library import bundle_roots, list_bundles
-from planner.manifest import INT8, MANIFEST, BundleError, Manifest
+from planner.manifest import INT8, MANIFEST, SIGNATURE, BundleError, Manifest
 from planner.naming import find_bundle, opened
 from planner.summary import side_by_side, summary
 from streams.commands import releases
@@ -146,7 +147,11 @@ def sign(
         folder, manifest = find_bundle(which)
         if new_key:
             make_key(key)
-        written = sign_bundle(folder / MANIFEST, key)
+        written: Place = sign_bundle(folder / MANIFEST, key)
+        if isinstance(where := placed(which), str):
+            written = child(where, SIGNATURE)
+            write(written, (folder / SIGNATURE).read_bytes())
+            (folder / SIGNATURE).unlink()  # what was fetched stays as it was fetched
     result = {"signed": manifest.digest, "signature": str(written)}
     show(result | ({"public_key": str(key.with_suffix(".pub"))} if new_key else {}), as_json)
 

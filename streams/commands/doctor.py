@@ -69,9 +69,9 @@ def doctor(
     raise typer.Exit(1 if level == "problem" else 0)
 
 
-def _folder(which: Path) -> Path:
+def _folder(which: str) -> Path:
     """A folder as it is: what is wrong in it is a finding; else that of the bundle meant."""
-    return which if which.is_dir() else find_bundle(which)[0]
+    return Path(which) if Path(which).is_dir() else find_bundle(which)[0]
 
 
 def _line(finding: Finding) -> Text:

@@ -71,11 +71,11 @@ MetricsHost = Annotated[
     str, typer.Option(help="Address that it is served on; 0.0.0.0: to other machines as well.")
 ]
 Bundles = Annotated[
-    list[Path] | None,
+    list[str] | None,
     typer.Option(
         "--bundle",
         metavar="BUNDLE",
-        help="Acts until a release: a folder, NAME, NAME@3, NAME@champion or a digest; may be "
+        help="Acts until a release: a folder, URL, NAME, NAME@3, NAME@champion or digest; may be "
         "repeated. Default: shipped.",
     ),
 ]
@@ -259,7 +259,7 @@ def interruptible() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def acting_bundles(given: list[Path] | None) -> list[Path]:
+def acting_bundles(given: list[str] | None) -> list[Path]:
     """Where the bundle that acts until a release comes from: as given, else the shipped ones.
 
     What somebody trained or copied into the home folder acts only once it is released.
@@ -269,11 +269,11 @@ def acting_bundles(given: list[Path] | None) -> list[Path]:
     return [_acting(folder) for folder in given or ()] or [SHIPPED]
 
 
-def _acting(which: Path) -> Path:
+def _acting(which: str) -> Path:
     """A folder of bundles as it is; one bundle, named in any way, as its folder, whole."""
-    several = which.is_dir() and not (which / MANIFEST).exists()
-    if several:
-        return which
+    folder = Path(which)
+    if which and folder.is_dir() and not (folder / MANIFEST).exists():
+        return folder
     try:
         return find_bundle(which)[0]
     except ValueError as error:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 Which = Annotated[
     str,
     typer.Argument(
-        metavar="BUNDLE", help="A folder, NAME, NAME@champion, NAME@3, or a digest's beginning."
+        metavar="BUNDLE",
+        help="A folder, URL, NAME, NAME@champion, NAME@3, or a digest's beginning.",
     ),
 ]
 By = Annotated[

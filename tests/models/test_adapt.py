@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 
 from models.adapt import AdaptTrainer, Verdict, Wish
 from models.adaptation import adapt_bundle
+from models.checkpoint import settings_of
 from models.cli import app
-from models.data import DataError, Sequences
+from models.data import Sequences
+from models.logs import DataError
 from models.parent import Parent, ParentError, keep_weights
 from models.target import in_time, joined, read_target, select
-from models.train import settings_of
 from models.workflow import CHECKPOINT, work_folder
 from planner.manifest import MANIFEST
 from schemas.system import parse_spec

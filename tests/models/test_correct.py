@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from models.belief import FAR_OFF
+from models.checkpoint import settings_of
 from models.encoders.vector import EncoderName
 from models.export import export_graph
-from models.train import Trainer, settings_of
+from models.train import Trainer
 from tests.models.conftest import TINY, Trained
 
 CORRECTS = replace(TINY, steps=12, actor_steps=0, model=replace(TINY.model, corrects=True))

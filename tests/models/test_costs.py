@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from models.belief import ModelConfig
+from models.checkpoint import settings_of
 from models.costs import broken
 from models.data import load_dataset
 from models.evaluation.held_out import evaluate
 from models.evaluation.tell import brief
 from models.recipe import parse_recipe
-from models.train import Trainer, settings_of
+from models.train import Trainer
 from models.workflow import release
 from planner.session import load_bundle
 from schemas.system import SystemSpec, parse_spec

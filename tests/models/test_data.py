@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 import torch
 
-from models.data import BLOCK, DataError, load_dataset, load_whole
+from models.data import BLOCK, load_dataset, load_whole
+from models.logs import DataError
 from schemas.codes import Flag
 from schemas.system import parse_spec
 from tests.models.synthetic import SPEC, mass_spec, simulate

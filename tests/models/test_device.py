@@ -6,6 +6,7 @@ No GPU is needed: torch's fake tensors refuse to mix devices as real ones do.
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -45,8 +46,8 @@ def test_an_update_on_a_gpu_stays_on_it(trained: Trained, monkeypatch: pytest.Mo
             return torch.zeros(60, dtype=torch.long, device=CUDA), torch.full((60,), 3, device=CUDA)
 
         monkeypatch.setattr(losses, "_draw_starts", starts)
-        sizes = {"starts": 60, "samples": 2, "horizon": config.horizon}
-        found |= imagination_losses(model, there, trace, weights, generator, **sizes)
+        sizes: dict[str, Any] = {"starts": 60, "samples": 2, "horizon": config.horizon}
+        found |= imagination_losses(model, there, trace.states(), weights, generator, **sizes)
         action = model.action_scaler(there.action)[:20, 3]
         state = action, trace.memory()[3, :20], trace.stack("mean")[3, :20]
         learned, ends, _ = behaviour.losses(model, *state, generator)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from models.actor import ActorConfig, Behaviour
 from models.belief import ModelConfig, WorldModel
+from models.checkpoint import settings_of
 from models.data import load_dataset
 from models.export import export_graph
 from models.heads import (
@@ -26,7 +27,7 @@ from models.heads import (
     symlog,
     two_hot,
 )
-from models.train import Trainer, settings_of
+from models.train import Trainer
 from tests.models.conftest import TINY
 from tests.models.synthetic import mass_spec
 from tests.models.test_operators import COLUMNS, FORCE

@@ -15,8 +15,9 @@ from infra.plants.base import PlantError, make_plant
 from infra.plants.gym import spec_for
 from infra.plants.seen import Seen
 from models.cli import app
-from models.data import DataError, Sequences, load_whole
+from models.data import Sequences, load_whole
 from models.identify import _weight, identify
+from models.logs import DataError
 from schemas.system import SystemSpec, load_spec, parse_spec
 from tests.bench.logs import trajectories
 

@@ -12,10 +12,11 @@ import polars as pl
 import pytest
 import torch
 
-from models.data import DataError, files_digest, load_dataset, load_whole
+from models.data import load_dataset, load_whole
 from models.evaluation.ranks import spearman
 from models.inverse import Demonstrations, InverseTrainer, _joined
 from models.live import LiveModel
+from models.logs import DataError, files_digest
 from models.losses import observe
 from models.one_head import HeadError, InverseConfig, Only
 from models.parent import Parent

@@ -17,12 +17,12 @@ import torch
 
 from infra.plants.base import Sample, make_plant
 from infra.plants.gym import spec_for
+from models.checkpoint import CheckpointError
 from models.evaluation.world import World
 from models.live import Blind
 from models.online import JUDGED, Online
 from models.practice import Chance, Planned, judge, wandering
 from models.recipe import parse_recipe
-from models.train import CheckpointError
 from models.transforms import MARGIN
 from models.undertaking import online_of, train_online
 from planner.session import Model, load_bundle

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.checkpoint import CheckpointError
 from models.data import Dataset, load_dataset
 from models.export import parity
 from models.losses import observe
 from models.physics import PhysicsError, load_physics, physics
-from models.train import CheckpointError, Trainer
+from models.train import Trainer
 from models.workflow import release
 from planner.session import load_bundle
 from schemas.system import SystemSpec

@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from models.checkpoint import CheckpointError
 from models.cli import app
 from models.encoders.masked import MaskedSeries, draw_hidden
 from models.encoders.pretrain import CHECKPOINT, ENCODER, WEIGHTS, Pretrainer, prepared
 from models.encoders.pretrain_recipe import PretrainError, Pretraining, load_pretraining
 from models.encoders.series import AttentionSeriesEncoder
 from models.encoders.windows import F32, WindowError, read_windows
-from models.train import CheckpointError
 from planner.encoder import Encoder
 from schemas.perceive import TensorInput
 

@@ -14,9 +14,10 @@ import torch
 
 from models.actor import Behaviour
 from models.belief import WorldModel
+from models.checkpoint import CheckpointError
 from models.data import Batch
 from models.losses import Trace, lived, observe
-from models.train import CheckpointError, Trainer
+from models.train import Trainer
 from models.trust import trial
 from tests.models.conftest import TINY, Trained
 

@@ -212,10 +212,10 @@ def test_a_full_disk_is_told_with_what_helps(capsys: pytest.CaptureFixture[str])
 
 def test_a_bundle_that_was_named_has_to_be_whole(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"--bundle .*none: 0 bundles fit"):
-        acting_bundles([tmp_path / "none"])
+        acting_bundles([str(tmp_path / "none")])
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(ValueError, match=r"--bundle .*manifest\.json"):
-        acting_bundles([tmp_path])
+        acting_bundles([str(tmp_path)])
 
 
 @pytest.mark.parametrize("option", ["robots=many", "robots=2.5", "arena=nan", "robots="])
@@ -253,7 +253,7 @@ def test_what_lies_in_the_home_folder_does_not_act_unreleased(
     monkeypatch.setenv("REHEARSE_HOME", str(tmp_path))
     home_bundles().mkdir()
     assert acting_bundles(None) == [SHIPPED]
-    assert acting_bundles([tmp_path]) == [tmp_path]
+    assert acting_bundles([str(tmp_path)]) == [tmp_path]
     assert bundle_roots() == [SHIPPED, home_bundles()], "a released one is found there"
 
 
