@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tarfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.request import urlopen
 
 from infra.jars import cache_folder, repository
@@ -67,7 +67,9 @@ def unpack(archive: bytes, sha512: str, folder: Path) -> None:
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-            files.extractall(unfinished, filter="data")
+            # Python has filters since 3.11.4; what is unpacked is the pinned archive either way.
+            filtered: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            files.extractall(unfinished, **filtered)
         (unfinished / folder.name).rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
