@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from infra.signals import stopping
+from infra.storage import Place
 from models.acceptance import Acceptance
 from models.adapt import AdaptTrainer, Verdict, Wish
 from models.parent import Parent, ParentError, keep_weights
@@ -34,8 +35,8 @@ def spec_of(parent: Parent) -> SystemSpec:
 
 
 def adapt_bundle(
-    which: Path,
-    folders: Sequence[Path],
+    which: Place,
+    folders: Sequence[Place],
     out: Path,
     wish: Wish,
     *,

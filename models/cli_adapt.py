@@ -1,10 +1,10 @@
 """`rehearse adapt`: a bundle fitted to one entity from its last minutes."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from infra.storage import local_side, placed
 from models.cli_parts import NO_TORCH, Data, Entity, Json, Minutes, command_line, fail, read_spec
 from schemas.plain_json import json_line
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:  # imported by what lists all commands, so it loads little its
 
 
 def adapt_command(
-    bundle: Annotated[Path, typer.Argument(help="A folder, NAME, NAME@champion, a digest.")],
+    bundle: Annotated[str, typer.Argument(help="A folder, URL, NAME, NAME@champion, a digest.")],
     data: Data,
-    out: Annotated[Path, typer.Option(help="Folder of the bundle to write.")],
+    out: Annotated[str, typer.Option(help="Folder or URL of the bundle to write.")],
     entity: Entity = None,
     minutes: Minutes = None,
     everything: Annotated[
@@ -46,21 +46,24 @@ def adapt_command(
         from models.adaptation import AdaptationStopped, adapt_bundle
         from models.export import ParityError
         from models.logs import DataError
+        from planner.fetched import put_bundle
     except ImportError as error:
         raise fail(f"{NO_TORCH}\n{error}") from error
     wish = Wish(everything, steps, actor_steps, rate, seed, entity, minutes)
-    described = read_spec(spec) if spec else None
+    described, target = read_spec(spec) if spec else None, placed(out)
     try:
         verdict, manifest = adapt_bundle(
             bundle,
             data,
-            out,
+            local_side(target),
             wish,
             spec=described,
             command=command_line(),
             report=lambda step, score: typer.echo(f"{step}/{steps}  score {score:.4g}", err=True),
             say=lambda stage: typer.echo(stage, err=True),
         )
+        if manifest is not None and isinstance(target, str):
+            put_bundle(local_side(target), target)
     except AdaptationStopped as stopped:
         typer.echo(f"stopped: {stopped}", err=True)
         raise typer.Exit(130) from stopped
@@ -72,9 +75,9 @@ def adapt_command(
 
 
 def _tell(
-    verdict: "Verdict", manifest: dict[str, Any] | None, bundle: Path, out: Path, as_json: bool
+    verdict: "Verdict", manifest: dict[str, Any] | None, bundle: str, out: str, as_json: bool
 ) -> None:
-    written = None if manifest is None else {"bundle": str(out), "digest": manifest["digest"]}
+    written = None if manifest is None else {"bundle": out, "digest": manifest["digest"]}
     if as_json:
         typer.echo(json_line({**verdict.as_dict(), "written": written}))
         return

@@ -13,7 +13,8 @@ if TYPE_CHECKING:  # imported by what lists all commands, so it loads little its
 
 NO_TORCH = "torch is not installed: pip install 'rehearse[train]' (running a bundle needs no torch)"
 Data = Annotated[
-    list[Path], typer.Option("--data", help="Folder of trajectories (Parquet); repeat for several.")
+    list[str],
+    typer.Option("--data", help="Folder or URL of trajectories (Parquet); repeat for several."),
 ]
 Entity = Annotated[str | None, typer.Option(help="Of the log, alone; else all of them.")]
 Minutes = Annotated[

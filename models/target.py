@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from infra.storage import Place
 from models.data import Facts, Sequences, read_whole
 from models.logs import DataError
 from schemas.system import SystemSpec
@@ -20,7 +20,7 @@ SHORTEST = 8
 
 
 def read_target(
-    spec: SystemSpec, folders: Sequence[Path], entity: str | None, minutes: float | None
+    spec: SystemSpec, folders: Sequence[Place], entity: str | None, minutes: float | None
 ) -> tuple[Sequences, Facts]:
     """What the trajectories below `folders` say of an entity (None: of all) in the last `minutes`
     of each run (None: ever), and where it is from.
