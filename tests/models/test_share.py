@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -67,7 +70,7 @@ sequence: {{batch: 4, length: 8}}
 learning: {{horizon: 2, starts: 10, samples: 2}}
 ensemble: {{units: 8}}
 dynamics: {{memory: 6, free: 2}}
-loop: {{steps: 1500, actor_steps: 2}}
+loop: {{steps: 400, actor_steps: 2}}
 run: {{out: {out}}}
 """
 
@@ -81,6 +84,20 @@ def shared(folder: Path, share: Share = ALONE, config: TrainConfig = SHORT) -> T
     return Trainer(spec, dataset, config, share=share)
 
 
+@contextmanager
+def torchrun(words: list[str]) -> "Iterator[subprocess.Popen[str]]":
+    """A running command; in the end, neither it nor what it started is left."""
+    with_path, pipe = os.environ | {"PYTHONPATH": os.curdir}, subprocess.PIPE
+    with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, env=with_path) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                for started in psutil.Process(process.pid).children(recursive=True):
+                    started.kill()  # each is in a session of its own
+                process.kill()
+
+
 @pytest.mark.timeout(900)
 def test_both_have_the_same_weights_and_those_of_one_process(
     run_folder: Path, tmp_path: Path
@@ -88,9 +105,9 @@ def test_both_have_the_same_weights_and_those_of_one_process(
     script = tmp_path / "each.py"
     script.write_text(EACH)
     command = [*TORCHRUN, str(script), str(run_folder), str(tmp_path)]
-    with_path = os.environ | {"PYTHONPATH": os.curdir}
-    done = subprocess.run(command, timeout=PATIENT, env=with_path, check=False)
-    assert done.returncode != 0, "one is lost in the end"
+    with torchrun(command) as process:
+        process.communicate(timeout=PATIENT)
+    assert process.returncode != 0, "one is lost in the end"
     for rank in "01":
         assert "processes 0 and 1 have different data" in (tmp_path / f"{rank}.differ").read_text()
         assert (tmp_path / f"{rank}.told").read_text() == "of the firstTrue"
@@ -126,31 +143,27 @@ def test_sigint_ends_both_after_the_same_update_and_they_go_on(
     workflow = tmp_path / "small.yaml"
     workflow.write_text(WORKFLOW.format(system=system, folder=run_folder, out=out))
     words = [*TORCHRUN, "-m", "models.cli", "train", str(workflow), "--json"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            until = time.monotonic() + PATIENT
-            while not (work / "progress.json").exists():
-                assert process.poll() is None, process.communicate()
-                assert time.monotonic() < until
-                time.sleep(0.05)
-            process.send_signal(signal.SIGINT)
-            _, told = process.communicate(timeout=PATIENT)
-        finally:
-            process.kill()
+    with torchrun(words) as process:
+        until = time.monotonic() + PATIENT
+        while not (work / "progress.json").exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=PATIENT)
     assert told.count("Go on with: torchrun --nproc-per-node 2 -m models.cli train") == 1
     assert not out.exists()
     kept = torch.load(work / "checkpoint.pt")["progress"]["step"]
-    assert 0 < kept < 1500
-    done = subprocess.run(
-        [*words, "--resume"], capture_output=True, text=True, timeout=PATIENT, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)  # the first one's alone
+    assert 0 < kept < 400
+    with torchrun([*words, "--resume"]) as process:
+        found, told = process.communicate(timeout=PATIENT)
+    assert process.returncode == 0, told
+    summary = json.loads(found)  # the first one's alone
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["digest"] == summary["digest"]
     assert manifest["lineage"]["processes"] == 2
     curve = json.loads((work / "curves.json").read_text())["predict"]
-    assert [step for step, _ in curve] == list(range(1, 1501)), "none twice, none left out"
+    assert [step for step, _ in curve] == list(range(1, 401)), "none twice, none left out"
 
 
 def test_every_row_is_exactly_one_process_s() -> None:
