@@ -1,5 +1,7 @@
 """`rehearse evaluate`: a bundle judged on trajectories that it was not trained on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -85,7 +87,8 @@ def evaluate_command(
             raise typer.Exit(1 if against.worse else 0)
         held_out = _held_out(described, data, split, days_of(days))
         typer.echo("filtering and imagining", err=True)
-        found = evaluate(loaded, described, held_out, windows=windows, seed=seed)
+        with _naming(data, split):
+            found = evaluate(loaded, described, held_out, windows=windows, seed=seed)
         drifted = drift(loaded, found, held_out, seed)
         content = full(found) | {"drift": drifted.as_dict() if drifted else None}
         if recalibrate is not None:
@@ -129,6 +132,18 @@ def _held_out(
     if split == "none":
         return load_whole(spec, folders, days=days)
     return load_dataset(spec, folders, split=split, days=days).validation
+
+
+@contextmanager
+def _naming(folders: list[str], split: HeldOut) -> Iterator[None]:
+    """Says of a `ValueError` which data it is about, and which part of them."""
+    part = "all of it"
+    if split != "none":
+        part = f"the part held out by {split} (--split none takes all)"
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{_names(folders)}, {part}: {error}") from error
 
 
 def _recalibrated(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from infra.plants.base import Plant, make_plant
+from infra.plants.base import Plant
 from models.evaluation.recalibrate import rounded
 from models.evaluation.shifts import usual_options
 from models.evaluation.simulated import COUNTS
@@ -16,6 +16,7 @@ from models.evaluation.violations import seen_violations
 from models.evaluation.world import Record, World, first_executable
 from models.practice import Returns, judge
 from planner.budget import FreeBudget
+from planner.encoded import encoded_plant
 from planner.gate import gate
 from planner.memory import PlannerMemory
 from planner.plan import plan
@@ -114,7 +115,7 @@ def stage(spec: SystemSpec, entities: int, ticks: int | None, seed: int) -> tupl
     if spec.plant is not None:
         name = COUNTS[spec.plant.kind]
         options[name] = min(entities, spec.plant.params.get(name, entities))
-    plant = make_plant(spec, **options)
+    plant = encoded_plant(spec, **options)
     length = ticks or getattr(plant, "episode", None) or TICKS
     return plant, length if plant.ticks is None else min(length, plant.ticks)
 

@@ -362,7 +362,8 @@ def _known(spec: SystemSpec, wanted: tuple[str, ...]) -> dict[str, Parameter]:
             f"{' and '.join(QUIET)} have some"
         )
     (_, plant), ranges = _quiet(spec, 1), spec.plant.randomise
-    there = plant.parameters
+    # light moves nothing, so no log speaks for it
+    there = {name: one for name, one in plant.parameters.items() if one.kind != "lighting"}
     names = wanted or tuple(name for name in there if name in ranges) or tuple(there)
     found = {}
     for name in names:

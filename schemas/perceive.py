@@ -39,7 +39,7 @@ class Perceived(Part):
 
     `encoder`: an ONNX file beside the spec, with one input and one output [rows, columns]; the
     columns are the channels' in their order. `sha256` is its digest: where it is given, the file
-    must be that one, and only `rehearse perceive` needs it. `batch`: how many messages a call of
+    must be that one, and only who encodes needs it. `batch`: how many messages a call of
     the encoder takes at most, `wait`: for how long the first of them waits for others.
     """
 
@@ -288,5 +288,5 @@ def file_digest(path: Path) -> str:
     except OSError as error:
         raise ValueError(
             f"{path} cannot be read: {error.strerror}; name an ONNX file beside the spec, or give "
-            "its sha256: then only `rehearse perceive` needs it"
+            "its sha256: then only who encodes needs it"
         ) from error

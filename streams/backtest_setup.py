@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.plants.base import Plant, make_plant
+from infra.plants.base import Plant
 from infra.traces import Trace, days, generate_trace, read_trace
+from planner.encoded import encoded_plant
 from planner.session import Bundle
 from schemas.system import SystemSpec
 from streams.backtest import Policy, exploring, policies
@@ -38,7 +39,7 @@ def prepare(setup: BacktestSetup) -> tuple[Plant, Policy]:
     elif setup.trace is not None or setup.day is not None:
         name = "--day" if setup.trace is None else "--trace"
         raise ValueError(f"{name} is of a load, and {setup.spec.system} has none: leave it out")
-    plant = make_plant(setup.spec, **options)
+    plant = encoded_plant(setup.spec, **options)
     return plant, policy_of(setup)
 
 

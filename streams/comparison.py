@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from infra.plants.base import make_plant
+from planner.encoded import encoded_plant
 from planner.session import Bundle
 from schemas.system import SystemSpec
 from streams.backtest import backtest, policies
@@ -19,6 +19,6 @@ def compare_policies(
     """Score of the plant and mean return per entity under each policy, from the same start."""
     results = {}
     for name, policy in policies(spec, bundle).items():
-        done = backtest(spec, make_plant(spec, **options), policy, seed=seed, ticks=ticks)
+        done = backtest(spec, encoded_plant(spec, **options), policy, seed=seed, ticks=ticks)
         results[name] = {"return": done.mean_return, **done.score}
     return results

@@ -16,7 +16,7 @@ from schemas.spec_parts import SensorSpec
 from schemas.system import SystemSpec
 from streams.codecs import Writer, make_writer
 from streams.publish import Headers
-from streams.views import entity_messages, view_writer
+from streams.views import View
 
 Ints = npt.NDArray[np.int64]
 
@@ -55,11 +55,12 @@ class ReadingEncoder:
         for sensor in spec.sensors.values():
             topics.setdefault(sensor.topic, []).append(sensor)
         self._raw = {s.name: r.topic for s, r in spec.perceived} if raw else {}
-        self._writers: dict[str, Writer | None] = {}
+        self._writers: dict[str, Writer] = {}
+        self._views: dict[str, View] = {}
         for sensors in topics.values():
             for sensor in sensors:
                 if sensor.name in self._raw:
-                    self._writers[sensor.name] = view_writer(sensor)
+                    self._views[sensor.name] = View(sensor)
                     continue
                 # those that share a topic share what they are written under
                 alike = [sensor, *(other for other in sensors if other.codec == sensor.codec)]
@@ -95,16 +96,15 @@ class ReadingEncoder:
         return [[(time.field, str(at).encode())] for at in _in_unit(times, time.microseconds)]
 
     def _messages(self, sensor: SensorSpec, batch: SensorBatch, times: Ints) -> list[bytes]:
-        writer = self._writers[sensor.name]
-        if writer is None:
-            return entity_messages(sensor, batch)
+        if (view := self._views.get(sensor.name)) is not None:
+            return view.messages(batch)
         fields = [sensor.time.field]
         columns: list[list[Any]] = [_in_unit(times, sensor.time.microseconds)]
         for name, values in batch.values.items():
             fields.append(sensor.channels[name].field)
             columns.append(values.tolist())
         rows = list(zip(*columns, strict=True))
-        return writer.encode(fields, rows)
+        return self._writers[sensor.name].encode(fields, rows)
 
 
 def _in_unit(times_us: Ints, microseconds: float) -> list[Any]:

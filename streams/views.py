@@ -11,27 +11,27 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from infra.plants.base import Floats, SensorBatch
+from infra.plants.base import SensorBatch
 from infra.plants.crowd import SEEN
 from schemas.formats import packed_type
 from schemas.perceive import EntitiesInput, PointsInput, VoxelsInput
 from schemas.spec_parts import SensorSpec
-from streams.codecs import Writer
 
-Draw = Callable[[Floats, np.random.Generator], list[bytes]]
+Draw = Callable[[SensorBatch, np.random.Generator], list[bytes]]
 
 
-class _Views:
-    """Messages of what is seen at places [n, 2]."""
+class View:
+    """What a simulator sends of a sensor with `perceive`; times stand in headers.
 
-    def __init__(self, draw: Draw) -> None:
-        self._draw, self._rng = draw, np.random.default_rng(0)
+    Raises `ValueError` where simulators do not show such a thing.
+    """
 
-    def encode(self, fields: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[bytes]:
-        """A message per row: its time, which stands in a header, and the place."""
-        del fields
-        places = np.array([place for _, place in rows], dtype=np.float64)
-        return self._draw(places, self._rng)
+    def __init__(self, sensor: SensorSpec) -> None:
+        self._draw, self._rng = _draw_of(sensor), np.random.default_rng(0)
+
+    def messages(self, batch: SensorBatch) -> list[bytes]:
+        """A message per reading. Raises `ValueError` where the batch has not what is shown."""
+        return self._draw(batch, self._rng)
 
 
 def _pictures(sensor: SensorSpec) -> Draw:
@@ -39,7 +39,9 @@ def _pictures(sensor: SensorSpec) -> Draw:
 
     if sensor.perceive is None or sensor.perceive.shape[:2] != (PIXELS, PIXELS):
         raise ValueError(f"sensor {sensor.name}: simulators show {PIXELS} × {PIXELS} pixels")
-    return lambda places, rng: [jpeg(picture) for picture in pictures(places, rng)]
+    return lambda batch, rng: [
+        jpeg(picture) for picture in pictures(_places(batch), rng, batch.light)
+    ]
 
 
 def _clouds(sensor: SensorSpec) -> Draw:
@@ -49,9 +51,15 @@ def _clouds(sensor: SensorSpec) -> Draw:
     assert isinstance(raw, PointsInput | VoxelsInput)
     dtype = packed_type(raw.fields)
     count = raw.size[0] if isinstance(raw, PointsInput) else RETURNS
-    return lambda places, rng: [
-        _packed(cloud, "xyz", dtype) for cloud in clouds(places, rng, count)
+    return lambda batch, rng: [
+        _packed(cloud, "xyz", dtype) for cloud in clouds(_places(batch), rng, count)
     ]
+
+
+def _places(batch: SensorBatch) -> npt.NDArray[np.float64]:
+    """[n, 2] what is to be told."""
+    (value,) = batch.values.values()
+    return value
 
 
 _DRAWN: Final[Mapping[str, Callable[[SensorSpec], Draw]]] = {
@@ -61,25 +69,21 @@ _DRAWN: Final[Mapping[str, Callable[[SensorSpec], Draw]]] = {
 }
 
 
-def view_writer(sensor: SensorSpec) -> Writer | None:
-    """What a simulator writes of a sensor with `perceive`; None: what it has in its batches.
-
-    Raises `ValueError` where it cannot.
-    """
+def _draw_of(sensor: SensorSpec) -> Draw:
     raw = sensor.perceive
     if isinstance(raw, EntitiesInput) and set(raw.read) <= set(SEEN):
-        return None
+        return lambda batch, _: _entities(sensor, batch)
     kind = "" if raw is None else raw.kind
     if kind not in _DRAWN or [c.size for c in sensor.channels.values()] != [2]:
         raise ValueError(
             f"sensor {sensor.name}: simulators show one place of size 2, as jpeg, points or "
             f"voxels, and entities with {', '.join(SEEN)}"
         )
-    return _Views(_DRAWN[kind](sensor))
+    return _DRAWN[kind](sensor)
 
 
-def entity_messages(sensor: SensorSpec, batch: SensorBatch) -> list[bytes]:
-    """A message per reading: the entities that are seen. Raises `ValueError`: none are shown."""
+def _entities(sensor: SensorSpec, batch: SensorBatch) -> list[bytes]:
+    """A message per reading: the entities that are seen."""
     if not isinstance(sensor.perceive, EntitiesInput) or batch.crowd is None:
         raise ValueError(f"sensor {sensor.name}: this simulator shows no other entities")
     dtype = packed_type(sensor.perceive.fields)

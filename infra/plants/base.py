@@ -39,7 +39,8 @@ class SensorBatch:
     `entity` `[n]` indexes the plant's entities, `time_us` `[n]` is the event time in microseconds,
     `values` maps each channel to `[n]`, or `[n, size]` for a vector; NaN is an empty reading.
     `crowd` `[n, most, fields]` is what is seen of others where that is what the values are encoded
-    from; NaN: there is none.
+    from; NaN: there is none. `light` `[n, 3]` is what a picture is taken in, as
+    `infra.plants.views.LIGHT` has it, where the values are encoded from pictures.
     """
 
     sensor: str
@@ -47,6 +48,7 @@ class SensorBatch:
     time_us: Ints
     values: dict[str, Floats]
     crowd: Floats | None = None
+    light: Floats | None = None
 
     def __len__(self) -> int:
         return int(self.time_us.size)
@@ -54,8 +56,9 @@ class SensorBatch:
     def take(self, index: NDArray[Any]) -> SensorBatch:
         """The readings that `index` (positions or a mask) selects, in that order."""
         values = {name: value[index] for name, value in self.values.items()}
-        crowd = None if self.crowd is None else self.crowd[index]
-        return SensorBatch(self.sensor, self.entity[index], self.time_us[index], values, crowd)
+        crowd, light = (None if x is None else x[index] for x in (self.crowd, self.light))
+        entity, time_us = self.entity[index], self.time_us[index]
+        return SensorBatch(self.sensor, entity, time_us, values, crowd, light)
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,14 @@ def make_plant(spec: SystemSpec, **options: Any) -> Plant:
     Raises:
         PlantError: the spec names no plant, or an option does not exist or cannot be used.
     """
+    plant, faults = sound_plant(spec, options)
+    return degraded(plant, faults)
+
+
+def sound_plant(
+    spec: SystemSpec, options: Mapping[str, Any]
+) -> tuple[Plant, Mapping[str, Any] | None]:
+    """The plant of `make_plant` with sensors that are not degraded, and what was to be `faults`."""
     if spec.plant is None:
         raise PlantError(f"{spec.system}: the spec names no plant; add 'plant: {{kind: ...}}'")
     module, name = KINDS[spec.plant.kind]
@@ -145,10 +156,15 @@ def make_plant(spec: SystemSpec, **options: Any) -> Plant:
     drawn = {name: given for name, given in ranges.items() if name not in fixed}
     params |= {"randomise": drawn} if drawn else {}
     plant: Plant = build(spec, **params)
+    return plant, faults
+
+
+def degraded(plant: Plant, faults: Mapping[str, Any] | None) -> Plant:
+    """The plant with `faults` by sensor, where there are any."""
     if not faults:
         return plant
-    degraded: Plant = importlib.import_module("infra.plants.degrade").Degraded(plant, faults)
-    return degraded
+    made: Plant = importlib.import_module("infra.plants.degrade").Degraded(plant, faults)
+    return made
 
 
 def check_options(plant: str, kind: type, options: Mapping[str, Any]) -> None:

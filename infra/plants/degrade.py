@@ -163,10 +163,12 @@ def _join(batches: list[SensorBatch]) -> SensorBatch:
     """Several batches of one sensor as one, in the order in which they are given."""
     first = batches[0]
     crowds = [batch.crowd for batch in batches if batch.crowd is not None]
+    lights = [batch.light for batch in batches if batch.light is not None]
     return SensorBatch(
         first.sensor,
         np.concatenate([batch.entity for batch in batches]),
         np.concatenate([batch.time_us for batch in batches]),
         {n: np.concatenate([batch.values[n] for batch in batches]) for n in first.values},
         np.concatenate(crowds) if crowds else None,
+        np.concatenate(lights) if lights else None,
     )

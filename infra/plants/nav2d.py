@@ -23,12 +23,17 @@ from infra.plants.base import (
     stamps,
 )
 from infra.plants.crowd import neighbours, pushes
-from infra.plants.parameters import checked, draws, nav2d_parameters
+from infra.plants.parameters import LIGHT, checked, draws, has_camera, nav2d_parameters
 from schemas.clock import tick_of, tick_time
 from schemas.system import SystemSpec
 
 _CHANNELS: Final = ("position", "velocity", "goal", "offset", "pole", "push")
-_VARIED: Final = {"mass": "_mass", "drag": "_drag", "action_delay": "_late_s"}
+_VARIED: Final = {
+    "mass": "_mass",
+    "drag": "_drag",
+    "action_delay": "_late_s",
+    **{name: f"_{name}" for name in LIGHT},
+}
 _PER_ROBOT: Final = (
     *("_position", "_velocity", "_goal", "_done", "_return", "_arrived_at"),
     *_VARIED.values(),
@@ -57,6 +62,7 @@ class Nav2dOptions:
         push: with which robots push each other away, m/s² where they touch; 0: they do not.
         push_decay: distance over which that falls to a third (1 / e), m.
         sight: how far a robot sees others, m.
+        light, lamp, glare: what cameras see in, see `infra.plants.views.lit`.
     """
 
     robots: int = 200
@@ -75,6 +81,9 @@ class Nav2dOptions:
     push: float = 0.0
     push_decay: float = 1.0
     sight: float = 6.0
+    light: float = 1.0
+    lamp: float = 0.0
+    glare: float = 0.0
 
     @classmethod
     def of(cls, **options: Any) -> Nav2dOptions:
@@ -89,6 +98,8 @@ class Nav2dOptions:
             raise PlantError("nav2d needs a mass above 0, and an action_delay of 0 s or more")
         if not (0.0 <= made.push < math.inf and 0.0 < made.push_decay < math.inf):
             raise PlantError("nav2d needs a push of 0 or more, and a push_decay above 0 m")
+        if not (0.0 <= made.light < math.inf and abs(made.lamp) <= 1.0 and 0 <= made.glare <= 1):
+            raise PlantError("nav2d needs light of 0 or more, lamp in [-1, 1] and glare in [0, 1]")
         return made
 
 
@@ -113,8 +124,9 @@ class Nav2d:
     `Sample.reward` is minus the true distance to the goal (m) at the end of the tick. Outcomes:
     `reached` (0 or 1) and `distance` (m).
 
-    With `randomise`, ranges by parameter (`infra.plants.parameters`), each robot has a mass, a drag
-    and a delay of its own, drawn anew with every reset from the seed.
+    With `randomise`, ranges by parameter (`infra.plants.parameters`), each robot has a mass, drag,
+    delay and light of its own, drawn anew with every reset from the seed. Light moves nothing:
+    readings of a camera carry it, for whoever draws what it sees.
     """
 
     version = "nav2d-2"
@@ -133,7 +145,8 @@ class Nav2d:
         self._check_channels()
         every = [sensor.every_us for sensor in spec.sensors.values()]
         self.step_us = math.gcd(spec.period_us, *every)
-        self.parameters = nav2d_parameters(self.step_us / 1e6)
+        self.parameters = nav2d_parameters(self.step_us / 1e6, has_camera(spec))
+        self._check_light()
         self.randomise = checked(randomise or {}, self.parameters)
         self._asked = np.zeros((0, self.options.robots, 2))
         self.vary({n: np.full(self.options.robots, getattr(self.options, n)) for n in _VARIED})
@@ -144,6 +157,15 @@ class Nav2d:
                 raise PlantError(
                     f"nav2d has no channel {channel.name!r} of size {channel.size}; it has "
                     f"{', '.join(_CHANNELS)}, each of size 2"
+                )
+
+    def _check_light(self) -> None:
+        usual = Nav2dOptions()
+        for name in LIGHT:
+            if name not in self.parameters and getattr(self.options, name) != getattr(usual, name):
+                raise PlantError(
+                    f"option {name}: is of what a camera sees, and {self.spec.system} has none: "
+                    "leave it out, or give a sensor 'perceive: {kind: jpeg, ...}'"
                 )
 
     def reset(self, seed: int) -> Sample:
@@ -165,7 +187,7 @@ class Nav2d:
     @property
     def values(self) -> Mapping[str, Floats]:
         """`[E]` of each parameter, as it is now."""
-        return {name: getattr(self, own).copy() for name, own in _VARIED.items()}
+        return {name: getattr(self, _VARIED[name]).copy() for name in self.parameters}
 
     def vary(self, values: Mapping[str, Floats]) -> None:
         """Gives the robots other values `[E]`, from the next step on."""
@@ -310,6 +332,9 @@ class Nav2d:
             if (raw := sensor.perceive) is not None and raw.kind == "entities":
                 seen = [neighbours(path[i][0], path[i][1], o.sight, raw.size[0]) for i in place]
                 batch = replace(batch, crowd=np.concatenate(seen))
+            if raw is not None and raw.kind == "jpeg":
+                light = np.stack([getattr(self, _VARIED[name]) for name in LIGHT], axis=1)
+                batch = replace(batch, light=light[batch.entity])
             made.append(batch if who is None else batch.take(who))
         return tuple(batch for batch in made if len(batch))
 

@@ -15,8 +15,9 @@ from typing import Any, Final, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from infra.plants.base import Floats, PlantError
+from schemas.system import SystemSpec
 
-Kind = Literal["mass", "friction", "delay", "physics"]
+Kind = Literal["mass", "friction", "delay", "physics", "lighting"]
 Range = tuple[float, float]
 _STREAM: Final = 29  # of the draws, apart from all else that a seed decides
 PHYSICS: Final = ("m", "l", "g", "gravity", "masspole", "length", "force_mag", "power")
@@ -72,14 +73,37 @@ class Variable(Protocol):
         """
 
 
-def nav2d_parameters(step_s: float) -> dict[str, Parameter]:
-    """Those of `Nav2d`; `step_s` is its step of integration, s."""
+def nav2d_parameters(step_s: float, camera: bool = False) -> dict[str, Parameter]:
+    """Those of `Nav2d`.
+
+    Args:
+        step_s: its step of integration, s.
+        camera: whether it has one, see `has_camera`; then there is light.
+    """
     masses = (("mass × 1.5", 1.5), ("mass × 0.67", 0.67))
     return _by_name(
         Parameter("mass", "mass", 1.0, 0.2, 5.0, changes=masses),
         Parameter("drag", "friction", 0.1, 0.0, 3.0, changes=(("drag 0.1 → 0.6 1/s", 0.6),)),
         Parameter("action_delay", "delay", 0.0, 0.0, 1.0, step_s, (("actions 300 ms late", 0.3),)),
+        *(_LIGHT if camera else ()),
     )
+
+
+_LIGHT: Final = (  # see `infra.plants.views.lit`
+    Parameter(
+        *("light", "lighting", 1.0, 0.0, 10.0),
+        changes=(("an eighth of the light", 0.125), ("half the light", 0.5), ("light × 2", 2.0)),
+    ),
+    Parameter("lamp", "lighting", 0.0, -1.0, 1.0, changes=(("a lamp from one side", 0.8),)),
+    Parameter("glare", "lighting", 0.0, 0.0, 1.0, changes=(("glare on the lens", 1.0),)),
+)
+LIGHT: Final = tuple(one.name for one in _LIGHT)
+"""In the order of `infra.plants.views.LIGHT`."""
+
+
+def has_camera(spec: SystemSpec) -> bool:
+    """Whether some sensor's readings are encoded from pictures."""
+    return any(raw.kind == "jpeg" for _, raw in spec.perceived)
 
 
 def gym_parameters(

@@ -10,7 +10,15 @@ from models.evaluation.result import BAND, Evaluation
 from models.evaluation.scores import average, histogram
 from models.evaluation.termination import ending, judge_ends
 from models.evaluation.violations import cost_of, judge_violations
-from models.evaluation.windows import WARM, Believed, Windows, draw_windows, filtered, imagined
+from models.evaluation.windows import (
+    LEAST,
+    WARM,
+    Believed,
+    Windows,
+    draw_windows,
+    filtered,
+    imagined,
+)
 from planner.manifest import Recalibration
 from planner.session import Bundle
 from schemas.system import SystemSpec
@@ -45,10 +53,11 @@ def evaluate(
         band: share of the innovations that lies within the band.
 
     Raises:
-        ValueError: the data have no sequence that is long enough.
+        ValueError: the data have no sequence that is long enough, or but a short one.
     """
     rng = np.random.default_rng([seed, 17])
     drawn = draw_windows(data, rng, windows, max(horizons))
+    _some_to_judge(data, drawn)
     reached = _reached(drawn, horizons)
     drawn = drawn.shortened(WARM + reached[-1])
     belief = filtered(bundle, drawn.obs[:, :WARM], drawn.action[:, :WARM])
@@ -76,6 +85,23 @@ def evaluate(
         windows=drawn,
         foreseen=foreseen,
         **_means(foreseen),
+    )
+
+
+def _some_to_judge(data: Sequences, windows: Windows) -> None:
+    """Raises `ValueError` where all windows belong to the part that recalibration is fitted on."""
+    if not windows.fitting.all():
+        return
+    lengths = np.diff(data.segments, axis=1)[:, 0]
+    usable = lengths[lengths >= LEAST]
+    if len(usable) == 1 and usable[0] < 2 * LEAST:
+        raise ValueError(
+            f"{len(data)} rows, {usable[0]} of them in the longest unbroken sequence; needed are "
+            f"{2 * LEAST} in one, or {LEAST} in each of two: log longer runs, or more entities"
+        )
+    raise ValueError(
+        f"{len(windows)} window{'s' * (len(windows) > 1)}, all of them drawn from the part that "
+        "recalibration is fitted on: ask for more"
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from infra.plants.base import Floats
 from infra.plants.degrade import Faults
-from infra.plants.parameters import Parameter, gym_parameters, nav2d_parameters
+from infra.plants.parameters import Parameter, gym_parameters, has_camera, nav2d_parameters
 from infra.traces import Trace, generate_trace
 from planner.session import Bundle
 from schemas.system import SystemSpec
@@ -19,7 +19,17 @@ NOISE: Final = 0.2  # standard deviation of what is added to sensors, in usual s
 DROPOUT: Final = 0.7  # share of readings that is lost
 LATE_TICKS: Final = 3  # of delay
 MORNING: Final = 8 * 60  # the minute at which generated traffic begins: it grows from there on
-Kind = Literal["mass", "friction", "physics", "delay", "noise", "dropout", "traffic", "service"]
+Kind = Literal[
+    "mass",
+    "friction",
+    "physics",
+    "delay",
+    "noise",
+    "dropout",
+    "traffic",
+    "service",
+    "lighting",
+]
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
 
 
@@ -71,7 +81,8 @@ def _own(spec: SystemSpec, attributes: Mapping[str, float]) -> tuple[Shift, ...]
         known = gym_parameters(attributes, slowed=False, step_s=spec.period_us / 1e6)
         return (*_changed(known, lambda name, value: {"set": {name: value}}), _sensor_delay(spec))
     if kind == "nav2d":
-        return _changed(nav2d_parameters(0.0), lambda name, value: {name: value})
+        known = nav2d_parameters(0.0, has_camera(spec))
+        return _changed(known, lambda name, value: {name: value})
     return _cluster() if kind == "cluster" else ()
 
 

@@ -15,6 +15,7 @@ from models.evaluation.sensitivity import Sensitivity, sensitivity
 from models.evaluation.shift import OutOfDistribution, out_of_distribution
 from models.evaluation.shifts import USUAL, Shift, shifts, usual_options
 from models.evaluation.world import World
+from planner.encoded import encoded_plant
 from planner.session import Bundle
 from schemas.system import SystemSpec
 
@@ -181,7 +182,7 @@ class _Study:
 
     def shift(self, kinds: Collection[str] | None = None) -> OutOfDistribution:
         """With as many entities as the plant has; None: all kinds of change."""
-        plant = make_plant(self.spec, **self.options)
+        plant = encoded_plant(self.spec, **self.options)
         if plant.ticks is not None and plant.ticks < SHIFT_TICKS:
             reason = f"it ends after {plant.ticks} ticks, and {SHIFT_TICKS} are needed"
             raise PlantError(f"{self.spec.system}: {reason}: give the plant a longer run")
@@ -223,7 +224,7 @@ class _Study:
         count = options.get(name, self.params.get(name))
         if most is not None and (count is None or most < count):
             options[name] = most
-        return World(self.spec, make_plant(self.spec, **options), self.bundle)
+        return World(self.spec, encoded_plant(self.spec, **options), self.bundle)
 
     def _changed(self, shift: Shift) -> Plant:
-        return make_plant(self.spec, **{**self.options, **shift.options})
+        return encoded_plant(self.spec, **{**self.options, **shift.options})

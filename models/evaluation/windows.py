@@ -14,6 +14,8 @@ from planner.session import Bundle, Dynamics
 
 WARM = 16
 """Ticks that a belief has seen before it is asked to predict."""
+LEAST = WARM + 1
+"""Rows of the shortest sequence that says anything."""
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 
@@ -90,14 +92,19 @@ def cut(data: Sequences, length: int) -> tuple[I64, I64]:
     Long segments are cut into blocks of at least four windows, which go to the parts by turns;
     short segments are a block each, and half of them goes to each part. So the parts are of one
     kind, as split conformal prediction asks for, and no window of one shares a tick with another's.
+    A segment that stands alone is cut in two where each half is long enough for a window; those
+    that are too short for any take no turn.
     """
     edges, parts, last = [], [], 0
+    alone = int((np.diff(data.segments, axis=1) >= LEAST).sum()) == 1
     for first, end in data.segments:
         pieces = max(1, (end - first) // (4 * length))
+        if alone and pieces == 1 and end - first >= 2 * LEAST:
+            pieces = 2
         at = np.linspace(first, end, pieces + 1).astype(np.int64)
         edges.append(np.stack([at[:-1], at[1:]], 1))
         parts.append((np.arange(pieces) + last) % 2)
-        last = (last + pieces) % 2
+        last = (last + pieces) % 2 if end - first >= LEAST else last
     return np.concatenate(edges), np.concatenate(parts)
 
 
@@ -112,9 +119,7 @@ def draw_windows(data: Sequences, rng: np.random.Generator, count: int, longest:
     end = edges[of_row, 1]
     usable = np.flatnonzero(np.arange(len(data)) + WARM < end)
     if not len(usable):
-        raise ValueError(
-            f"no unbroken sequence of {WARM + 1} ticks to evaluate on: log longer runs"
-        )
+        raise ValueError(f"no unbroken sequence of {LEAST} ticks to evaluate on: log longer runs")
     starts = np.sort(rng.permutation(usable)[:count])
     rows = starts[:, None] + np.arange(WARM + longest)
     last = end[starts][:, None] - 1

@@ -12,11 +12,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from infra.plants.base import make_plant
 from models.cli import app
 from models.cli_parts import command_line
+from planner.library import SHIPPED
 from planner.manifest import read_manifest
 from planner.session import load_bundle
 from schemas.system import load_spec
+from streams.backtest import backtest, policies
 from tests.models.synthetic import SPEC
 
 
@@ -145,6 +148,19 @@ def test_an_interrupted_training_keeps_what_it_did_and_says_how_to_go_on(
     assert "--resume" in stopped.stderr
     done = torch.load(work / "checkpoint.pt", weights_only=True)["progress"]["step"]
     assert 0 < done < 100_000
+
+
+def test_one_short_run_is_too_little_to_judge_on_and_the_folder_is_named(tmp_path: Path) -> None:
+    spec = load_spec("nav2d")
+    log = tmp_path / "log"
+    plant = make_plant(spec, robots=1)
+    backtest(spec, plant, policies(spec, None)["fallback"], ticks=20, log=log)
+    words = ["evaluate", str(SHIPPED / "nav2d"), "--data", str(log), "--split", "none"]
+    refused = CliRunner().invoke(app, words)
+    assert refused.exit_code == 2
+    assert f"{log}, all of it: 21 rows, 21 of them in the longest" in refused.stderr
+    assert "needed are 34 in one" in refused.stderr
+    assert "log longer runs" in refused.stderr
 
 
 def test_help_has_an_example() -> None:

@@ -1,11 +1,13 @@
 """Bundles whose faults are known: the evaluation finds these, and recalibration mends them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from models.data import Sequences
 from models.evaluation.drift import drift
 from models.evaluation.foresee import LEVELS
 from models.evaluation.held_out import evaluate
@@ -21,6 +23,15 @@ from tests.models.evaluation.robots import SIGMA, SPEC, knowing, robots
 DATA = robots(800, 60)
 SHORT = (1, 5, 20)
 AT80 = LEVELS.index(0.8)
+
+
+def apart(*lengths: int) -> Sequences:
+    """One robot, whose ticks are in sequences of such lengths."""
+    data = robots(1, sum(lengths))
+    size = np.array(lengths, dtype=np.int64)
+    ends = np.cumsum(size)
+    first, last = np.repeat(ends - size, size), np.repeat(ends, size)
+    return replace(data, first=first, last=last)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +81,28 @@ def test_horizons_that_no_window_reaches_are_said_to_be_left_out(wide: Bundle) -
     assert brief(found)["left_out"] == [20, 50]
     with pytest.raises(ValueError, match="log longer runs"):
         evaluate(wide, SPEC, robots(40, 16))
+
+
+@pytest.mark.parametrize("lengths", [(21,), (33,), (16, 33)])
+def test_one_short_sequence_is_refused_with_what_is_needed(
+    wide: Bundle, lengths: tuple[int, ...]
+) -> None:
+    longest = max(lengths)
+    wanted = f"{sum(lengths)} rows, {longest} of them in the longest .* needed are 34 in one"
+    with pytest.raises(ValueError, match=wanted):
+        evaluate(wide, SPEC, apart(*lengths))
+
+
+@pytest.mark.parametrize("lengths", [(34,), (16, 34), (17, 10, 17), (100,)])
+def test_little_is_enough_where_both_parts_get_some(wide: Bundle, lengths: tuple[int, ...]) -> None:
+    found = evaluate(wide, SPEC, apart(*lengths), horizons=(1, 5), futures=2)
+    assert set(found.windows.fitting) == {True, False}
+    assert np.isfinite(found.before.share[:, 0, :2]).all()
+
+
+def test_windows_of_which_none_is_left_to_judge_are_too_few(wide: Bundle) -> None:
+    with pytest.raises(ValueError, match=r"1 window, all .* fitted on: ask for more"):
+        evaluate(wide, SPEC, DATA, windows=1, seed=3)
 
 
 def test_a_few_windows_are_judged_but_not_recalibrated_on(wide: Bundle) -> None:
