@@ -23,7 +23,7 @@ from torch import Tensor
 from models.compute import Compute
 from models.data import BLOCK, Dataset, Facts, Sequences, read_whole
 from models.descent import adam
-from models.heads import exact
+from models.heads import Scaled, exact
 from models.losses import as_shown, observe
 from models.one_head import (
     HeadError,
@@ -98,7 +98,7 @@ class InverseTrainer(PartTrainer):
         count = len(self.dataset.train)
         chances = np.repeat([(1 - share) / count, share / len(shown)], [count, len(shown)])
         self.go_on_with(_joined(self.dataset.train, shown), chances)
-        net = self.model.heads.reward.net
+        net = self._reward.net
         self._blind(net[0], config.model.memory)
         self.optimizers = {
             "reward": adam(net.parameters(), config.learning_rate),
@@ -114,6 +114,12 @@ class InverseTrainer(PartTrainer):
         with torch.no_grad():
             layer.weight.mul_(seen)
         layer.weight.register_hook(lambda gradient: gradient * seen)
+
+    @property
+    def _reward(self) -> Scaled:
+        head = self.model.heads.reward
+        assert isinstance(head, Scaled)
+        return head
 
     @property
     def with_actor(self) -> bool:
@@ -152,12 +158,12 @@ class InverseTrainer(PartTrainer):
             other = own[torch.randint(len(own), (len(shown),), generator=generator)]
             part = torch.rand(len(shown), 1, generator=generator).to(own)
             between = torch.lerp(shown, other, part).requires_grad_()
-        net = self.model.heads.reward.net
+        net = self._reward.net
         theirs, ours, on_the_way = (exact(net(x).squeeze(-1)) for x in (shown, own, between))
         (slope,) = torch.autograd.grad(on_the_way.sum(), between, create_graph=True)
         ahead = theirs.mean() - ours.mean()
         self._standardise(torch.cat([theirs, ours]).detach(), step)
-        told = float(ahead.detach() * self.model.heads.reward.scale)
+        told = float(ahead.detach() * self._reward.scale)
         return 0.5 * slope.square().sum(-1).mean() - ahead, told
 
     def _shown(self, step: int, generator: torch.Generator) -> Tensor:
@@ -205,7 +211,7 @@ class InverseTrainer(PartTrainer):
     @torch.no_grad()
     def _standardise(self, odds: Tensor, step: int) -> None:
         """Rewards have mean 0 and spread 1 over the states met lately: nobody knows their unit."""
-        head = self.model.heads.reward
+        head = self._reward
         mean, spread = odds.mean(), odds.std().clamp(min=1e-3)
         if step:
             mean = torch.lerp(-head.offset / head.scale, mean, FOLLOW)
@@ -256,11 +262,11 @@ def part_trainer(
 
 def _unpaid(dataset: Dataset) -> Dataset:
     """`dataset` without what it says of rewards."""
-    parts = {
-        name: replace(part, reward=np.full_like(part.reward, np.nan))
-        for name, part in (("train", dataset.train), ("validation", dataset.validation))
-    }
-    return replace(dataset, **parts)
+
+    def unpaid(part: Sequences) -> Sequences:
+        return replace(part, reward=np.full_like(part.reward, np.nan))
+
+    return replace(dataset, train=unpaid(dataset.train), validation=unpaid(dataset.validation))
 
 
 def _joined(first: Sequences, second: Sequences) -> Sequences:

@@ -75,7 +75,7 @@ class PartTrainer(Trainer):
         compute: Compute | None = None,
         share: Share = ALONE,
     ) -> None:
-        """Raises `HeadError` where the parent was not learned from logs, or for another interface."""
+        """Raises `HeadError` where the parent is of acting, or of another interface."""
         if "datasets" not in parent.manifest.lineage:
             raise HeadError(
                 f"{parent.folder}: learned by acting; a head is learned again from logs, of a "
