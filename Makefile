@@ -55,7 +55,7 @@ bench-transfer: $(VENV)/dev.stamp ## from simulator to a changed plant: before, 
 bench-encoders: $(VENV)/dev.stamp ## encoders, each beside what it has to be better than (ARGS="--only crowd --seeds 0")
 	@$(BIN)/python -m tests.bench.bench_encoders $(ARGS)
 
-bench-inverse: $(VENV)/dev.stamp ## rewards learned from demonstrations, beside cloning (ARGS="--seeds 0 --shown 4")
+bench-inverse: $(VENV)/dev.stamp ## rewards of a pendulum learned from demonstrations, beside cloning (ARGS="--seeds 0 --shown 4")
 	@$(BIN)/python -m tests.bench.bench_inverse $(ARGS)
 
 bundles: $(VENV)/dev.stamp ## train the shipped models again (TRACE=load.parquet OUT=folder; half an hour)

@@ -1,6 +1,5 @@
 """`rehearse train`: a workflow file, options on top of it, and one of two ways to learn."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -112,7 +111,7 @@ OnlyHead = Annotated[
 ]
 Of = Annotated[str | None, _place("of", "A bundle that was trained from logs, with --only.")]
 Shown = Annotated[
-    list[Path] | None,
+    list[str] | None,
     _place("demonstrations", "Learn --only reward from these trajectories; repeat for several."),
 ]
 Seed = Annotated[int | None, _place("seed", "The same seed and data give the same weights.")]

@@ -13,13 +13,13 @@ import json
 from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from infra.storage import Place
 from models.compute import Compute
 from models.data import BLOCK, Dataset, Facts, Sequences, read_whole
 from models.descent import adam
@@ -56,7 +56,7 @@ class Demonstrations:
     sources: Facts
 
     @classmethod
-    def read(cls, spec: SystemSpec, folders: SequenceOf[Path]) -> Demonstrations:
+    def read(cls, spec: SystemSpec, folders: SequenceOf[Place]) -> Demonstrations:
         """Those below `folders`. Raises `DataError`."""
         return cls(*read_whole(spec, folders, shortest=8))
 
@@ -141,10 +141,11 @@ class InverseTrainer(PartTrainer):
         with self.computed():
             loss, ahead = self._margin(step)
         self.descend("reward", loss, step, self.config.steps)
-        losses = self.behave(step)
-        for name in ("actor", "critic"):
-            self.descend(name, losses[name], step, self.config.steps)
-        self.behaviour.follow()
+        for answer in range(self.inverse.answers):
+            losses = self.behave(step + 2 * answer * self.config.total)  # noise of its own
+            for name in ("actor", "critic"):
+                self.descend(name, losses[name], step, self.config.steps)
+            self.behaviour.follow()
         told = {name: float(value.detach()) for name, value in losses.items()}
         return {"reward": float(loss.detach()), "ahead": ahead, **told}
 
@@ -183,14 +184,16 @@ class InverseTrainer(PartTrainer):
         """`[N, G + Z]` states that the learner comes to, as sensors would show them.
 
         They begin in beliefs alone and never where earlier futures ended: where imagination runs
-        away, it would be the model that is told from demonstrations, and not the learner.
+        away, it would be the model that is told from demonstrations, and not the learner. They end
+        with the first tick that is likelier than not an episode's last: chances of going on that
+        are multiplied cut every future short where the model is a little unsure of each tick.
         """
         batch, _, trace = self.filtered(step, generator)
         start = self._starts(batch, trace.memory(), trace.stack("mean"), generator)
         found, alive = [], torch.ones_like(start[0][:, 0])
         for (_, memory, _), shown in self.behaviour.futures(self.model, start, generator):
             found.append(torch.cat([memory, shown], -1)[alive > 0.5])
-            alive = alive * self.model.decode(memory, shown)[1]
+            alive = alive * (self.model.decode(memory, shown)[1] > 0.5)
         return torch.cat(found)
 
     def _remembered(self, own: Tensor, generator: torch.Generator) -> Tensor:

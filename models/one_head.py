@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -40,10 +39,13 @@ class InverseConfig:
         remembered: states of earlier behaviours that are kept, for demonstrations to be better than
             these as well. Where the learner does as was demonstrated, its own states tell nothing
             any more, and a reward that is learned from these alone is forgotten.
+        answers: updates of the learner per update of the reward: who does not come to act as well
+            as this reward allows is told from demonstrations by its clumsiness.
     """
 
     demonstrated: float = 0.5
     remembered: int = 20_000
+    answers: int = 2
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Only:
 
     head: HeadName
     of: Place
-    demonstrations: tuple[Path, ...] = ()
+    demonstrations: tuple[Place, ...] = ()
     inverse: InverseConfig = InverseConfig()
 
 

@@ -170,9 +170,10 @@ class Inverse(Part):
     `loop.steps` updates of reward and behaviour in turn, then `loop.actor_steps` of the behaviour.
     """
 
-    demonstrations: tuple[Path, ...] = ()
+    demonstrations: tuple[Where, ...] = ()
     demonstrated: float = Field(default=0.5, gt=0, le=1)
     remembered: int = Field(default=20_000, ge=1)
+    answers: int = Field(default=2, ge=1)
 
 
 class Ensemble(Part):

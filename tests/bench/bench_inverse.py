@@ -22,12 +22,12 @@ import torch
 
 from models.actor import ActorConfig
 from models.belief import ModelConfig
-from models.one_head import InverseConfig, Only
+from models.live import LiveModel
+from models.one_head import InverseConfig
 from models.practice import Planned
 from models.train import TrainConfig
-from models.workflow import train_bundle
-from planner.session import load_bundle
 from schemas.plain_json import json_line
+from tests.bench.inverse_mass import taught
 from tests.bench.inverse_world import (
     EPISODE,
     acted,
@@ -85,12 +85,10 @@ def run(
     demos = write_log(spec, record, folder / "demonstrations")
     _, aimless = acted(spec, chance(spec, size.wandered, seed), size.wandered, 2000 + seed)
     log = write_log(spec, aimless, folder / "log")
-    first, second = folder / "world", folder / "taught"
-    known = replace(world, seed=seed)
-    train_bundle(spec, [log, demos], first, known, with_actor=False)
-    only = Only("reward", first, (demos,), inverse or InverseConfig())
-    train_bundle(spec, [log, demos], second, replace(reward, seed=seed), only=only)
-    bundle, copy = load_bundle(second), cloned(spec, record, seed)
+    configs = replace(world, seed=seed), replace(reward, seed=seed)
+    how = inverse or InverseConfig()
+    trainer = taught(spec, [log, demos], demos, folder, configs, how)
+    bundle, copy = LiveModel(trainer.model, trainer.behaviour), cloned(spec, record, seed)
     found = {"demonstrations": float(demonstrated.each.mean())}
     for name, who in (("planner and actor", "both"), ("actor alone", "actor")):
         policy = Planned(spec, bundle, size.judged, seed, who=who)  # type: ignore[arg-type]
@@ -100,7 +98,6 @@ def run(
         found[name] = float(acted(spec, other, size.judged, resets)[0].each.mean())
     others = (lambda: chance(spec, 4, 3000 + seed), lambda: optimum)
     found["rank correlation"] = agreement(spec, bundle, others, 3000 + seed)
-    found["trusted"] = float(bundle.trusted_actor(spec))
     found["optimum"] = float(acted(spec, optimum, size.judged, resets)[0].each.mean())
     return {**found, "wall_s": time.perf_counter() - began}
 

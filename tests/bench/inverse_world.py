@@ -17,7 +17,7 @@ from models.evaluation.world import Policy, Record, World, first_executable
 from models.heads import mlp
 from models.live import Blind
 from models.practice import Chance, Returns, judge
-from planner.session import Bundle, Model
+from planner.session import Model
 from schemas.system import SystemSpec, parse_spec
 from tests.bench.logs import trajectories
 
@@ -83,7 +83,7 @@ def cloned(spec: SystemSpec, record: Record, seed: int, updates: int = 2000) -> 
 
 
 def agreement(
-    spec: SystemSpec, bundle: Bundle, policies: tuple[Callable[[], Policy], ...], seed: int
+    spec: SystemSpec, bundle: Model, policies: tuple[Callable[[], Policy], ...], seed: int
 ) -> float:
     """Rank correlation of the learned reward and the true one, over states that others come to."""
     learned, true = [], []

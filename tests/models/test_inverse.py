@@ -7,64 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import polars as pl
 import pytest
 import torch
 
 from models.data import load_dataset, load_whole
-from models.evaluation.ranks import spearman
 from models.inverse import Demonstrations, InverseTrainer, _joined
-from models.live import LiveModel
 from models.logs import DataError, files_digest
-from models.losses import observe
 from models.one_head import HeadError, InverseConfig, Only
 from models.parent import Parent
 from models.recipe import RecipeError, parse_recipe
+from models.share import Share
 from models.workflow import CHECKPOINT, train_bundle, work_folder
 from planner.session import load_bundle
-from schemas.codes import Flag
 from schemas.system import SystemSpec, parse_spec
-from tests.models.synthetic import SPEC, advance
-from tests.models.test_one_head import AGAIN, FEW, LEARNED, logged
-
-F64 = npt.NDArray[np.float64]
-THERE = 1.5
-"""Where who demonstrates brings the mass, m; logs without a purpose stay around 0."""
-ACTOR = replace(
-    FEW.actor,
-    horizon=6,
-    starts=60,
-    go_on=0.3,
-    units=32,
-    learning_rate=5e-3,
-    follow=0.1,
-    discount=0.9,
-)
-TAUGHT = replace(AGAIN, steps=120, actor_steps=30, learning_rate=3e-3, batch=16, actor=ACTOR)
-
-
-def demonstrated(folder: Path, paid: float | None, seed: int = 3) -> Path:
-    """A log of who brings the mass to `THERE` and keeps it; what it was paid is not the truth."""
-    rng, rows = np.random.default_rng(seed), []
-    state, force = rng.normal(0, 1, (4, 2)), np.zeros(4)
-    for tick in range(80):
-        frame = {
-            "entity": [f"m{i}" for i in range(4)],
-            "tick": np.full(4, tick),
-            "place": state[:, 0],
-            "speed": state[:, 1],
-            "applied:force": force if tick else np.full(4, np.nan),
-            "flags": np.full(4, int(Flag.JOINED) if tick == 0 else 0, np.uint8),
-            "reward": pl.Series([paid] * 4, dtype=pl.Float32),
-        }
-        rows.append(pl.DataFrame(frame))
-        wanted = 0.5 * THERE + 2.0 * (THERE - state[:, 0]) - 1.5 * state[:, 1]
-        force = np.clip(np.clip(wanted, force - 1, force + 1), -2, 2)
-        state = advance(state, force)
-    folder.mkdir(parents=True)
-    pl.concat(rows).write_parquet(folder / "part-0.parquet")
-    return folder
+from tests.bench.inverse_mass import ACTOR, TAUGHT, WORLD, demonstrated, figures, world
+from tests.models.synthetic import SPEC
+from tests.models.test_one_head import LEARNED, logged
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +42,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(spec: SystemSpec, log: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made") / "mass"
-    train_bundle(spec, [log], folder, replace(FEW, steps=120, actor_steps=0), with_actor=False)
-    return folder
+    return world(spec, [log], tmp_path_factory.mktemp("made") / "mass", WORLD)
 
 
 @pytest.fixture(scope="module")
@@ -106,38 +62,26 @@ def taught(spec: SystemSpec, log: Path, shown: Path, parent: Parent) -> InverseT
     return trainer
 
 
-def worth(trainer: InverseTrainer, folder: Path) -> tuple[F64, F64]:
-    """What the learned reward says of the beliefs along a log `[N]`, and where these were, m."""
-    data = load_whole(trainer.spec, [folder])
-    starts = data.segments[data.segments[:, 1] - data.segments[:, 0] >= 40, 0]
-    batch = data.window(starts, 40, torch.ones(len(data), 2))
-    model = trainer.model
-    with torch.no_grad():
-        ticks = observe(model, batch, batch.mask).ticks[4:]
-        found = [model.decode(tick.hidden.memory, tick.mean)[2].numpy() for tick in ticks]
-    place = batch.obs[:, 4:, 0].numpy().T
-    return np.stack(found).ravel().astype(np.float64), place.ravel().astype(np.float64)
-
-
-def test_it_knows_where_they_go(taught: InverseTrainer, tmp_path: Path) -> None:
-    found, place = worth(taught, logged(tmp_path / "run", "null", seed=9))
-    assert spearman(found, -np.abs(place - THERE)) > 0.8
-    theirs, _ = worth(taught, demonstrated(tmp_path / "shown", None, seed=7))
-    assert theirs.mean() > found.mean() + 1.0, "in spreads"
+def test_it_ranks_behaviours_and_the_learner_does_as_was_shown(taught: InverseTrainer) -> None:
+    found = figures(taught)
+    assert found["ranks of behaviours"] > 0.83
+    assert found["ahead"] > 1.0, "in spreads"
+    assert found["learner"] > 0.9 * found["nothing"] > found["wandering"], "of 0 at the most"
     assert not np.isfinite(taught.dataset.train.reward).any()
 
 
-def test_who_acts_on_it_goes_there_too(spec: SystemSpec, taught: InverseTrainer) -> None:
-    live = LiveModel(taught.model, taught.behaviour)
-    state, force = np.random.default_rng(8).normal(0, 1, (32, 2)), np.zeros((32, 1))
-    h, z = (np.zeros((32, n), np.float32) for n in (live.hidden, live.latent))
-    for _ in range(60):
-        seen = state.astype(np.float32)
-        after = live.believe(h, z, force.astype(np.float32), seen, np.ones_like(seen))
-        h, z = after.h, after.mean
-        force = live.act(h, z).astype(np.float64)
-        state = advance(state, force[:, 0])
-    assert np.abs(state[:, 0] - THERE).mean() < 0.5
+def test_a_future_goes_on_while_it_is_likely_to(
+    spec: SystemSpec, log: Path, shown: Path, parent: Parent
+) -> None:
+    trainer = fresh(spec, log, shown, parent)
+    last = trainer.model.heads.alive[-1]
+    counts = []
+    for logit in (0.5, -0.5):
+        with torch.no_grad():
+            last.weight.zero_()  # type: ignore[operator]
+            last.bias.fill_(logit)  # type: ignore[operator]
+            counts.append(len(trainer._own(0, torch.Generator().manual_seed(0))))
+    assert counts[0] == ACTOR.horizon * counts[1]
 
 
 def test_nothing_else_of_the_model_changes(taught: InverseTrainer, parent: Parent) -> None:
@@ -248,6 +192,8 @@ def test_what_cannot_be_done_is_said(
         train_bundle(expression, [log], out, TAUGHT, only=only)
     with pytest.raises(DataError, match="no Parquet files there"):
         train_bundle(spec, [log], out, TAUGHT, only=replace(only, demonstrations=(tmp_path,)))
+    with pytest.raises(HeadError, match="without torchrun"):
+        train_bundle(spec, [log], out, TAUGHT, only=only, share=Share(0, 2))
 
 
 @pytest.mark.parametrize(
@@ -256,6 +202,7 @@ def test_what_cannot_be_done_is_said(
         ("inverse: {demonstrations: [d]}\n", r"f\.yaml:1: .*inverse: .*heads: \{only: reward"),
         ("heads: {only: value, of: b}\ninverse: {demonstrations: [d]}\n", "only: reward"),
         ("inverse: {remembered: 9}\n", "from what"),
+        ("inverse: {answers: 0}\n", r"f\.yaml:2: inverse\.answers"),
         ("inverse: {remembered: 0}\n", r"f\.yaml:2: inverse\.remembered"),
         ("inverse: {expert: [d]}\n", r"f\.yaml:2: inverse\.expert: there is no such field"),
     ],
