@@ -14,7 +14,7 @@ LOCK   = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hash
 OURS   = pyproject.toml requirements/build.in
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz bench bench-peers bench-learning bench-partial bench-compute bench-transfer bench-encoders bundles lock clean
+.PHONY: help demo test check fuzz bench bench-peers bench-learning bench-partial bench-compute bench-transfer bench-encoders bench-inverse bundles lock clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -54,6 +54,9 @@ bench-transfer: $(VENV)/dev.stamp ## from simulator to a changed plant: before, 
 
 bench-encoders: $(VENV)/dev.stamp ## encoders, each beside what it has to be better than (ARGS="--only crowd --seeds 0")
 	@$(BIN)/python -m tests.bench.bench_encoders $(ARGS)
+
+bench-inverse: $(VENV)/dev.stamp ## rewards of a pendulum learned from demonstrations, beside cloning (ARGS="--seeds 0 --shown 4")
+	@$(BIN)/python -m tests.bench.bench_inverse $(ARGS)
 
 bundles: $(VENV)/dev.stamp ## train the shipped models again (TRACE=load.parquet OUT=folder; half an hour)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh models/exploration/bundles.sh $(TRACE) $(OUT)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -184,23 +185,31 @@ class Behaviour(nn.Module):
         futures may be one process's `part`.
         """
         part = part or Part(len(latent), None)
-        states, rewards, alive = [], [], []
-        for _ in range(self.config.horizon):
-            states.append((action, memory, latent))
-            action = self._step(model, action, memory, latent, generator, part)
-            noise = torch.randn(part.total, latent.shape[1], generator=generator)
-            noise = part.of(noise).to(latent)
-            memory, latent, shown = model.imagine(memory, latent, action, noise)
-            channels, going, learned = model.decode(memory, shown)
-            raw = model.action_scaler.inverse(action)
+        states, rewards, alive = [(action, memory, latent)], [], []
+        for state, shown in self.futures(model, states[0], generator, part):
+            channels, going, learned = model.decode(state[1], shown)
+            raw = model.action_scaler.inverse(state[0])
             rewards.append(self.reward(_finite_gradients(channels), raw, learned))
             alive.append(going)
-        states.append((action, memory, latent))
+            states.append(state)
         values = [self.slow(*state) for state in states]
         returns = self._lambda_returns(rewards, alive, values)
         losses = self._objective(states, returns, alive)
         action, memory, latent = (part.detach() for part in states[-1])
         return losses, (action, memory, latent), torch.stack(alive).detach().prod(0)
+
+    def futures(
+        self, model: WorldModel, state: State, generator: torch.Generator, part: Part | None = None
+    ) -> Iterator[tuple[State, Tensor]]:
+        """What the actor makes of `state`: `horizon` states, each with its latent as shown."""
+        part = part or Part(len(state[2]), None)
+        for _ in range(self.config.horizon):
+            action = self._step(model, *state, generator, part)
+            noise = torch.randn(part.total, state[2].shape[1], generator=generator)
+            noise = part.of(noise).to(state[2])
+            memory, latent, shown = model.imagine(state[1], state[2], action, noise)
+            state = action, memory, latent
+            yield state, shown
 
     def _step(
         self,

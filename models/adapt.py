@@ -245,14 +245,15 @@ class AdaptTrainer(Trainer):
 
     @property
     def origin(self) -> dict[str, Any]:
-        """What the lineage says of it."""
-        return {
+        """What the lineage says of where this comes from."""
+        parent = {
             "digest": self.parent.manifest.digest,
             "learned": "all" if self.wish.whole else "adapter",
             "entity": self.wish.entity,
             "minutes": self.wish.minutes,
             "rows": len(self.dataset.train),
         }
+        return {"parent": parent}
 
     def trusts(self, verdict: bool) -> bool:
         """Whether actor and value may serve: as before, where the reward is the same.

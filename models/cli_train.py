@@ -33,6 +33,7 @@ PLACES = {
     "critic": "actor_critic.critic",
     "only": "heads.only",
     "of": "heads.of",
+    "demonstrations": "inverse.demonstrations",
     "seed": "seed",
     "device": "run.device",
     "precision": "run.precision",
@@ -109,6 +110,10 @@ OnlyHead = Annotated[
     _place("only", "Learn this head alone, from logs; --of names the bundle that the rest is of."),
 ]
 Of = Annotated[str | None, _place("of", "A bundle that was trained from logs, with --only.")]
+Shown = Annotated[
+    list[str] | None,
+    _place("demonstrations", "Learn --only reward from these trajectories; repeat for several."),
+]
 Seed = Annotated[int | None, _place("seed", "The same seed and data give the same weights.")]
 Device = Annotated[Literal["cpu", "cuda"] | None, _place("device", "Where torch runs.")]
 Mixed = Annotated[
@@ -150,6 +155,7 @@ def train(
     critic: Critic = None,
     only: OnlyHead = None,
     of: Of = None,
+    demonstrations: Shown = None,
     seed: Seed = None,
     device: Device = None,
     precision: Mixed = None,
@@ -167,6 +173,11 @@ def train(
 
     (of what `rehearse backtest nav2d --policy explore --log ./log` has logged)
 
+    Example: rehearse train my.yaml --data ./log --only reward --of ./mine --demonstrations ./shown
+    --out ./taught
+
+    (a reward, and who acts on it, of what somebody showed; my.yaml has no 'reward')
+
     In two processes, each of which learns from its share of every batch:
 
     torchrun --nproc-per-node 2 -m models.cli train nav2d --data ./log --out ./mine
@@ -174,7 +185,8 @@ def train(
     Example: rehearse train --env dm_control/cartpole-swingup --steps 10000 --seed 0
     """
     given = {place: context.params[option] for option, place in PLACES.items()}
-    given["data.folders"] = given["data.folders"] or None  # not given is empty, and sets nothing
+    for several in ("data.folders", "inverse.demonstrations"):
+        given[several] = given[several] or None  # not given is empty, and sets nothing
     given["env.randomise"] = plant_options(randomise, "--randomise") or None
     try:
         import torch

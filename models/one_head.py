@@ -30,14 +30,107 @@ class HeadError(ValueError):
 
 
 @dataclass(frozen=True)
+class InverseConfig:
+    """How a reward is learned from demonstrations; see `models.inverse`.
+
+    Attributes:
+        demonstrated: share of the imagined futures that begin in beliefs of demonstrations; the
+            others begin in those of the logs, where a reward has to be known as well.
+        remembered: states of earlier behaviours that are kept, for demonstrations to be better than
+            these as well. Where the learner does as was demonstrated, its own states tell nothing
+            any more, and a reward that is learned from these alone is forgotten.
+        answers: updates of the learner per update of the reward: who does not come to act as well
+            as this reward allows is told from demonstrations by its clumsiness.
+    """
+
+    demonstrated: float = 0.5
+    remembered: int = 20_000
+    answers: int = 2
+
+
+@dataclass(frozen=True)
 class Only:
-    """A head to learn again, of a bundle by folder, URL, name or digest."""
+    """A head to learn again, of a bundle by folder, URL, name or digest.
+
+    Attributes:
+        demonstrations: folders of trajectories that a reward is learned from; none: from what the
+            logs say of it.
+    """
 
     head: HeadName
     of: Place
+    demonstrations: tuple[Place, ...] = ()
+    inverse: InverseConfig = InverseConfig()
 
 
-class HeadTrainer(Trainer):
+class PartTrainer(Trainer):
+    """Trains a part of a parent's model, in its units; every other weight is the parent's."""
+
+    head: HeadName
+
+    def __init__(
+        self,
+        spec: SystemSpec,
+        dataset: Dataset,
+        config: TrainConfig,
+        parent: Parent,
+        compute: Compute | None = None,
+        share: Share = ALONE,
+    ) -> None:
+        """Raises `HeadError` where the parent is of acting, or of another interface."""
+        if "datasets" not in parent.manifest.lineage:
+            raise HeadError(
+                f"{parent.folder}: learned by acting; a head is learned again from logs, of a "
+                "bundle that was trained from logs"
+            )
+        if spec.interface_hash != parent.manifest.interface_hash:
+            raise HeadError(
+                f"{parent.folder}: made for other channels or actions than {spec.system} has now; "
+                "such a change takes a whole training"
+            )
+        super().__init__(spec, parent.scaled(dataset), config, compute, share)
+        self.parent = parent
+
+    def adopt(self, anew: tuple[str, ...], behaviour: bool) -> None:
+        """Takes over all weights of the model but those whose names begin with one of `anew`.
+
+        Args:
+            behaviour: whether actor and value are the parent's, too.
+
+        Raises:
+            HeadError: the parent's weights are not of this model.
+        """
+        old = self.parent.weights["model"]
+        kept = {name: weight for name, weight in old.items() if not name.startswith(anew)}
+        try:
+            found = self.model.load_state_dict(kept, strict=False)
+            if behaviour:
+                self.behaviour.load_state_dict(self.parent.weights["behaviour"])
+        except RuntimeError as error:
+            raise HeadError(f"{self.parent.folder}: weights of other sizes ({error})") from error
+        other = [name for name in found.missing_keys if not name.startswith(anew)]
+        if other or found.unexpected_keys:
+            names = ", ".join([*other, *found.unexpected_keys])
+            raise HeadError(
+                f"{self.parent.folder}: weights of another version ({names}); train it again"
+            )
+
+    @property
+    def with_actor(self) -> bool:
+        """Whether the bundle holds an actor."""
+        return self.parent.with_actor
+
+    def trusts(self, verdict: bool) -> bool:
+        """Whether actor and value may serve: by `verdict` on them, and as before."""
+        return verdict and trusted(self.parent, self.head, self.spec)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What the lineage says of where this comes from, beside what it says of any training."""
+        return {"parent": {"digest": self.parent.manifest.digest, "learned": self.head}}
+
+
+class HeadTrainer(PartTrainer):
     """Trains one head of a parent's model; as resumable and reproducible as a whole training."""
 
     def __init__(
@@ -51,16 +144,6 @@ class HeadTrainer(Trainer):
         share: Share = ALONE,
     ) -> None:
         """Raises `HeadError` where this head of this bundle cannot be learned by itself."""
-        if "datasets" not in parent.manifest.lineage:
-            raise HeadError(
-                f"{parent.folder}: learned by acting; a head is learned again from logs, of a "
-                "bundle that was trained from logs"
-            )
-        if spec.interface_hash != parent.manifest.interface_hash:
-            raise HeadError(
-                f"{parent.folder}: made for other channels or actions than {spec.system} has now; "
-                "such a change takes a whole training"
-            )
         if head == "reward" and spec.reward is not None:
             raise HeadError(
                 f"reward: {spec.system} has an expression, which needs no learning; where it has "
@@ -68,26 +151,16 @@ class HeadTrainer(Trainer):
             )
         if head == "reward" and not np.isfinite(dataset.train.reward).any():
             raise HeadError(
-                f"reward: these logs say nothing of it: log it, or give {spec.system} a 'reward'"
+                f"reward: these logs say nothing of it: log it, give {spec.system} a 'reward', or "
+                "learn it from who knows what is wanted (--demonstrations)"
             )
         if head == "value" and not parent.with_actor:
             raise HeadError(f"value: {parent.folder} holds no actor, so there is nothing to value")
-        super().__init__(
-            spec, parent.scaled(dataset), _settings(parent, config, head), compute, share
-        )
-        self.head, self.parent = head, parent
-        try:
-            missing = self.model.load_state_dict(parent.weights["model"], strict=False)
-            self.behaviour.load_state_dict(parent.weights["behaviour"])
-        except RuntimeError as error:
-            raise HeadError(f"{parent.folder}: weights of other sizes ({error})") from error
+        super().__init__(spec, dataset, _settings(parent, config, head), parent, compute, share)
+        self.head = head
         # A cost head may be new: then it is the one thing that the parent does not know.
-        other = [name for name in missing.missing_keys if not name.startswith("heads.cost.")]
-        if other or missing.unexpected_keys:
-            names = ", ".join([*other, *missing.unexpected_keys])
-            raise HeadError(
-                f"{parent.folder}: weights of another version ({names}); train it again"
-            )
+        new = any(name.startswith("heads.cost.") for name in parent.weights["model"])
+        self.adopt(() if new else ("heads.cost.",), behaviour=True)
         if head == "reward":
             self.calibrate_reward()
         if head == "value":
@@ -133,15 +206,6 @@ class HeadTrainer(Trainer):
             return cost_loss(self.spec, self.model, batch, trace, noise, self.share)
         losses = head_losses(self.model, batch, trace.memory(), sample, self.weights, self.share)
         return losses[LOSSES[self.head]]
-
-    @property
-    def origin(self) -> dict[str, Any]:
-        """What the lineage says of it."""
-        return {"digest": self.parent.manifest.digest, "learned": self.head}
-
-    def trusts(self, verdict: bool) -> bool:
-        """Whether actor and value may serve: by `verdict` on them, and as before."""
-        return verdict and trusted(self.parent, self.head, self.spec)
 
     def fingerprint(self) -> str:
         """As of a whole training, and of which head of which bundle it is."""

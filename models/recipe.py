@@ -31,7 +31,7 @@ from models.evaluation.shifts import Kind
 from models.forms import FormName
 from models.heads import NumberName
 from models.metrics import USUAL, as_mapping, checked_name
-from models.one_head import HeadName, Only
+from models.one_head import HeadName, InverseConfig, Only
 from models.online import LoopConfig
 from models.replay import Mix
 from models.train import TrainConfig
@@ -164,6 +164,18 @@ class Heads(Part):
         return self
 
 
+class Inverse(Part):
+    """A reward learned from trajectories of who knows what is wanted; see `InverseConfig`.
+
+    `loop.steps` updates of reward and behaviour in turn, then `loop.actor_steps` of the behaviour.
+    """
+
+    demonstrations: tuple[Where, ...] = ()
+    demonstrated: float = Field(default=0.5, gt=0, le=1)
+    remembered: int = Field(default=20_000, ge=1)
+    answers: int = Field(default=2, ge=1)
+
+
 class Ensemble(Part):
     """The members that predict, and whose disagreement is the uncertainty."""
 
@@ -258,6 +270,7 @@ class Recipe(Part):
     encoder: Encoder = Encoder()
     dynamics: DynamicsPart = DynamicsPart()
     heads: Heads = Heads()
+    inverse: Inverse = Inverse()
     ensemble: Ensemble = Ensemble()
     actor_critic: ActorCritic = ActorCritic()
     learning: Learning = Learning()
@@ -279,6 +292,14 @@ class Recipe(Part):
             raise ValueError("actor_critic: acting in an env needs one; leave 'enabled' out")
         if self.env is not None and self.heads.only is not None:
             raise ValueError("heads.only: one head is learned from logs; an env is learned whole")
+        acts, taught = self.actor_critic.enabled, self.inverse.demonstrations
+        if taught and not (acts and self.heads.only == "reward"):
+            raise ValueError(
+                "inverse: for a model there is, by acting on it: give heads: {only: reward, "
+                "of: BUNDLE} (--only, --of), and leave 'actor_critic.enabled' out"
+            )
+        if self.inverse.model_fields_set and not taught:
+            raise ValueError("inverse: from what? name folders of demonstrations, or leave it out")
         if self.system is not None and "practice" in self.deployment.model_fields_set:
             raise ValueError("deployment.practice: nobody practises on logs; leave it out")
         return self
@@ -300,7 +321,7 @@ class Recipe(Part):
         extra = steps if self.loop.actor_steps is None else self.loop.actor_steps
         return TrainConfig(
             steps=steps,
-            actor_steps=extra if a.enabled and self.heads.only is None else 0,
+            actor_steps=extra if a.enabled and self._learns_to_act else 0,
             seed=self.seed,
             **self.sequence.model_dump(),
             **le.model_dump(),
@@ -320,10 +341,17 @@ class Recipe(Part):
             seed=self.seed,
         )
 
+    @property
+    def _learns_to_act(self) -> bool:
+        return self.heads.only is None or bool(self.inverse.demonstrations)
+
     def only(self) -> Only | None:
         """The head that is learned again; None: everything is learned."""
         head, of = self.heads.only, self.heads.of
-        return None if head is None or of is None else Only(head, of)
+        if head is None or of is None:
+            return None
+        how = InverseConfig(**self.inverse.model_dump(exclude={"demonstrations"}))
+        return Only(head, of, self.inverse.demonstrations, how)
 
     def compute(self) -> Compute:
         """What updates are computed with."""

@@ -21,8 +21,9 @@ from models.evaluation.held_out import evaluate
 from models.evaluation.result import Evaluation
 from models.evaluation.tell import brief
 from models.evaluation.windows import WARM
+from models.inverse import part_trainer
 from models.logs import Days
-from models.one_head import HeadError, HeadTrainer, Only
+from models.one_head import HeadError, Only, PartTrainer
 from models.parent import WEIGHTS, Parent
 from models.registry import write_bundle
 from models.regret import Regret, regret
@@ -94,8 +95,8 @@ def train_bundle(
         parent = Parent.read(only.of, lambda folder: work_folder(folder) / CHECKPOINT)
         if parent.folder.resolve() == out.resolve():
             raise HeadError(f"{out}: is what the rest is taken of; write to another folder")
-        trainer = HeadTrainer(spec, dataset, config, only.head, parent, compute, share)
-        dataset, config, with_actor = trainer.dataset, trainer.config, parent.with_actor
+        trainer = part_trainer(spec, dataset, config, only, parent, compute, share)
+        dataset, config, with_actor = trainer.dataset, trainer.config, trainer.with_actor
     checkpoint = work / CHECKPOINT
     if share.leads:
         (work / WEIGHTS).unlink(missing_ok=True)  # of another bundle that was here
@@ -199,8 +200,8 @@ def release(
     lineage |= {"processes": trainer.share.count}
     if workflow is not None:
         lineage["workflow"] = dict(workflow)
-    if isinstance(trainer, (HeadTrainer, AdaptTrainer)):
-        lineage["parent"] = trainer.origin
+    if isinstance(trainer, (PartTrainer, AdaptTrainer)):
+        lineage |= trainer.origin
         trusted = trainer.trusts(trusted)
     if model.physics is not None:
         lineage["physics"] = {"function": config.physics, "sha256": model.physics.digest}
