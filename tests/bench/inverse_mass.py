@@ -71,14 +71,16 @@ class Controllers:
     @classmethod
     def well(cls, count: int) -> Controllers:
         """Who demonstrates."""
-        return cls(*(np.full(count, x) for x in (THERE, 2.0, 1.5, 0.0)), seed=0)
+        goal, push, damp, shake = (np.full(count, x) for x in (THERE, 2.0, 1.5, 0.0))
+        return cls(goal, push, damp, shake, seed=0)
 
     @classmethod
     def anyhow(cls, count: int, seed: int) -> Controllers:
         """Places, strengths and noise of every kind."""
         rng = np.random.default_rng([seed, 37])
         ranges = ((-3.0, 3.0), (0.0, 3.0), (0.5, 2.0), (0.0, 2.0))
-        return cls(*(rng.uniform(*ends, count) for ends in ranges), seed=seed)
+        goal, push, damp, shake = (rng.uniform(*ends, count) for ends in ranges)
+        return cls(goal, push, damp, shake, seed)
 
     def __call__(self, state: F64, force: F64) -> F64:
         """`[E]` forces, N, for states `[E, 2]` after forces `[E]`."""
@@ -130,8 +132,8 @@ def world(spec: SystemSpec, logs: list[Path], folder: Path, config: TrainConfig)
     trainer.run()
     trainer.save(work_folder(folder) / CHECKPOINT)
     folder.mkdir(parents=True)
-    ends = (make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y"))
-    graph = make_graph([make_node("Identity", ["x"], ["y"])], "none", *([end] for end in ends))
+    x, y = (make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y"))
+    graph = make_graph([make_node("Identity", ["x"], ["y"])], "none", [x], [y])
     for name in GRAPHS[:2]:
         onnx.save(
             make_model(graph, ir_version=10, opset_imports=[make_opsetid("", 18)]), folder / name
@@ -179,10 +181,11 @@ def figures(trainer: InverseTrainer, seed: int = 77) -> dict[str, float]:
         return np.stack(found).astype(np.float64)
 
     made = Controllers.anyhow(64, seed).act(TICKS, seed)
-    aimless = Controllers(np.zeros(64), *(np.full(64, x) for x in (0.0, 0.0, 2.0)), seed=seed)
+    none = np.zeros(64)
+    aimless = Controllers(none, none, none, np.full(64, 2.0), seed)
     wandered, shown = aimless.act(TICKS, seed), Controllers.well(64).act(TICKS, seed)
     said, theirs = worth(*wandered), worth(*shown)
-    nothing = Controllers(*(np.zeros(64),) * 4, seed=seed).act(TICKS, seed)
+    nothing = Controllers(none, none, none, none, seed).act(TICKS, seed)
     return {
         "ranks of behaviours": spearman(worth(*made)[4:].sum(0), true(made[0])[4:].sum(0)),
         "ranks of states": spearman(said[4:].ravel(), true(wandered[0])[4:].ravel()),
