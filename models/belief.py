@@ -41,6 +41,9 @@ class ModelConfig:
         head_units: width of the heads' hidden layers; 0: `units`.
         cost: whether broken constraints are learned by a head.
         reward: how a learned reward is, as a mean or as a distribution (`models.heads.TwoHot`).
+        periodic: whether dynamics, actor and critic are shown sines and cosines of channels, too,
+            whose raw values are taken for radians. A joint that may turn for ever looks to them
+            else like a place ever further off, where all has to be learned once more.
         adapter: whether the dynamics have a correction for one entity; see `models.adapt`.
     """
 
@@ -56,6 +59,7 @@ class ModelConfig:
     head_units: int = 0
     cost: bool = False
     reward: NumberName = "mean"
+    periodic: bool = False
     adapter: bool = False
 
 
@@ -105,6 +109,7 @@ class WorldModel(nn.Module):
 
     least: Tensor
     most: Tensor
+    turning: Tensor  # the direct latents of which sines and cosines are shown
 
     def __init__(
         self,
@@ -130,7 +135,11 @@ class WorldModel(nn.Module):
         least, most = self.direct_scaler.reach()
         self.register_buffer("least", torch.cat([least, -free]), persistent=False)
         self.register_buffer("most", torch.cat([most, free]), persistent=False)
-        inputs = self.latent + self.actions
+        round_ = [i for i, c in enumerate(self.direct_scaler.columns) if c.kind == "linear"]
+        turning = torch.tensor(round_ if config.periodic else [], dtype=torch.long)
+        self.register_buffer("turning", turning, persistent=False)
+        self.turns = 2 * len(turning)
+        inputs = self.latent + self.actions + self.turns
         self.physics = physics
         step = self._units()
         self.memory = Memory(inputs, config.memory)
@@ -185,9 +194,10 @@ class WorldModel(nn.Module):
     def prior(self, before: Hidden, latent: Tensor, action: Tensor) -> tuple[Tensor, Prior]:
         """Memory `[B, G]` and prior of the next tick; all normalised."""
         latent = self.form.seen(latent)
-        memory = self.memory(before.memory, torch.cat([latent, action], -1))
+        seen = self.seen(latent, action)
+        memory = self.memory(before.memory, seen)
         base = self.base(latent, action)
-        mean, std, change = self.ensemble(torch.cat([memory, latent, action], -1), base)
+        mean, std, change = self.ensemble(torch.cat([memory, seen], -1), base)
         carried = torch.sigmoid(self.retention) * before.spread
         mixed = self.form.mix(mean)
         disagreement = (mean - mixed)[..., : self.form.normal].square().mean(0)
@@ -196,6 +206,18 @@ class WorldModel(nn.Module):
         mixed = before.started * mixed
         variance = before.started * variance + (1.0 - before.started)
         return memory, Prior(mean, std, carried, mixed, variance, base, change)
+
+    def seen(self, latent: Tensor, action: Tensor) -> Tensor:
+        """`[..., Z + A + turns]` what the dynamics are shown of a latent and the next action."""
+        return torch.cat([latent, action, *self.turned(latent)], -1)
+
+    def turned(self, latent: Tensor) -> list[Tensor]:
+        """Sines and cosines `[..., turns / 2]` of raw values; none where it is not periodic."""
+        if not self.turns:
+            return []
+        raw = self.direct_scaler.inverse(latent[..., : len(self.direct)])
+        angle = raw.index_select(-1, self.turning)
+        return [torch.sin(angle), torch.cos(angle)]
 
     def base(self, latent: Tensor, action: Tensor) -> Tensor:
         """`[N, Z]` what the members predict the change from: the present, or physics' next."""
@@ -309,8 +331,9 @@ class WorldModel(nn.Module):
             be; the noise of a count, such as requests, is real to whoever has to serve it.
         """
         latent = self.form.draw(latent, noise)
-        memory = self.memory(memory, torch.cat([latent, action], -1))
-        inputs = torch.cat([memory, latent, action], -1)
+        seen = self.seen(latent, action)
+        memory = self.memory(memory, seen)
+        inputs = torch.cat([memory, seen], -1)
         mean, std = self.ensemble.by_member(inputs, self.base(latent, action), clone)
         drawn = self.within(self.form.add(mean, std, noise))
         return memory, drawn, self.within(self.shown(mean, std, noise))

@@ -33,7 +33,8 @@ class TrainingStopped(Exception):
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """What decides the outcome; fields that were not always there, only where they do."""
     settings = asdict(config)
-    model = {"head_units": 0, "cost": False, "corrects": False, "reward": "mean", "adapter": False}
+    model = {"head_units": 0, "cost": False, "corrects": False, "reward": "mean"}
+    model |= {"periodic": False, "adapter": False}
     for part, later in (("model", model), ("actor", {"critic": "mean"})):
         for name, nothing in later.items():
             if settings[part][name] == nothing:

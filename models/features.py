@@ -10,12 +10,13 @@ from models.transforms import ColumnScale
 
 
 class Features(nn.Module):
-    """`[action, memory, latent, gaps]` of a state, normalised.
+    """`[action, memory, latent, gaps, turns]` of a state, normalised.
 
     A gap is the difference of two channels of one unit and range, such as where a robot is and
     where it is to be. A network of the latent alone sees a gap of 1 % of the range as 1 % of its
     inputs, and rests where that is too little to tell; so gaps are given in units of the typical
-    change per tick, compressed by `asinh`: fine near zero, still bounded far away.
+    change per tick, compressed by `asinh`: fine near zero, still bounded far away. Turns are what a
+    periodic model is shown of angles (`WorldModel.turned`).
     """
 
     left: Tensor
@@ -31,9 +32,11 @@ class Features(nn.Module):
             index = torch.tensor([pair[side] for pair in pairs], dtype=torch.long)
             self.register_buffer(name, index, persistent=False)
         self.register_buffer("step", torch.tensor(step), persistent=False)
-        self.size = model.actions + model.config.memory + model.latent + len(pairs)
+        sizes = model.actions, model.config.memory, model.latent, len(pairs), model.turns
+        self.size = sum(sizes)
         self.any = bool(pairs)
         self.form = model.form
+        self.turned = model.turned
 
     def forward(self, action: Tensor, memory: Tensor, latent: Tensor) -> Tensor:
         """`[N, size]` of the last action `[N, A]`, memory `[N, G]` and latent `[N, Z]`."""
@@ -41,6 +44,7 @@ class Features(nn.Module):
         if self.any:
             gap = latent.index_select(-1, self.left) - latent.index_select(-1, self.right)
             parts.append(torch.asinh(gap / self.step))
+        parts += self.turned(latent)
         return torch.cat(parts, -1)
 
 

@@ -66,7 +66,7 @@ class LiveModel:
             before = model.form.draw(latent, draw)
             memory, latent, seen = model.imagine(memory, latent, now, draw)
             if self._curiosity:
-                bonus.append(self._apart(torch.cat([memory, before, now], -1)))
+                bonus.append(self._apart(torch.cat([memory, model.seen(before, now)], -1)))
             memories.append(memory)
             shown.append(seen)
         channels, alive, reward = model.decode(torch.cat(memories), torch.cat(shown))

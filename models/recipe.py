@@ -131,12 +131,16 @@ class Encoder(Part):
 
 
 class DynamicsPart(Part):
-    """Sizes and form of the latent state; `physics` is `module:function` of what is known."""
+    """Sizes and form of the latent state; `physics` is `module:function` of what is known.
+
+    `periodic`: sines and cosines of raw values are shown, too: for angles that may go round.
+    """
 
     memory: int = Field(default=32, ge=1)
     free: int = Field(default=4, ge=1)
     form: FormName = "gaussian"
     classes: int = Field(default=8, ge=2)
+    periodic: bool = False
     physics: str = ""
 
 

@@ -111,8 +111,9 @@ def _expected(
 ) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of what sensors will show, before it is drawn."""
     latent = model.form.draw(latent, noise)
-    memory = model.memory(memory, torch.cat([latent, action], -1))
-    inputs = torch.cat([memory, latent, action], -1)
+    seen = model.seen(latent, action)
+    memory = model.memory(memory, seen)
+    inputs = torch.cat([memory, seen], -1)
     mean, std = model.ensemble.by_member(inputs, model.base(latent, action))
     count = len(model.direct)
     wide = torch.sqrt(std.square() + model.sensor_variance())

@@ -27,6 +27,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "joint": {},
     "fused": {"encoder": "fused"},
     "told how far off": {"corrects": True},
+    "shown sines": {"periodic": True},
     "classes": {"form": "categorical", "free": 2, "classes": 3},
 }
 
