@@ -134,24 +134,27 @@ def read_to_end(
             first = low if newest is None else max(low, high - newest)
             if first < high:
                 consumer.assign([TopicPartition(name, number, first)])
-                yield from _until(consumer, high, name)
+                yield from _until(consumer, TopicPartition(name, number, high))
     finally:
         consumer.close()
 
 
-def _until(consumer: Consumer, high: int, name: str) -> Iterator[Message]:
+def _until(consumer: Consumer, end: TopicPartition) -> Iterator[Message]:
     heard = time.monotonic()
     while time.monotonic() - heard < TIMEOUT_S:
         for message in consumer.consume(1_000, 0.05):
-            heard = time.monotonic()
-            if (error := message.error()) is not None:
-                if error.code() == KafkaError._PARTITION_EOF:
-                    return
+            error = message.error()
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
                 raise KafkaException(error)
-            if (message.offset() or 0) >= high:
+            if message.partition() != end.partition:
+                continue  # still of the one before: its end, told twice, is not this one's
+            heard = time.monotonic()
+            if error is not None or (message.offset() or 0) >= end.offset:
                 return
             yield message
-    raise BrokerAwayError(f"{name}: no answer for {TIMEOUT_S:g} s before its end at offset {high}")
+    raise BrokerAwayError(
+        f"{end.topic}: no answer for {TIMEOUT_S:g} s before its end at offset {end.offset}"
+    )
 
 
 def send(producer: Producer, name: str, value: bytes, key: str | None, partition: int = -1) -> None:
