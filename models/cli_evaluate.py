@@ -19,35 +19,38 @@ if TYPE_CHECKING:  # imported by what lists all commands, so it loads little its
     from schemas.system import SystemSpec
 
 HeldOut = Literal["time", "entity", "none"]
+Judged = Annotated[
+    str, typer.Argument(help="A folder, URL, NAME, NAME@champion, NAME@3, a digest.")
+]
+Trajectories = Annotated[
+    list[str] | None,
+    typer.Option(help="Folder or URL of trajectories (Parquet); repeat for several."),
+]
+FirstLast = Annotated[
+    tuple[str, str] | None, typer.Option(help="The first and the last day (UTC) to read.")
+]
+Spec = Annotated[
+    str | None, typer.Option(help="System or YAML file; the bundle's system by default.")
+]
+Split = Annotated[
+    HeldOut, typer.Option(help="Which part is held out, as in training; none: all of it is new.")
+]
+Recalibrate = Annotated[
+    str | None,
+    typer.Option(help="Folder or URL for a copy of the bundle with factors fitted on these data."),
+]
 
 
 def evaluate_command(
-    bundle: Annotated[
-        str, typer.Argument(help="A folder, URL, NAME, NAME@champion, NAME@3, a digest.")
-    ],
-    data: Annotated[
-        list[str] | None,
-        typer.Option(help="Folder or URL of trajectories (Parquet); repeat for several."),
-    ] = None,
-    days: Annotated[
-        tuple[str, str] | None, typer.Option(help="The first and the last day (UTC) to read.")
-    ] = None,
-    spec: Annotated[
-        str | None, typer.Option(help="System or YAML file; the bundle's system by default.")
-    ] = None,
-    split: Annotated[
-        HeldOut,
-        typer.Option(help="Which part is held out, as in training; none: all of it is new."),
-    ] = "time",
+    bundle: Judged,
+    data: Trajectories = None,
+    days: FirstLast = None,
+    spec: Spec = None,
+    split: Split = "time",
     windows: Annotated[int, typer.Option(min=1, help="Windows to judge on, at most.")] = 2048,
     seed: Annotated[int, typer.Option(help="Draws windows and futures.")] = 0,
     report: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
-    recalibrate: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder or URL for a copy of the bundle with factors fitted on these data."
-        ),
-    ] = None,
+    recalibrate: Recalibrate = None,
     simulate: Simulate = False,
     option: PlantOptions = None,
     mlflow: Annotated[str | None, typer.Option(help="Log it to MLflow at this URI.")] = None,

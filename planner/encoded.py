@@ -9,7 +9,6 @@ import numpy as np
 
 from infra.plants.base import (
     Branching,
-    Floats,
     Ints,
     Plant,
     PlantError,
@@ -21,6 +20,7 @@ from infra.plants.base import (
     sound_plant,
 )
 from infra.plants.rows import row_maker
+from infra.plants.wrapped import Wrapped
 from planner.encoder import Encoder
 from schemas.system import SystemSpec
 
@@ -43,7 +43,7 @@ def encoded_plant(spec: SystemSpec, **options: Any) -> Plant:
     return degraded(Encoded(plant), faults)
 
 
-class Encoded:
+class Encoded(Wrapped):
     """A plant whose sensors with `perceive` read what their encoders make of what they see.
 
     The inner plant moves and says what is true; pictures, points and others are drawn of that
@@ -52,8 +52,10 @@ class Encoded:
     asked before, so a plant that is taken back sees the same again.
     """
 
+    MARK = "encoded-1"
+
     def __init__(self, plant: Plant) -> None:
-        self.plant = plant
+        super().__init__(plant)
         self._number = {name: i for i, name in enumerate(plant.spec.sensors)}
         self._see = {sensor.name: row_maker(sensor) for sensor, _ in plant.spec.perceived}
         self._encoders = {
@@ -62,38 +64,9 @@ class Encoded:
         }
         self._seed = 0
 
-    @property
-    def spec(self) -> SystemSpec:
-        """That of the plant."""
-        return self.plant.spec
-
-    @property
-    def entities(self) -> tuple[str, ...]:
-        """Those of the plant."""
-        return self.plant.entities
-
-    @property
-    def version(self) -> str:
-        """That of the plant, marked."""
-        return f"{self.plant.version}+encoded-1"
-
-    @property
-    def ticks(self) -> int | None:
-        """Those of the plant."""
-        return self.plant.ticks
-
-    def reset(self, seed: int) -> Sample:
-        """Begins anew."""
+    def begin(self, seed: int) -> None:
+        """All that is drawn depends on the seed."""
         self._seed = seed
-        return self._encoded(self.plant.reset(seed))
-
-    def step(self, action: Floats) -> Sample:
-        """Steps the plant; see there."""
-        return self._encoded(self.plant.step(action))
-
-    def score(self) -> dict[str, float]:
-        """That of the plant."""
-        return self.plant.score()
 
     def snapshot(self) -> tuple[int, Any]:
         """All that what comes next depends on. Raises `PlantError` where the plant has none."""
@@ -119,10 +92,11 @@ class Encoded:
             raise PlantError(f"{self.version}: this plant cannot be taken back to a state")
         return self.plant
 
-    def _encoded(self, sample: Sample) -> Sample:
-        return replace(sample, batches=tuple(self._told(batch) for batch in sample.batches))
+    def told(self, sample: Sample) -> Sample:
+        """The readings, encoded."""
+        return replace(sample, batches=tuple(self._read(batch) for batch in sample.batches))
 
-    def _told(self, batch: SensorBatch) -> SensorBatch:
+    def _read(self, batch: SensorBatch) -> SensorBatch:
         """The readings with embeddings in the place of what was true."""
         if (see := self._see.get(batch.sensor)) is None or not len(batch):
             return batch

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from infra.plants.base import Floats, Plant, PlantError, Sample, SensorBatch, seconds
+from infra.plants.base import Plant, PlantError, Sample, SensorBatch, seconds
+from infra.plants.wrapped import Wrapped
 from schemas.clock import tick_time
-from schemas.system import SystemSpec
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,20 @@ class Faults:
         return made
 
 
-class Degraded:
+class Degraded(Wrapped):
     """A plant whose readings pass through `Faults`, seeded; the rest of it stays as it is.
 
     `faults` maps a sensor's name to what is wrong with it.
     """
+
+    MARK = "degraded-1"
 
     def __init__(self, plant: Plant, faults: Mapping[str, Mapping[str, Any] | Faults]) -> None:
         unknown = sorted(faults.keys() - plant.spec.sensors.keys())
         if unknown:
             sensors = ", ".join(plant.spec.sensors)
             raise PlantError(f"faults: there is no sensor {unknown[0]!r}; there are {sensors}")
-        self.plant = plant
+        super().__init__(plant)
         self.faults = {
             name: fault if isinstance(fault, Faults) else Faults.of(fault)
             for name, fault in faults.items()
@@ -72,42 +74,14 @@ class Degraded:
             if strange:
                 raise PlantError(f"faults of {name!r}: there is no channel {min(strange)!r}")
 
-    @property
-    def spec(self) -> SystemSpec:
-        """That of the plant."""
-        return self.plant.spec
-
-    @property
-    def entities(self) -> tuple[str, ...]:
-        """Those of the plant."""
-        return self.plant.entities
-
-    @property
-    def version(self) -> str:
-        """That of the plant, marked."""
-        return f"{self.plant.version}+degraded-1"
-
-    @property
-    def ticks(self) -> int | None:
-        """Those of the plant."""
-        return self.plant.ticks
-
-    def reset(self, seed: int) -> Sample:
-        """Begins anew, with nothing on its way."""
+    def begin(self, seed: int) -> None:
+        """Nothing is on its way."""
         order = list(self.spec.sensors)
         self._rng = {name: np.random.default_rng([seed, order.index(name), 77]) for name in order}
         self._held: dict[str, list[SensorBatch]] = {name: [] for name in order}
-        return self._degrade(self.plant.reset(seed))
 
-    def step(self, action: Floats) -> Sample:
-        """Steps the plant; see there."""
-        return self._degrade(self.plant.step(action))
-
-    def score(self) -> dict[str, float]:
-        """That of the plant."""
-        return self.plant.score()
-
-    def _degrade(self, sample: Sample) -> Sample:
+    def told(self, sample: Sample) -> Sample:
+        """The readings with their faults."""
         now = tick_time(sample.tick, self.spec.epoch_us, self.spec.period_us)
         found = {batch.sensor: batch for batch in sample.batches}
         batches = []

@@ -70,19 +70,19 @@ def _pair(small: tuple[SystemSpec, Dataset], config: ModelConfig, name: str = ""
 @pytest.mark.parametrize("form", FORMS)
 def test_beliefs_futures_and_actions_stay(form: str, small: tuple[SystemSpec, Dataset]) -> None:
     trainers = _pair(small, replace(TINY.model, cost=False, **FORMS[form]))
-    _same(trainers)
+    assert_same(trainers)
 
 
 def test_they_stay_with_known_dynamics(small: tuple[SystemSpec, Dataset]) -> None:
     old, new = _pair(small, TINY.model, NAME)
-    _same([old, new])
+    assert_same([old, new])
     assert new.model.physics is not None
     wanted = old.model.ensemble.step[:2] / torch.tensor(RATIO)
     torch.testing.assert_close(new.model.ensemble.step[:2], wanted)
 
 
 @torch.no_grad()
-def _same(trainers: list[Trainer]) -> None:
+def assert_same(trainers: list[Trainer]) -> None:
     old, new = trainers
     model, rows = old.model, 10
     generator = torch.Generator().manual_seed(4)
@@ -123,7 +123,7 @@ def test_what_is_rescaled_differs_where_it_is_not_taken_up(
     old, new = _pair(small, TINY.model)
     new.take_over(old)  # the weights of before under the new scales
     with pytest.raises(AssertionError):
-        _same([old, new])
+        assert_same([old, new])
 
 
 def test_what_was_learned_for_other_scales_is_kept_apart(small: tuple[SystemSpec, Dataset]) -> None:

@@ -61,16 +61,16 @@ def test_what_is_drawn_depends_on_seed_sensor_entity_and_time_alone() -> None:
     shown = plant.plant.reset(2)
     plant.reset(2)
     (camera,) = [batch for batch in shown.batches if batch.sensor == "camera"]
-    whole = plant._told(camera).values["offset"]
+    whole = plant._read(camera).values["offset"]
     some = np.array([3, 0])
-    np.testing.assert_array_equal(plant._told(camera.take(some)).values["offset"], whole[some])
+    np.testing.assert_array_equal(plant._read(camera.take(some)).values["offset"], whole[some])
     same = replace(camera, values={"offset": np.repeat(camera.values["offset"][:1], 5, axis=0)})
-    everywhere = plant._told(same).values["offset"]
+    everywhere = plant._read(same).values["offset"]
     assert len(set(everywhere[:, 0])) == 5, "each has grain of its own"
-    later = plant._told(replace(same, time_us=same.time_us + 1)).values["offset"]
+    later = plant._read(replace(same, time_us=same.time_us + 1)).values["offset"]
     assert (later != everywhere).any(axis=1).all()
     plant.reset(3)
-    assert (plant._told(same).values["offset"] != everywhere).any(axis=1).all()
+    assert (plant._read(same).values["offset"] != everywhere).any(axis=1).all()
 
 
 def test_a_plant_that_is_taken_back_sees_the_same_again() -> None:
