@@ -35,6 +35,7 @@ SHORT = replace(
 )
 EACH = """
 import os
+import signal
 import sys
 from pathlib import Path
 import torch
@@ -42,6 +43,8 @@ from models.share import ShareError, joined
 from tests.models.test_share import shared
 torch.set_num_threads(1)
 folder = Path(sys.argv[2])
+# torchrun ends the others as soon as it sees that one has ended; here, one is to tell first.
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 with joined("cpu") as share:
     trainer = shared(Path(sys.argv[1]), share)
     trainer.run()
