@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from models.data import Sequences
-from planner.cem import coloured, executable, fair, first_spread
 from planner.imagine import Imagination
+from planner.judge import fair
 from planner.noise import normal
+from planner.sequences import coloured, executable, first_spread
 from planner.session import Bundle, Posterior
+from schemas.spec_parts import COLOUR
 from schemas.system import SystemSpec
 
 F64 = npt.NDArray[np.float64]
@@ -72,7 +74,7 @@ def regret(
     posterior, applied = _beliefs(exact, data, rng)
     count = len(applied)
     wide = (HORIZON, CANDIDATES * count, len(spec.action_columns))
-    noise = coloured(rng.standard_normal(wide).astype(np.float32)).astype(np.float64)
+    noise = coloured(rng.standard_normal(wide).astype(np.float32), COLOUR).astype(np.float64)
     around = noise.reshape(count, CANDIDATES, *noise.shape[1:])
     spread = first_spread(spec, applied, HORIZON)[:, None]
     asked = executable(spec, applied, applied[:, None, None] + spread * around)

@@ -1,8 +1,8 @@
 """How fast a plan is on this machine, beside the fastest that its arithmetic could be.
 
-What is timed alternates within one loop: an iteration of CEM with everything that belongs to it,
-the bare session call, and square matrix products of ONNX Runtime on one thread, whose best median
-is taken as the peak. Ratios of medians of one run are what to compare between machines.
+What is timed alternates within one loop: an iteration of a planner with everything that belongs to
+it, the bare session call, and square matrix products of ONNX Runtime on one thread, whose best
+median is taken as the peak. Ratios of medians of one run are what to compare between machines.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from planner import reference
-from planner.cem import Cem, Start
 from planner.draws import Draws
 from planner.imagine import Imagination
+from planner.planners import PLANNERS
 from planner.reference import ACTION, CANDIDATES, HORIZON, MEMBERS, STATE, Reference
 from planner.runtime import Provider, choose, providers, session_options
+from planner.search import Search, Start
 from planner.session import Posterior
+from schemas.spec_parts import PlannerName
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -31,11 +33,14 @@ SEED = 20
 BURST = 4
 
 
-def bench_plan(repeats: int = 30, provider: Provider = "cpu") -> dict[str, Any]:
+def bench_plan(
+    repeats: int = 30, provider: Provider = "cpu", planner: PlannerName = "icem"
+) -> dict[str, Any]:
     """Times the reference ensemble on one thread.
 
     Args:
         repeats: turns; in each, every thing that is timed runs `BURST` times.
+        planner: whose iterations.
         provider: where all of it runs; on a GPU the peak is that of such small products there.
 
     Returns:
@@ -47,7 +52,7 @@ def bench_plan(repeats: int = 30, provider: Provider = "cpu") -> dict[str, Any]:
     """
     device = choose(provider)
     timed: dict[str, Callable[[], object]] = {
-        "iteration": _iteration(device),
+        "iteration": _iteration(device, planner),
         "call": _call(device),
         **{f"peak_{size}": _product(size, device) for size in PEAK_SIZES},
     }
@@ -67,6 +72,7 @@ def bench_plan(repeats: int = 30, provider: Provider = "cpu") -> dict[str, Any]:
         "candidates": CANDIDATES,
         "horizon": HORIZON,
         "members": MEMBERS,
+        "planner": planner,
         "device": device,
         "threads": 1,
         "repeats": repeats,
@@ -112,7 +118,7 @@ def _interleaved(
     return elapsed, used
 
 
-def _iteration(device: str) -> Callable[[], object]:
+def _iteration(device: str, planner: PlannerName) -> Callable[[], object]:
     """Iterations as the loop does them: noise, sampling, rollout, reward, elites."""
     spec, model = reference.reference_spec(), Reference(provider=device)
     tier = next(iter(spec.budget.tiers.values()))
@@ -122,19 +128,19 @@ def _iteration(device: str) -> Callable[[], object]:
     start = Start(np.array([0]), np.zeros((1, ACTION)), np.zeros((1, 3, HORIZON, ACTION)))
     done = 0
 
-    def begin() -> Cem:
+    def begin() -> Search:
         imagination = Imagination(spec, model, posterior, done)
         draws = Draws((SEED, 0, done), 0, tier, ACTION, STATE)
-        return Cem(spec, imagination, tier, start, draws)
+        return PLANNERS[planner](spec, imagination, tier, start, draws)
 
-    cem = begin()
+    search = begin()
 
     def run() -> None:
-        nonlocal done, cem
+        nonlocal done, search
         if done % BURST == 0:  # a new plan on a new tick, with new noise
-            cem = begin()
+            search = begin()
         done += 1
-        cem.improve()
+        search.improve()
 
     return run
 

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.budget import Spent
-from planner.cem import Answer, Start
 from planner.fallback import fallback
 from planner.imagine import QUANTILES, Imagination
 from planner.memory import PlannerMemory
+from planner.search import Answer, Start
 from schemas.codes import Mode
 from schemas.frames import Frame
 from schemas.system import SystemSpec

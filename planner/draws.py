@@ -19,7 +19,7 @@ CLOSING = 255
 
 
 class Draws:
-    """What `planner.cem` draws from for one tier.
+    """What `planner.search` draws from for one tier.
 
     Args:
         key: seed, cohort, tick.

@@ -62,7 +62,8 @@ class Imagination:
     ) -> None:
         self._spec, self._bundle, self._posterior = spec, bundle, posterior
         self._tick, self._closes = tick, closes
-        self._scale = bundle.channel_scale[: len(spec.observed_columns)]
+        self.scale = bundle.channel_scale[: len(spec.observed_columns)]
+        """[O] the usual spread of each observed column."""
 
     @cached_property
     def _objective(self) -> Objective:
@@ -134,7 +135,7 @@ class Imagination:
 
     def disagreement(self, channels: F32) -> F64:
         """[E] of futures [T,M,E,D,O]; see `disagreement`."""
-        return disagreement(channels, self._scale)
+        return disagreement(channels, self.scale)
 
     def _roll(self, rows: Index, actions: F64, noise: F32) -> tuple[Futures, Worth]:
         """Rolls [T,M,E,R,A] actions out; row r uses noise sequence r mod D. Worth is [M,E,R]."""

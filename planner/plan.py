@@ -10,18 +10,16 @@ A plan is a pure function of its arguments: no clock but the budget, no random s
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 import numpy.typing as npt
 
 from planner import schedule
 from planner.budget import Budget, Sizing, Spent
-from planner.cem import Answer, Cem
 from planner.draft import Draft, Plan
 from planner.draws import CLOSING, Draws, pairs
 from planner.imagine import Imagination
 from planner.memory import PlannerMemory
+from planner.planners import PLANNERS
 from planner.policy import actor, driven
 from planner.session import Model, Posterior
 from schemas.frames import Frame
@@ -36,18 +34,6 @@ Mask = npt.NDArray[np.bool_]
 
 AHEAD = 128
 """Added to the numbers of tiers in the noise streams of planning ahead."""
-
-
-class Planner(Protocol):
-    """Anything that plans for a group of entities and can be stopped between two steps."""
-
-    def improve(self) -> None:
-        """Makes the plan better by one iteration."""
-        ...
-
-    def act_now(self) -> Answer:
-        """The best plan so far; `improve` was called at least once."""
-        ...
 
 
 def plan(
@@ -178,7 +164,7 @@ def _improve(
             if not budget.more(group, 0, work):
                 return
             start = draft.start(rows, tier.horizon)
-            planner: Planner = Cem(spec, imagination, tier, start, draws)
+            planner = PLANNERS[tier.planner](spec, imagination, tier, start, draws)
             planner.improve()
             done = 1
             while done < tier.iterations and budget.more(group, done, work):

@@ -211,13 +211,25 @@ class FallbackSpec(BaseModel):
         return dict(self.model_extra or {})
 
 
+COLOUR = 2.0
+"""Exponent of the noise's power spectrum along the horizon (iCEM uses 0.25 to 4, by task)."""
+PlannerName = Literal["icem", "cem", "mppi"]
+
+
 class Tier(Part):
-    """What one plan may cost: candidates × horizon × iterations."""
+    """What one plan may cost: candidates × horizon × iterations, and how it is searched for.
+
+    `colour`: exponent of the noise's power spectrum 1/f^colour along the horizon. Smooth noise
+    finds plans that go somewhere; white noise (0) finds those that first push and then brake.
+    """
 
     candidates: int = Field(ge=5, le=65_536)
     horizon: int = Field(ge=1, le=1_000)
     iterations: int = Field(ge=1, le=100)
     elites: int = Field(default=0, ge=0)
+    # Left out where it is the usual one, so that older specs keep their hash.
+    planner: PlannerName = Field(default="icem", exclude_if=lambda name: name == "icem")
+    colour: float = Field(default=COLOUR, ge=0, le=4, exclude_if=lambda colour: colour == COLOUR)
 
     @model_validator(mode="after")
     def _elites(self) -> Self:
@@ -231,6 +243,19 @@ class Tier(Part):
         return self.elites or max(2, self.candidates // 10)
 
 
+class Risk(Part):
+    """What a plan is chosen by beside its mean return over members and noise.
+
+    `tail`: only the worst share of the returns counts.
+    `spread`: that many standard deviations of the returns are taken off.
+    `disagreement`: reward units per unit of the members' disagreement, see `planner.gate`.
+    """
+
+    tail: float = Field(default=1.0, gt=0.0, le=1.0)
+    spread: float = Field(default=0.0, ge=0.0)
+    disagreement: float = Field(default=0.0, ge=0.0)
+
+
 class BudgetSpec(Part):
     """The deadline of a frame and the tiers to spend it on, shallow to deep.
 
@@ -238,11 +263,13 @@ class BudgetSpec(Part):
     ticks to come; less than a tick.
     `caution`: a plan replaces what the actor would do only where it is better by more than this
     many standard deviations of the gain among the members of the ensemble; 0: where it is better.
+    `risk`: what is feared beside a low mean return.
     """
 
     deadline_us: Duration = Field(default=20_000, alias="deadline", validate_default=False)
     ahead_us: Duration | None = Field(default=None, alias="ahead")
     caution: float = Field(default=0.0, ge=0.0)
+    risk: Risk = Field(default=Risk(), exclude_if=lambda risk: risk == Risk())
     tiers: dict[Name, Tier] = Field(min_length=1)
 
 

@@ -15,8 +15,8 @@ from models.evaluation.sections import Section
 from models.evaluation.tried import Tried, try_out
 from models.evaluation.windows import WARM
 from models.evaluation.world import SHARE, Explorer, World
-from planner.cem import executable
 from planner.explore import reach
+from planner.sequences import executable
 
 F64 = npt.NDArray[np.float64]
 FELT = 0.02

@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from infra.plants.base import Branching, PlantError
 from models.evaluation.world import World, first_executable, terminated
-from planner.cem import Answer, Cem, Start
 from planner.draws import Draws
 from planner.fallback import fallback, fresh
 from planner.imagine import Imagination
+from planner.planners import PLANNERS
+from planner.search import Answer, Start
 from planner.session import Dynamics, Futures, Posterior, next_by_imagine
 from schemas.spec_parts import Tier
 from schemas.system import SystemSpec
@@ -101,7 +102,7 @@ class Search:
         key, latent = (self._seed, 0, tick), posterior.mean.shape[1]
         draws = Draws(key, 0, self.tier, len(spec.action_columns), latent)
         start = Start(np.arange(world.entities), world.applied, self._guesses(world))
-        search = Cem(spec, imagination, self.tier, start, draws)
+        search = PLANNERS[self.tier.planner](spec, imagination, self.tier, start, draws)
         for _ in range(self.tier.iterations):
             search.improve()
         found = search.act_now()

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from infra.plants.base import Plant, PlantError, Restorable, Sample
 from infra.plants.seen import Seen
-from planner.cem import executable
 from planner.explore import explore
 from planner.fallback import fallback, fresh
+from planner.sequences import executable
 from planner.session import Model, Posterior
 from schemas.clock import tick_time
 from schemas.codes import Flag, Mode, Status

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from schemas.spec_parts import PlannerName
 from streams.commands.console import console
 from streams.commands.options import (
     Bootstrap,
@@ -90,16 +91,17 @@ def plan(
         int, typer.Option(min=1, help="Interleaved repetitions; medians are shown.")
     ] = 30,
     device: Device = "cpu",
+    planner: Annotated[PlannerName, typer.Option(help="As a tier's `planner` in a spec.")] = "icem",
     as_json: Json = False,
 ) -> None:
     """One planner iteration of 255 candidates on the reference ensemble, on one thread.
 
-    Example: rehearse bench plan --json
+    Example: rehearse bench plan --planner mppi --json
     """
     from planner.bench import bench_plan
 
     with errors(), console.status("planning"):
-        result = bench_plan(repeats=repeat, provider=device)
+        result = bench_plan(repeats=repeat, provider=device, planner=planner)
     show(result, as_json)
 
 

@@ -52,7 +52,8 @@ def test_the_count_of_operations() -> None:
 
 
 def test_bench_figures_fit_together() -> None:
-    found = bench.bench_plan(repeats=2)
+    found = bench.bench_plan(repeats=2, planner="mppi")
+    assert found["planner"] == "mppi"
     work = reference.flops() / 1e6
     assert abs(found["gflops"] * found["ms_per_call"] / work - 1) < 0.02
     assert abs(found["share_of_peak"] * found["peak_gflops"] / found["gflops"] - 1) < 0.02

@@ -151,6 +151,22 @@ def test_what_a_model_does_not_see_leaves_the_interface_alone(old: str, new: str
     assert spec.spec_hash != load_spec("autoscale").spec_hash
 
 
+def test_how_a_tier_is_searched_is_part_of_the_spec_where_it_is_not_as_usual() -> None:
+    tier = "deep: {candidates: 255"
+    usual = load_spec("nav2d")
+    text = (SHIPPED / "nav2d.yaml").read_text()
+    said = parse_spec(text.replace(tier, "deep: {planner: icem, colour: 2.0, candidates: 255"))
+    other = parse_spec(text.replace(tier, "deep: {planner: mppi, candidates: 255"))
+    feared = parse_spec(text.replace("budget:\n", "budget:\n  risk: {tail: 0.2}\n"))
+    assert said.spec_hash == usual.spec_hash
+    assert len({usual.spec_hash, other.spec_hash, feared.spec_hash}) == 3
+    assert other.budget.tiers["deep"].planner == "mppi"
+    with pytest.raises(SpecError, match=r"tiers\.deep\.planner: .*'icem', 'cem' or 'mppi'"):
+        parse_spec(text.replace(tier, "deep: {planner: mpi, candidates: 255"))
+    with pytest.raises(SpecError, match=r"risk\.tail: .*greater than 0"):
+        parse_spec(text.replace("budget:\n", "budget:\n  risk: {tail: 0}\n"))
+
+
 def test_a_copy_with_another_field_derives_everything_anew() -> None:
     spec = load_spec("autoscale")
     assert spec.reward is not None

@@ -1,0 +1,29 @@
+"""Weights of path integrals: by score, whatever its unit, and never nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from planner.mppi import SHARPNESS, Mppi
+
+F64 = npt.NDArray[np.float64]
+
+
+def weights(score: F64) -> F64:
+    return Mppi._weights(score)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e9])
+def test_the_last_counts_as_little_as_said_in_any_unit(unit: float) -> None:
+    found = weights(unit * np.array([[5.0, 4.0, 3.0], [-1.0, -1.5, -9.0]]))
+    np.testing.assert_allclose(found.sum(axis=1), 1.0)
+    np.testing.assert_allclose(found[:, 2] / found[:, 0], np.exp(-SHARPNESS))
+    assert (np.diff(found, axis=1) < 0).all()
+
+
+def test_equals_count_the_same_and_what_is_not_finite_nothing() -> None:
+    found = weights(np.array([[2.0, 2.0, 2.0], [3.0, -np.inf, -np.inf], [-np.inf] * 3]))
+    np.testing.assert_allclose(found[0], 1 / 3)
+    assert found[1].tolist() == found[2].tolist() == [1.0, 0.0, 0.0]
