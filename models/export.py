@@ -5,7 +5,7 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -247,6 +247,14 @@ def _module(graph: str, model: WorldModel, behaviour: Behaviour) -> nn.Module:
     return kinds[graph](model, behaviour)
 
 
+class Apart(NamedTuple):
+    """Largest differences of one output, each relative to 1 + |the second|."""
+
+    torch: float  # of ONNX from torch
+    exact: float  # of ONNX from torch in float64
+    torch_exact: float  # of torch from torch in float64
+
+
 def export_graph(
     graph: str, model: WorldModel, behaviour: Behaviour, path: Path
 ) -> dict[str, float]:
@@ -276,6 +284,12 @@ def export_graph(
         program.save(str(path))
     strip(path)
     found = parity(graph, model, behaviour, path)
+    check(graph, found, path)
+    return {output: apart.torch for output, apart in found.items()}
+
+
+def check(graph: str, found: Mapping[str, Apart], path: Path) -> None:
+    """Raises `ParityError` where an output of the graph at `path` is too far from torch."""
     for output, apart in found.items():
         grown = graph in ("imagine", "drive", "cost") and apart.exact <= AS_FAR * apart.torch_exact
         if not (apart.torch <= TOLERANCE or (grown and apart.torch <= GROWN)):
@@ -285,7 +299,6 @@ def export_graph(
                 f"{apart.torch_exact:.2g}): try another version of torch or onnxscript, and do "
                 "not ship this file"
             )
-    return {output: apart.torch for output, apart in found.items()}
 
 
 def strip(path: Path) -> None:
@@ -312,14 +325,6 @@ def _strip(part: Any) -> None:
     for attribute in (a for node in part.node for a in node.attribute):
         for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
             _strip(inner)
-
-
-class Apart(NamedTuple):
-    """Largest differences of one output, each relative to 1 + |the second|."""
-
-    torch: float  # of ONNX from torch
-    exact: float  # of ONNX from torch in float64
-    torch_exact: float  # of torch from torch in float64
 
 
 def parity(graph: str, model: WorldModel, behaviour: Behaviour, path: Path) -> dict[str, Apart]:

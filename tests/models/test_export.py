@@ -13,7 +13,7 @@ import torch
 from models import export
 from models.evaluation.foresee import LEVELS
 from models.evaluation.held_out import evaluate
-from models.export import Apart, ParityError, export_graph, parity
+from models.export import Apart, ParityError, check, export_graph, parity
 from planner.library import SHIPPED, list_bundles
 from planner.manifest import BundleError
 from planner.session import load_bundle
@@ -68,18 +68,19 @@ def test_parity_notices_a_changed_weight(trained: Trained, bundle_folder: Path, 
         ("actor", Apart(float("nan"), 0.0, 0.0), False),
     ],
 )
-def test_a_graph_that_differs_does_not_ship(
-    trained: Trained,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    graph: str,
-    apart: Apart,
-    ships: bool,
-) -> None:
-    monkeypatch.setattr(export, "parity", lambda *_: {"action": apart})
-    trainer = trained.trainer
+def test_a_graph_that_differs_does_not_ship(graph: str, apart: Apart, ships: bool) -> None:
     with nullcontext() if ships else pytest.raises(ParityError, match="output action differs"):
-        export_graph(graph, trainer.model, trainer.behaviour, tmp_path / "graph.onnx")
+        check(graph, {"action": apart}, Path("graph.onnx"))
+
+
+def test_every_export_is_checked(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "parity", lambda *_: {"action": Apart(1.0, 1.0, 0.0)})
+    with pytest.raises(ParityError, match=r"actor\.onnx: output action differs"):
+        export_graph(
+            "actor", trained.trainer.model, trained.trainer.behaviour, tmp_path / "actor.onnx"
+        )
 
 
 def test_precise_sensors_do_not_magnify_what_is_rounded(trained: Trained, tmp_path: Path) -> None:

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from models.live import CURIOUS, LiveModel
-from models.registry import write_bundle
+from planner.manifest import MANIFEST, seal
 from planner.session import Bundle, load_bundle
 from tests.models.conftest import Trained
 
 
 @pytest.fixture(scope="module")
-def bundle(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("bundle") / "mass"
-    calibration = {"innovation_band": 9.0, "channel_scale": [1.0, 1.0], "discount": 0.98}
-    scale = [1.0] * len(trained.spec.columns)
-    write_bundle(
-        folder,
-        trained.spec,
-        trained.trainer.model,
-        trained.trainer.behaviour,
-        name="mass",
-        measure=lambda bundle: ({**calibration, "channel_scale": scale}, {}),
-        lineage={},
-        with_actor=True,
-        actor_trusted=True,
-    )
+    shutil.copytree(bundle_folder, folder)
+    content = json.loads((folder / MANIFEST).read_text())
+    for name in ("format", "files", "digest"):
+        del content[name]
+    calibration = content["calibration"] | {"discount": 0.98}
+    calibration["channel_scale"] = [1.0] * len(content["columns"])
+    seal(folder, {**content, "calibration": calibration, "actor_trusted": True})
     return load_bundle(folder, provider="cpu")
 
 

@@ -14,6 +14,7 @@ from infra.storage import write
 from models.cli import app
 from models.data import load_dataset, load_whole
 from models.logs import DataError, of_days, read_run, ticks_of
+from models.recipe import parse_recipe
 from schemas.system import parse_spec
 from tests.models.synthetic import SPEC, mass_spec, simulate
 from tests.support import unique
@@ -101,7 +102,7 @@ def test_a_log_at_a_url_is_the_log(tmp_path: Path, run_folder: Path) -> None:
 def test_the_command_takes_days_and_the_file_too(three_days: Path, tmp_path: Path) -> None:
     (tmp_path / "mass.yaml").write_text(SLOW)
     common = ["train", "--data", str(three_days), "--out", str(tmp_path / "mine"), "--json"]
-    common += ["--steps", "2", "--actor-steps", "1", "--memory", "4", "--units", "4"]
+    common += ["--steps", "2", "--no-actor", "--memory", "4", "--units", "4"]
     words = [*common, str(tmp_path / "mass.yaml"), "--days", "2026-11-02", "2026-11-02"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
@@ -112,6 +113,5 @@ def test_the_command_takes_days_and_the_file_too(three_days: Path, tmp_path: Pat
     workflow.write_text(f"{head}[2026-11-03, 2026-11-02]\n")
     wrong = CliRunner().invoke(app, [*common, str(workflow)])
     assert "flow.yaml:3: data: days: 2026-11-03 is after 2026-11-02" in wrong.output
-    workflow.write_text(f"{head}[2026-11-02, 2026-11-02]\n")
-    again = CliRunner().invoke(app, [*common, str(workflow)])
-    assert again.exit_code == 0, again.output
+    text = f"{head}[2026-11-02, 2026-11-02]\n"
+    assert parse_recipe(text).data.days == (SECOND, SECOND)

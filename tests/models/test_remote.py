@@ -78,7 +78,7 @@ def test_a_training_from_one_url_to_another(s3: S3, run_folder: Path, tmp_path: 
     spec.write_text(SPEC)
     data = s3.put(run_folder, "logs")
     words = ["train", str(spec), "--data", data, "--out", "s3://bucket/mine", "--json"]
-    done = runner.invoke(app, [*words, "--steps", "4", "--actor-steps", "2", "--memory", "4"])
+    done = runner.invoke(app, [*words, "--steps", "4", "--no-actor", "--memory", "4"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert told["bundle"] == "s3://bucket/mine"

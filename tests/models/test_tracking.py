@@ -13,7 +13,7 @@ from models.tracking import TrackingError, tracked
 from tests.models.synthetic import SPEC
 
 mlflow = pytest.importorskip("mlflow.tracking", reason="needs rehearse[mlflow]")
-SIZES = ["--steps", "30", "--actor-steps", "10", "--memory", "4", "--units", "6", "--free", "1"]
+SIZES = ["--steps", "30", "--no-actor", "--memory", "4", "--units", "6", "--free", "1"]
 
 
 @pytest.fixture
@@ -42,14 +42,14 @@ def test_a_training_is_logged(run_folder: Path, tmp_path: Path, uri: str) -> Non
     assert run.data.tags["digest"] == manifest["digest"]
     assert run.data.tags["fingerprint"] == manifest["lineage"]["fingerprint"]
     curves = json.loads((tmp_path / ".mine.training/curves.json").read_text())
-    for name, steps in (("predict", [10, 20, 30]), ("actor", [40])):
+    for name in ("predict", "imagine"):
         history = client.get_metric_history(run.info.run_id, f"loss/{name}")
-        assert [m.step for m in history] == steps
-        assert [m.value for m in history] == [dict(curves[name])[step] for step in steps]
+        assert [m.step for m in history] == [10, 20, 30]
+        assert [m.value for m in history] == [dict(curves[name])[m.step] for m in history]
     held_out = manifest["metrics"]["held_out"]["steps"]["5"]["place"]["of_persistence"]
     assert run.data.metrics["held_out/steps/5/place/of_persistence"] == held_out
     files = {Path(one.path).name for one in client.list_artifacts(run.info.run_id, "bundle")}
-    assert {"manifest.json", "believe.onnx", "imagine.onnx", "actor.onnx"} <= files
+    assert {"manifest.json", "believe.onnx", "imagine.onnx"} <= files
     judged = ["evaluate", str(tmp_path / "mine"), "--spec", str(tmp_path / "mass.yaml")]
     judged += ["--data", str(run_folder), "--windows", "64", "--mlflow", uri]
     assert CliRunner().invoke(app, judged).exit_code in (0, 1)
