@@ -44,7 +44,7 @@ class Deployed:
     def __call__(self, world: World) -> F64:
         """`[E, A]`; call it once per tick."""
         spec, bundle, frame = self._spec, self._bundle, world.frame
-        memory = self._memory.forget_plans(world.begun)
+        memory = self._memory.forget_plans(world.begun).at(frame.applied)
         made = plan(spec, bundle, world.posterior, frame, memory, FreeBudget(), self._seed)
         gated = gate(
             spec,
@@ -53,6 +53,7 @@ class Deployed:
             frame,
             frame.applied,
             made.uncertainty,
+            before=memory.before,
             mode=made.mode,
             max_uncertainty=bundle.manifest.calibration.max_uncertainty,
         )

@@ -2,7 +2,7 @@
 
 De Boer et al. 2005 (the method); Chua et al. 2018, PETS (in model-based control); Pinneri et al.
 2020, iCEM (coloured noise, kept elites, shifted warm start). Only sequences that could be executed
-are imagined: bounds, rate limits from the applied value on, whole numbers.
+are imagined: bounds, rate and acceleration limits from the applied values on, whole numbers.
 
 The same white noise serves all entities of a group, so an entity's plan does not depend on who
 shares its session call, up to the last bits of the matrix products.
@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from planner.gate import envelope, origin_of
 from planner.imagine import Imagination, Verdict, quantiles
 from schemas.spec_parts import Tier
 from schemas.system import SystemSpec
@@ -61,6 +62,7 @@ class Start:
 
     rows     [E] indices into the frame
     applied  [E,A] value in force, NaN where unknown
+    before   [E,A] value in force at the tick before, NaN (None: for all) where unknown
     guesses  [E,G,T,A] sequences to begin with; the last guess is where the search is centred,
              the ones before are its rivals: the actor's, the fallback's, …
     issued   [E,A] where the first action is decided already: every sequence begins with it
@@ -72,6 +74,7 @@ class Start:
     guesses: F64
     issued: F64 | None = None
     rivals: int = 1
+    before: F64 | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ class Cem:
         if self._start.issued is not None:
             sequences = sequences.copy()
             sequences[:, :, 0] = self._start.issued[:, None]
-        return executable(self._spec, self._start.applied, sequences)
+        return executable(self._spec, self._start.applied, sequences, self._start.before)
 
     @property
     def _wide(self) -> bool:
@@ -202,13 +205,14 @@ def doubtful(
     return np.asarray(out)
 
 
-def executable(spec: SystemSpec, applied: F64, sequences: F64) -> F64:
+def executable(spec: SystemSpec, applied: F64, sequences: F64, before: F64 | None = None) -> F64:
     """`sequences` [E,C,T,A] as the gate would let them out one after the other.
 
     Args:
-        spec: ranges, rates, whole numbers.
+        spec: ranges, rates, accelerations, whole numbers.
         applied: [E,A] value in force; NaN sets no rate limit on the first step.
         sequences: any finite values.
+        before: [E,A] value in force at the tick before; NaN sets no limit on the acceleration.
     """
     low, high, whole = spec.action_low, spec.action_high, spec.action_integer
     entities, count, steps, actions = sequences.shape
@@ -216,21 +220,36 @@ def executable(spec: SystemSpec, applied: F64, sequences: F64) -> F64:
     out: F64 = np.clip(flat, np.tile(low, steps), np.tile(high, steps)).reshape(sequences.shape)
     if whole.any():
         out = np.where(whole, np.rint(out), out)
+    if spec.limits_acceleration:
+        return _accelerated(spec, applied, out, before)
     if not (np.isfinite(spec.rate_up).any() or np.isfinite(spec.rate_down).any()):
         return out
     up = np.where(whole, np.floor(spec.rate_up), spec.rate_up)
     down = np.where(whole, np.floor(spec.rate_down), spec.rate_down)
-    before = _origin(spec, applied)[:, None]
+    last = origin_of(spec, applied)[:, None]
     for t in range(steps):  # fmin and fmax pass over NaN: no limit
-        before = np.fmin(np.fmax(out[:, :, t], before - down), before + up)
-        out[:, :, t] = before
+        last = np.fmin(np.fmax(out[:, :, t], last - down), last + up)
+        out[:, :, t] = last
+    return out
+
+
+def _accelerated(spec: SystemSpec, applied: F64, sequences: F64, before: F64 | None) -> F64:
+    """`sequences` [E,C,T,A] in range and whole, step by step inside `planner.gate.envelope`."""
+    entities, count, steps, actions = sequences.shape
+    out, wide = np.empty_like(sequences), (entities, count, actions)
+    last = np.broadcast_to(applied[:, None], wide)
+    known = np.full_like(applied, np.nan) if before is None else before
+    older = np.broadcast_to(known[:, None], wide)
+    for t in range(steps):
+        out[:, :, t] = np.clip(sequences[:, :, t], *envelope(spec, last, older))
+        older, last = last, out[:, :, t]
     return out
 
 
 def first_spread(spec: SystemSpec, applied: F64, horizon: int) -> F64:
     """[E,T,A] a quarter of the box that bounds and rates allow at each step."""
     steps = np.arange(1, horizon + 1)[:, None]
-    origin = _origin(spec, applied)[:, None]
+    origin = origin_of(spec, applied)[:, None]
     least = np.fmax(spec.action_low, origin - steps * spec.rate_down)
     most = np.fmin(spec.action_high, origin + steps * spec.rate_up)
     return np.asarray((most - least) / 4)
@@ -277,12 +296,6 @@ def _spread_of(returned: F64, counts: npt.NDArray[np.bool_]) -> F64:
     mean = np.where(counts, returned, 0).sum(axis=1) / number
     squares = np.where(counts, returned - mean[:, None], 0) ** 2
     return np.asarray(np.sqrt(squares.sum(axis=1) / number))
-
-
-def _origin(spec: SystemSpec, applied: F64) -> F64:
-    """The value that rates count from, as in `planner.gate.envelope`."""
-    origin = np.clip(applied, spec.action_low, spec.action_high)
-    return np.where(spec.action_integer, np.rint(origin), origin)
 
 
 def coloured(white: F32) -> F32:

@@ -8,9 +8,12 @@ decide, or *refuses* (nothing is published, and the actuator's local fallback ta
 last action expires).
 
 The **envelope** of an entity is the box of values it may be given at this tick: within `[low,
-high]` of the spec, within the rate limit of the value that was *applied* last, whole numbers for
+high]` of the spec, within the rate limit of the value that was *applied* last, within the
+acceleration limit of the change from the value applied *before* it to that one, whole numbers for
 integer actuators. An applied value outside `[low, high]` counts as the nearest value inside, and
-an unknown one (NaN) sets no rate limit, because there is nothing to change slowly from.
+an unknown one (NaN) sets no limit, because there is nothing to change slowly from. The envelope is
+never empty: where an actuator is too fast to stop before the end of its range, or was moved faster
+than its rate by somebody else, the limit on acceleration yields to range and rate.
 
 `uncertainty` is the disagreement of the ensemble about the observations to come, in units of each
 channel's usual spread; the spec's `max_uncertainty` is a limit on that, and a bundle may bring one
@@ -67,6 +70,7 @@ class _State:
     action: F64
     fallback: F64
     applied: F64
+    slow: tuple[F64, F64]
     low: F64
     high: F64
     uncertainty: F64
@@ -95,18 +99,42 @@ class _State:
         return np.asarray(_IS_LEARNED[self.mode])
 
 
-def envelope(spec: SystemSpec, applied: F64) -> tuple[F64, F64]:
-    """Lowest and highest value [..., A] that may follow the value `applied` [..., A].
+def envelope(spec: SystemSpec, applied: F64, before: F64 | None = None) -> tuple[F64, F64]:
+    """Lowest and highest value [..., A] that may follow `applied` [..., A], and `before` that.
+
+    low <= high everywhere: what is out of reach of the acceleration is the nearer end of the box.
+    """
+    low, high = reachable(spec, applied)
+    if before is None or not spec.limits_acceleration:
+        return low, high
+    origin = origin_of(spec, applied)
+    with np.errstate(over="ignore"):  # what is beyond all numbers is beyond the box
+        kept = origin + (origin - origin_of(spec, before))  # as fast as now
+        least, most = kept - spec.accel_down, kept + spec.accel_up
+    whole = spec.action_integer
+    least, most = np.where(whole, np.ceil(least), least), np.where(whole, np.floor(most), most)
+    return (
+        np.where(np.isnan(least), low, np.clip(least, low, high)),
+        np.where(np.isnan(most), high, np.clip(most, low, high)),
+    )
+
+
+def reachable(spec: SystemSpec, applied: F64) -> tuple[F64, F64]:
+    """Lowest and highest value [..., A] within range, and rate of `applied` [..., A].
 
     low <= high everywhere: the applied value, moved into range and rounded, is always between.
     """
-    low, high = spec.action_low, spec.action_high
-    whole = spec.action_integer
-    origin = np.clip(applied, low, high)
-    origin = np.where(whole, np.rint(origin), origin)
+    low, high, whole = spec.action_low, spec.action_high, spec.action_integer
+    origin = origin_of(spec, applied)
     least = np.where(np.isnan(origin), low, np.maximum(low, origin - spec.rate_down))
     most = np.where(np.isnan(origin), high, np.minimum(high, origin + spec.rate_up))
     return np.where(whole, np.ceil(least), least), np.where(whole, np.floor(most), most)
+
+
+def origin_of(spec: SystemSpec, applied: F64) -> F64:
+    """[..., A] what limits count from: `applied` moved into range and rounded; NaN stays."""
+    origin = np.clip(applied, spec.action_low, spec.action_high)
+    return np.where(spec.action_integer, np.rint(origin), origin)
 
 
 def gate(
@@ -117,6 +145,7 @@ def gate(
     last_applied: F64,
     uncertainty: npt.NDArray[np.floating],
     *,
+    before: F64 | None = None,
     mode: npt.NDArray[np.uint8] | None = None,
     believed: Mask | None = None,
     model: bool = True,
@@ -132,6 +161,7 @@ def gate(
         frame: the observations, ages and the operators' control records.
         last_applied: [E,A] the value in force; NaN where unknown.
         uncertainty: [E] see above; NaN counts as too much where there is a limit.
+        before: [E,A] the value in force at the tick before; NaN (or None for all) where unknown.
         mode: [E] who made the proposal; `Mode.PLAN` for all where left out.
         believed: [E] False where the belief is missing or was rebuilt at this tick.
         model: False where no bundle matches the spec.
@@ -139,13 +169,15 @@ def gate(
         max_uncertainty: the bundle's own limit.
     """
     count, actions = len(frame.entities), len(spec.action_columns)
-    low, high = envelope(spec, np.asarray(last_applied, dtype=np.float64))
+    applied = np.asarray(last_applied, dtype=np.float64)
+    low, high = envelope(spec, applied, before)
     state = _State(
         spec=spec,
         frame=frame,
         action=np.array(proposal, dtype=np.float64),
         fallback=_safe(spec, fallback, low, high),
-        applied=np.asarray(last_applied, dtype=np.float64),
+        applied=applied,
+        slow=reachable(spec, applied),
         low=low,
         high=high,
         uncertainty=np.asarray(uncertainty, dtype=np.float64),
@@ -251,8 +283,18 @@ def check_rounding(state: _State) -> None:
 
 def check_rate(state: _State) -> None:
     """Faster than the rate limit from the applied value: as fast as allowed."""
-    inside = np.clip(state.action, state.low, state.high)
+    inside = np.clip(state.action, *state.slow)
     state.mark(_differ(inside, state.action), Reason.RATE)
+    state.action = inside
+
+
+def check_acceleration(state: _State) -> None:
+    """Too large a change of the change per tick: as large a one as allowed.
+
+    A hold, too, comes to rest no faster than that.
+    """
+    inside = np.clip(state.action, state.low, state.high)
+    state.mark(_differ(inside, state.action), Reason.ACCELERATION)
     state.action = inside
 
 
@@ -316,6 +358,7 @@ CHECKS: tuple[Callable[[_State], None], ...] = (
     check_range,
     check_rounding,
     check_rate,
+    check_acceleration,
     check_constraints,
     check_refused,
 )

@@ -43,6 +43,7 @@ class Reason(IntFlag):
     LATE = 1 << 11  # the frame was older than the deadline: belief updated, not planned
     SHAPE = 1 << 12  # the proposal had a wrong shape
     SAFETY = 1 << 13  # the learned safety critic (tightens only)
+    ACCELERATION = 1 << 14  # the change against the last change is too large, projected
 
 
 class Flag(IntFlag):

@@ -151,6 +151,13 @@ class RateLimit(Part):
     down: float = Field(gt=0)
 
 
+class AccelLimit(Part):
+    """The largest change per tick of the change per tick, up and down, in the action's unit."""
+
+    up: float = Field(gt=0)
+    down: float = Field(gt=0)
+
+
 class ActionSpec(Part):
     """One actuator of an entity; a vector where `shape` is given."""
 
@@ -161,6 +168,8 @@ class ActionSpec(Part):
     low: float = Field(allow_inf_nan=False)
     high: float = Field(allow_inf_nan=False)
     rate: RateLimit | None = None
+    # Left out where there is none, so that older specs keep their hash.
+    accel: AccelLimit | None = Field(default=None, exclude_if=lambda value: value is None)
     fallback: float | None = None
 
     @model_validator(mode="after")

@@ -175,6 +175,21 @@ class SystemSpec(BaseModel):
         return self._per_column(a.rate.down if a.rate else np.inf for a in self.actions.values())
 
     @cached_property
+    def accel_up(self) -> FloatArray:
+        """[A] largest rise per tick of the change per tick; infinite where there is no limit."""
+        return self._per_column(a.accel.up if a.accel else np.inf for a in self.actions.values())
+
+    @cached_property
+    def accel_down(self) -> FloatArray:
+        """[A] largest fall per tick of the change per tick; infinite where there is no limit."""
+        return self._per_column(a.accel.down if a.accel else np.inf for a in self.actions.values())
+
+    @cached_property
+    def limits_acceleration(self) -> bool:
+        """Whether some actuator has a limit on its acceleration."""
+        return any(action.accel is not None for action in self.actions.values())
+
+    @cached_property
     def action_integer(self) -> npt.NDArray[np.bool_]:
         """[A] whether only whole numbers fit."""
         return self._per_column(a.kind != "continuous" for a in self.actions.values()).astype(bool)
@@ -223,7 +238,7 @@ class SystemSpec(BaseModel):
     def interface_hash(self) -> str:
         """Changes with what a bundle was built for: sensors, channels, alignment, tick, actions."""
         actions = {
-            name: action.model_dump(exclude={"fallback", "rate"})
+            name: action.model_dump(exclude={"fallback", "rate", "accel"})
             for name, action in self.actions.items()
         }
         channels = [(c.name, c.unit, c.shape, c.align) for c in self.channels]

@@ -128,6 +128,7 @@ def respond(
         frame,
         frame.applied,
         made.uncertainty,
+        before=made.memory.before,
         mode=made.mode,
         believed=believed | (bundle is None),
         model=bundle is not None,
@@ -201,7 +202,7 @@ def _fits(spec: SystemSpec, bundle: Bundle) -> bool:
 def _carry(spec: SystemSpec, row: Row | None, frame: Frame, bundle: str) -> PlannerMemory:
     """The planner's memory for this frame's entities, without plans of another bundle."""
     if row is None:
-        return PlannerMemory.fresh(spec, len(frame.entities))
+        return PlannerMemory.fresh(spec, len(frame.entities)).at(frame.applied)
     memory = PlannerMemory.from_arrays(row.memory)
     joined = (frame.flags & Flag.JOINED) != 0
     if row.entities != frame.entities or joined.any():
@@ -209,7 +210,7 @@ def _carry(spec: SystemSpec, row: Row | None, frame: Frame, bundle: str) -> Plan
         memory = memory.carry(spec, np.where(joined, -1, index))
     if row.bundle != bundle:
         memory = memory.forget_plans(np.ones(len(frame.entities), bool))
-    return memory
+    return memory.at(frame.applied, follows=frame.tick == row.tick + 1)
 
 
 def _decisions(

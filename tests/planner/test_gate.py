@@ -31,6 +31,8 @@ WHOLE = edited(
     ("requests <= 0.95 * 3 * ready", "requests <= 3 * replicas"),
     ("kind: soft", "kind: hard"),
 )
+SMOOTH = edited("nav2d", ("high: 1, fallback: 0", "high: 1, accel: {up: 0.25, down: 0.5}"))
+STEPPED = edited("autoscale", (RATES[0], "rate: {up: 20, down: 10}, accel: {up: 4, down: 2.5}"))
 F64 = npt.NDArray[np.float64]
 
 
@@ -97,6 +99,64 @@ def test_the_rate_counts_from_the_applied_value_moved_into_range() -> None:
     action, reasons, _ = one(AUTOSCALE, services(applied=[[500.0]]), 190.0)
     assert action[0] == 195.0  # 200 - 5
     assert reasons == Reason.RATE
+
+
+@pytest.mark.parametrize(
+    ("before", "applied", "proposal", "expected", "reason"),
+    [
+        (0.0, 0.25, 0.75, 0.75, Reason(0)),  # as fast as it was, and 0.25 more
+        (0.0, 0.25, 0.7501, 0.75, Reason.ACCELERATION),
+        (0.0, 0.25, 0.0, 0.0, Reason(0)),  # 0.25 + 0.25 - 0.5
+        (0.0, 0.25, -0.0001, 0.0, Reason.ACCELERATION),
+        (0.5, 0.25, 0.3, 0.25, Reason.ACCELERATION),  # it falls: it may just stop
+        (0.5, 0.25, -0.5, -0.5, Reason(0)),
+        (0.5, 1.0, 0.5, 1.0, Reason.ACCELERATION),  # too fast to turn round before the end
+        (-1.0, 1.0, 0.0, 1.0, Reason.ACCELERATION),
+        (0.0, 0.9, 9.0, 1.0, Reason.RANGE),
+        (np.nan, 0.25, 1.0, 1.0, Reason(0)),
+        (0.0, np.nan, 1.0, 1.0, Reason(0)),
+        (-7.0, -1.0, -0.75, -0.75, Reason(0)),  # what was applied counts as moved into range
+    ],
+)
+def test_acceleration_is_limited_where_both_applied_values_are_known(
+    before: float, applied: float, proposal: float, expected: float, reason: Reason
+) -> None:
+    frame = make_frame(SMOOTH, np.zeros((1, 6)), applied=[[applied, 0.0]])
+    spare = np.array([[before, 0.0]])
+    action, reasons, _ = one(SMOOTH, frame, [proposal, 0.0], before=spare)
+    assert (action[0], action[1], reasons) == (expected, 0.0, reason)
+    action, reasons, _ = one(SMOOTH, frame, [proposal, 0.0])  # nobody knows what was before
+    assert reasons in (Reason(0), Reason.RANGE)
+
+
+@pytest.mark.parametrize(
+    ("before", "applied", "proposal", "expected", "reason"),
+    [
+        (20.0, 22.0, 28.0, 28.0, Reason(0)),
+        (20.0, 22.0, 29.0, 28.0, Reason.ACCELERATION),
+        (20.0, 22.0, 21.0, 22.0, Reason.ACCELERATION),  # 24 - 2.5, whole: 22
+        (20.0, 60.0, 60.0, 80.0, Reason.ACCELERATION),  # faster than its rate: this yields to it
+        (20.0, 60.0, 99.0, 80.0, Reason.RATE),
+    ],
+)
+def test_acceleration_of_whole_numbers_and_beside_a_rate(
+    before: float, applied: float, proposal: float, expected: float, reason: Reason
+) -> None:
+    frame = services(applied=[[applied]])
+    action, reasons, _ = one(STEPPED, frame, proposal, before=np.array([[before]]))
+    assert (action[0], reasons) == (expected, reason)
+
+
+def test_the_fallback_and_a_hold_come_to_rest_as_fast_as_acceleration_allows() -> None:
+    frame = make_frame(SMOOTH, np.zeros((1, 6)), applied=[[0.0, 0.0]])
+    before = np.array([[-1.0, 0.0]])
+    action, reasons, mode = one(SMOOTH, frame, [np.nan, 0.0], fallback=[[-1.0, 0.0]], before=before)
+    assert (action[0], reasons, mode) == (0.5, Reason.NOT_FINITE, Mode.FALLBACK)
+    held = make_frame(
+        SMOOTH, np.zeros((1, 6)), applied=[[0.0, 0.0]], control=ControlView(holds=("*",))
+    )
+    action, reasons, mode = one(SMOOTH, held, [0.0, 0.0], before=before)
+    assert (action[0], reasons, mode) == (0.5, Reason.HOLD | Reason.ACCELERATION, Mode.HOLD)
 
 
 def test_an_unknown_applied_value_sets_no_rate_limit() -> None:
@@ -300,6 +360,7 @@ def test_the_list_of_checks_is_complete() -> None:
         "finite",
         "range",
         "rate",
+        "acceleration",
         "rounding",
         "constraints",
         "uncertainty",
@@ -314,8 +375,8 @@ def test_the_list_of_checks_is_complete() -> None:
 
 
 ANY = st.floats(allow_nan=True, allow_infinity=True, allow_subnormal=True, width=64)
-KEYS = ("autoscale", "nav2d", "hard", "whole")
-SPECS = dict(zip(KEYS, (AUTOSCALE, NAV, HARD, WHOLE), strict=True))
+KEYS = ("autoscale", "nav2d", "hard", "whole", "smooth", "stepped")
+SPECS = dict(zip(KEYS, (AUTOSCALE, NAV, HARD, WHOLE, SMOOTH, STEPPED), strict=True))
 
 
 @st.composite
@@ -349,6 +410,7 @@ def situations(draw: st.DrawFn) -> dict[str, Any]:
         "frame": frame,
         "last_applied": frame.applied,
         "uncertainty": floats(count),
+        "before": draw(st.none() | hnp.arrays(np.float64, (count, width), elements=ANY)),
         "mode": draw(hnp.arrays(np.uint8, count, elements=st.sampled_from([0, 1, 2, 3]))),
         "believed": draw(hnp.arrays(np.bool_, count)),
         "model": draw(st.booleans()),
@@ -365,7 +427,10 @@ def test_nothing_outside_the_envelope_ever_leaves(situation: dict[str, Any]) -> 
         np.testing.assert_array_equal(situation[name], array)
     assert out.action.shape == applied.shape
     sent = out.action[out.published]
-    low, high = envelope(spec, applied[out.published])
+    before_ = situation["before"]
+    low, high = envelope(
+        spec, applied[out.published], None if before_ is None else before_[out.published]
+    )
     assert np.isfinite(sent).all()
     assert ((sent >= low) & (sent <= high)).all()
     assert ((sent >= spec.action_low) & (sent <= spec.action_high)).all()
@@ -390,9 +455,36 @@ def test_the_gate_is_idempotent_on_what_it_let_out(situation: dict[str, Any]) ->
     np.testing.assert_array_equal(first.action[kept], again.action[kept])
 
 
-@given(hnp.arrays(np.float64, (3, 1), elements=ANY))
-def test_the_envelope_is_never_empty(applied: F64) -> None:
-    low, high = envelope(AUTOSCALE, applied)
+VALUES = hnp.arrays(np.float64, (3, 1), elements=ANY | st.floats(-300, 300))
+
+
+@given(VALUES, st.none() | VALUES, st.sampled_from([AUTOSCALE, STEPPED]))
+def test_the_envelope_is_never_empty(applied: F64, before: F64 | None, spec: SystemSpec) -> None:
+    low, high = envelope(spec, applied, before)
     assert (low <= high).all()
     assert (low >= 1).all()
     assert (high <= 200).all()
+    assert (np.rint(low) == low).all()
+    assert (np.rint(high) == high).all()
+
+
+def test_a_range_wider_than_numbers_are_leaves_an_envelope() -> None:
+    ends = "low: -1.7e+308, high: 1.7e+308, accel: {up: 1, down: 1}"
+    wide = edited("nav2d", ("low: -1, high: 1, fallback: 0", ends))
+    low, high = envelope(wide, np.full((1, 2), 1.7e308), np.full((1, 2), -1.7e308))
+    assert (low <= high).all()  # the change between them is infinite
+
+
+@given(st.lists(st.floats(-3, 3), min_size=1, max_size=20), st.sampled_from([-1.0, 0.0, 1.0]))
+def test_step_after_step_the_change_changes_within_its_limit(
+    wanted: list[float], at: float
+) -> None:
+    """Unless the end of the range is in the way."""
+    before, applied = np.full((1, 2), at), np.full((1, 2), at)
+    for proposal in wanted:
+        frame = make_frame(SMOOTH, np.zeros((1, 6)), applied=applied)
+        action, _, _ = one(SMOOTH, frame, [proposal, 0.0], before=before)
+        turned = (action - applied[0]) - (applied - before)[0]
+        assert turned[0] <= 0.25 + 1e-9 or action[0] == -1.0
+        assert turned[0] >= -0.5 - 1e-9 or action[0] == 1.0
+        before, applied = applied, action[None]

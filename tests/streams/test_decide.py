@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from planner.budget import FreeBudget
+from planner.gate import envelope
 from planner.memory import PlannerMemory
 from planner.session import Bundle
 from schemas.codes import Flag, Mode, Reason
@@ -92,6 +93,25 @@ def test_a_bundle_limits_how_far_its_members_may_be_apart(tmp_path: Path) -> Non
     assert 0 < doubted.sum() < N
     np.testing.assert_array_equal((answered.reasons & Reason.UNCERTAIN) != 0, doubted)
     np.testing.assert_array_equal(answered.mode == Mode.FALLBACK, doubted)
+
+
+def test_acceleration_counts_from_the_last_two_frames(bundle: Bundle) -> None:
+    text, old = shipped_text("nav2d", budget={"tiers": TIERS}), "    fallback: 0\n"
+    assert text.count(old) == 1
+    spec = parse_spec(text.replace(old, f"{old}    accel: {{up: 0.05, down: 0.05}}\n"))
+    made = frames(5)
+    rows, decided = run(bundle, made, spec=spec)
+    for before, now, decisions in zip(made, made[1:], decided[1:], strict=False):
+        low, high = envelope(spec, now.applied, before.applied)
+        assert ((decisions.action >= low) & (decisions.action <= high)).all()
+        assert not decisions.reasons.any()  # plans keep to it of themselves
+    bare, alone = run(None, made, spec=spec)  # the fallback does not
+    assert [bool((d.action != d.proposal).any()) for d in alone] == [False, *[True] * 4]
+    _, gap = step(spec, None, bare[1], made[4], None)  # frames 2 and 3 never came
+    np.testing.assert_array_equal(gap.action, gap.proposal)
+    _, resumed = run(bundle, made[3:], decode_row(encode_row(rows[2])), spec)
+    for a, b in zip(decided[3:], resumed, strict=True):
+        assert_same(a, b)
 
 
 def test_a_stored_row_goes_on_as_if_nothing_had_happened(bundle: Bundle) -> None:
