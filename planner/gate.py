@@ -29,15 +29,12 @@ import numpy as np
 import numpy.typing as npt
 
 from planner import projection
-from schemas.codes import Mode, Reason
+from schemas.codes import LEARNED, Mode, Reason
 from schemas.frames import Frame
 from schemas.system import SystemSpec
 
 F64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-
-LEARNED = (Mode.PLAN, Mode.FOLLOW, Mode.ACTOR)
-"""Modes whose proposals come from a model."""
 
 _IS_LEARNED = np.isin(np.arange(256), LEARNED)  # by mode
 
@@ -75,6 +72,7 @@ class _State:
     high: F64
     uncertainty: F64
     believed: Mask
+    latched: Mask
     model: bool
     late: bool
     limits: tuple[float, ...]
@@ -148,6 +146,7 @@ def gate(
     before: F64 | None = None,
     mode: npt.NDArray[np.uint8] | None = None,
     believed: Mask | None = None,
+    latched: Mask | None = None,
     model: bool = True,
     late: bool = False,
     max_uncertainty: float | None = None,
@@ -164,6 +163,7 @@ def gate(
         before: [E,A] the value in force at the tick before; NaN (or None for all) where unknown.
         mode: [E] who made the proposal; `Mode.PLAN` for all where left out.
         believed: [E] False where the belief is missing or was rebuilt at this tick.
+        latched: [E] who stays with the fallback until re-armed; see `planner.latch`.
         model: False where no bundle matches the spec.
         late: the frame was older than the deadline when it was taken up (it is only noted).
         max_uncertainty: the bundle's own limit.
@@ -182,6 +182,7 @@ def gate(
         high=high,
         uncertainty=np.asarray(uncertainty, dtype=np.float64),
         believed=np.ones(count, dtype=bool) if believed is None else np.asarray(believed),
+        latched=np.zeros(count, dtype=bool) if latched is None else np.asarray(latched),
         model=model,
         late=late,
         limits=tuple(x for x in (spec.gate.max_uncertainty, max_uncertainty) if x is not None),
@@ -241,6 +242,12 @@ def check_uncertainty(state: _State) -> None:
     if state.limits:
         sure = state.uncertainty <= min(state.limits)  # False for NaN
         state.replace(state.learned & ~sure, Reason.UNCERTAIN)
+
+
+def check_latch(state: _State) -> None:
+    """Who is latched gets nothing that comes from a model."""
+    state.mark(state.latched, Reason.LATCHED)
+    state.replace(state.latched & state.learned, Reason.LATCHED)
 
 
 def check_override(state: _State) -> None:
@@ -353,6 +360,7 @@ CHECKS: tuple[Callable[[_State], None], ...] = (
     check_belief,
     check_stale,
     check_uncertainty,
+    check_latch,
     check_override,
     check_hold,
     check_range,

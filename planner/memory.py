@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from planner import fallback
+from planner import fallback, latch
 from schemas.system import SystemSpec
 
 F64 = npt.NDArray[np.float64]
@@ -34,6 +34,7 @@ class PlannerMemory:
     fallback    [E,W] float64 state of the fallback controller
     applied     [E,A] float64 value in force at this tick;  before [E,A] at the one before; NaN
                 where unknown
+    latch       [E,4] int64 state of `planner.latch`
     """
 
     sequence: F64
@@ -45,6 +46,7 @@ class PlannerMemory:
     fallback: F64
     applied: F64
     before: F64
+    latch: npt.NDArray[np.int64]
 
     @classmethod
     def fresh(cls, spec: SystemSpec, count: int) -> PlannerMemory:
@@ -60,6 +62,7 @@ class PlannerMemory:
             fallback=fallback.fresh(spec, count),
             applied=np.full((count, len(spec.action_columns)), np.nan),
             before=np.full((count, len(spec.action_columns)), np.nan),
+            latch=latch.fresh(count),
         )
 
     def carry(self, spec: SystemSpec, index: npt.NDArray[np.integer]) -> PlannerMemory:
@@ -85,11 +88,14 @@ class PlannerMemory:
     def without_plans(self, spec: SystemSpec) -> PlannerMemory:
         """As of entities that nothing is known of, but for what the gate and the fallback need."""
         fresh = PlannerMemory.fresh(spec, len(self.gated))
-        return replace(fresh, fallback=self.fallback, applied=self.applied, before=self.before)
+        kept = ("fallback", "applied", "before", "latch")
+        return replace(fresh, **{name: getattr(self, name) for name in kept})
 
-    def after_gate(self, changed: npt.NDArray[np.bool_]) -> PlannerMemory:
-        """With what the gate did at this tick: `changed` [E]."""
-        return replace(self, gated=np.asarray(changed, dtype=bool))
+    def after_gate(
+        self, changed: npt.NDArray[np.bool_], latched: npt.NDArray[np.int64]
+    ) -> PlannerMemory:
+        """With what the gate did at this tick: `changed` [E], and the state of its latch."""
+        return replace(self, gated=np.asarray(changed, dtype=bool), latch=latched)
 
     def age(self, tick: int) -> npt.NDArray[np.int64]:
         """[E] ticks since the last plan; the largest integer without one."""
@@ -114,5 +120,5 @@ class PlannerMemory:
         What older versions did not store is unknown.
         """
         unknown = np.full((len(arrays["sequence"]), arrays["sequence"].shape[2]), np.nan)
-        newer = {"applied": unknown, "before": unknown}
+        newer = {"applied": unknown, "before": unknown, "latch": latch.fresh(len(unknown))}
         return cls(**{field.name: (newer | dict(arrays))[field.name] for field in fields(cls)})

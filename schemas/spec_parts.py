@@ -255,11 +255,50 @@ class BudgetSpec(Part):
     tiers: dict[Name, Tier] = Field(min_length=1)
 
 
+Intervention = Literal[
+    "not_finite",
+    "shape",
+    "uncertain",
+    "safety",
+    "stale",
+    "no_belief",
+    "constraint",
+    "range",
+    "rate",
+    "acceleration",
+]
+"""What the gate does about a learned proposal, by name of its reason (`schemas.codes.Reason`)."""
+
+
+class LatchSpec(Part):
+    """When an entity stays with the fallback: `count` interventions in the last `of` decisions.
+
+    `on`: the kinds that count. It is re-armed by an operator (`rehearse rearm`), or where `quiet`
+    is given, when nothing counted for that long.
+    """
+
+    on: tuple[Intervention, ...] = Field(
+        default=("not_finite", "shape", "uncertain", "safety", "constraint"), min_length=1
+    )
+    count: int = Field(default=1, ge=1)
+    of: int = Field(default=1, le=62)  # bits of an integer
+    quiet_us: Duration | None = Field(default=None, alias="quiet")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.count > self.of:
+            raise ValueError(f"count {self.count} of the last {self.of} cannot be: raise `of`")
+        if len(set(self.on)) < len(self.on):
+            raise ValueError("name each kind in `on` once")
+        return self
+
+
 class GateSpec(Part):
     """Limits of the gate; `max_uncertainty` counts in usual spreads of channels: `planner.gate`."""
 
     max_uncertainty: float | None = Field(default=None, gt=0)
     stale_after_us: Duration | None = Field(default=None, alias="stale_after")
+    latch: LatchSpec | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class ExploreSpec(Part):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from planner import latch
 from planner.budget import Budget, FreeBudget, RecordedBudget, Spent
 from planner.draft import Plan
 from planner.explore import explore
@@ -22,8 +23,8 @@ from schemas.trajectories import Decisions
 from streams.belief import Row, index_of, update
 from streams.desk import Desk
 
-# What the gate noted about the frame or the actuator's grid is no verdict on the proposal.
-_NO_VERDICT = np.uint32(~(Reason.LATE | Reason.ROUNDED) & 0xFFFFFFFF)
+# What the gate noted about the frame, the actuator's grid or the past is no verdict on a proposal.
+_NO_VERDICT = np.uint32(~(Reason.LATE | Reason.ROUNDED | Reason.LATCHED) & 0xFFFFFFFF)
 _OUT_OF_TIME = FreeBudget(0)
 
 
@@ -121,6 +122,7 @@ def respond(
     made = plan(spec, bundle, posterior, frame, memory, limit, seed, believed=believed)
     if spec.explore is not None:
         made = replace(made, proposal=explore(spec, frame, made.proposal, made.mode))
+    latched = latch.rearmed(spec, frame, made.memory.latch)
     gated = gate(
         spec,
         made.proposal,
@@ -131,13 +133,19 @@ def respond(
         before=made.memory.before,
         mode=made.mode,
         believed=believed | (bundle is None),
+        latched=latch.closed(spec, latched),
         model=bundle is not None,
         late=late,
         max_uncertainty=None if bundle is None else bundle.manifest.calibration.max_uncertainty,
     )
-    made = replace(made, memory=made.memory.after_gate((gated.reasons & _NO_VERDICT) != 0))
+    struck = latch.after(spec, frame, latched, made.mode, gated.reasons)
+    changed = (gated.reasons & _NO_VERDICT) != 0
+    made = replace(made, memory=made.memory.after_gate(changed, struck))
     after = replace(after, memory=made.memory.arrays())
     decisions = _decisions(spec, frame, after, made, gated, late)
+    if spec.gate.latch is not None:  # a replay of a twin that takes over asks for it
+        began = {"latch": latch.logged(frame.entities, memory.latch)}
+        decisions = replace(decisions, spent={**decisions.spent, **began})
     return Answer(after, decisions, bundle, posterior, believed, made)
 
 

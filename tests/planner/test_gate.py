@@ -220,6 +220,32 @@ def test_stale_observations_bring_the_fallback(age: float, stale: bool) -> None:
     assert mode == (Mode.FALLBACK if stale else Mode.PLAN)
 
 
+@pytest.mark.parametrize("mode", [Mode.PLAN, Mode.FOLLOW, Mode.ACTOR, Mode.FALLBACK])
+def test_who_is_latched_gets_the_fallback(mode: Mode) -> None:
+    frame, made = services(applied=[[20.0]]), np.array([mode], np.uint8)
+    closed = np.array([True])
+    action, reasons, out = one(AUTOSCALE, frame, 25.0, fallback=[[18.0]], mode=made, latched=closed)
+    assert action[0] == (25.0 if mode == Mode.FALLBACK else 18.0)  # explored, perhaps
+    assert (reasons, out) == (Reason.LATCHED, Mode.FALLBACK)
+    action, reasons, out = one(AUTOSCALE, frame, 25.0, mode=made, latched=~closed)
+    assert (action[0], reasons, out) == (25.0, Reason(0), mode)
+
+
+def test_operators_act_for_the_latched() -> None:
+    control = ControlView(overrides={"e000": {"replicas": 22.0}})
+    frame, closed = services(applied=[[20.0]], control=control), np.array([True])
+    action, reasons, mode = one(AUTOSCALE, frame, 25.0, fallback=[[18.0]], latched=closed)
+    assert (action[0], mode) == (22.0, Mode.OVERRIDE)
+    assert reasons == Reason.LATCHED | Reason.OVERRIDE
+
+
+def test_the_latch_still_lets_the_checks_before_it_say_what_they_found() -> None:
+    frame, closed = services(applied=[[20.0]]), np.array([True])
+    doubt = np.array([9.0])
+    _, reasons, _ = one(AUTOSCALE, frame, 25.0, uncertainty=doubt, latched=closed)
+    assert reasons & (Reason.UNCERTAIN | Reason.LATCHED) == Reason.UNCERTAIN | Reason.LATCHED
+
+
 def test_no_belief_no_model_and_late() -> None:
     frame = services(applied=[[20.0]])
     spare = [[18.0]]
@@ -364,6 +390,7 @@ def test_the_list_of_checks_is_complete() -> None:
         "rounding",
         "constraints",
         "uncertainty",
+        "latch",
         "stale",
         "hold",
         "override",
@@ -413,6 +440,7 @@ def situations(draw: st.DrawFn) -> dict[str, Any]:
         "before": draw(st.none() | hnp.arrays(np.float64, (count, width), elements=ANY)),
         "mode": draw(hnp.arrays(np.uint8, count, elements=st.sampled_from([0, 1, 2, 3]))),
         "believed": draw(hnp.arrays(np.bool_, count)),
+        "latched": draw(st.none() | hnp.arrays(np.bool_, count)),
         "model": draw(st.booleans()),
         "late": draw(st.booleans()),
     }
@@ -443,6 +471,7 @@ def test_nothing_outside_the_envelope_ever_leaves(situation: dict[str, Any]) -> 
     learned = np.isin(out.mode, (Mode.PLAN, Mode.FOLLOW, Mode.ACTOR))
     assert not (learned & ~situation["believed"]).any()
     assert situation["model"] or not learned.any()
+    assert situation["latched"] is None or not (learned & situation["latched"]).any()
 
 
 @given(situations())

@@ -211,6 +211,35 @@ def test_without_a_bundle_the_fallback_brakes() -> None:
     np.testing.assert_allclose(decided[-1].action, np.clip(-2.0 * velocity, -1, 1))
 
 
+def test_an_entity_that_is_latched_stays_with_the_fallback_until_rearmed(tmp_path: Path) -> None:
+    limits = {"max_uncertainty": 0.5, "latch": {"count": 2, "of": 2, "on": ["uncertain"]}}
+    spec = parse_spec(shipped_text("nav2d", budget={"tiers": TIERS}, gate=limits))
+    calibration = {"innovation_band": 1e6, "channel_scale": [1.0] * len(SPEC.columns)}
+    world = double_integrator(noise=0.05, gains=(0.98, 0.99, 1.0, 1.01, 1.02))
+    sure = make_bundle(tmp_path / "a", spec, world, calibration=calibration)
+    unsure = make_bundle(
+        tmp_path / "b", spec, world, calibration=calibration | {"max_uncertainty": 1e-9}
+    )
+    made = frames(9)
+    rows, decided = run(unsure, made[:4], spec=spec)  # the first tick anchors: two more, and closed
+    latched = [(d.reasons & Reason.LATCHED != 0).all() for d in decided]
+    assert latched == [False, False, False, True]
+    assert (decided[3].reasons & Reason.UNCERTAIN).all(), "the checks before it still look"
+    rows, decided = run(sure, made[4:7], rows[-1], spec)
+    assert all((d.reasons & Reason.LATCHED).all() for d in decided)
+    assert all((d.mode == Mode.FALLBACK).all() for d in decided)
+    assert set(decided[-1].spent["latch"]) == set(made[0].entities)
+    assert not PlannerMemory.from_arrays(rows[-1].memory).gated.any(), "a latch is no verdict"
+    logged = decode_trajectory(spec, encode_trajectory(spec, made[6], decided[-1])).decisions
+    assert logged.spent["latch"] == decided[-1].spent["latch"]
+
+    header = replace(made[7].header, control=ControlView(rearms={"e001": 1}))
+    frame = decode_frame(spec, encode_frame(spec, replace(made[7], header=header)))
+    _, answer = step(spec, sure, decode_row(encode_row(rows[-1])), frame, FreeBudget(1))
+    assert answer.mode.tolist() == [Mode.PLAN if i == 1 else Mode.FALLBACK for i in range(N)]
+    assert not answer.reasons[1]
+
+
 def test_a_bundle_of_another_interface_is_not_used(bundle: Bundle) -> None:
     other = edited("nav2d", ("unit: m/s²", "unit: ft/s²"))
     row, decisions = step(other, bundle, None, frames(1)[0], FreeBudget(1))
