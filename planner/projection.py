@@ -1,8 +1,9 @@
 """Hard constraints at the gate: half-spaces in the action, and the nearest action inside them.
 
 A constraint whose margin is affine in the action, given the present channels, is a half-space
-`slope · action <= bound` per entity. The nearest point of one half-space inside a box is found by
-bisection along its normal; several are taken in turn (cyclic projection, Bregman 1965).
+`slope · action <= bound` per entity; so is a barrier (`schemas.barrier`) with an affine `next`.
+The nearest point of one half-space inside a box is found by bisection along its normal; several are
+taken in turn (cyclic projection, Bregman 1965).
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def _hard(texts: tuple[tuple[str, str], ...], actions: tuple[str, ...]) -> tuple
 
 
 def hard_constraints(spec: SystemSpec) -> tuple[Hard, ...]:
-    """The hard constraints of `spec`, by name."""
-    texts = sorted((n, e.source) for n, (e, kind) in spec.constraints.items() if kind == "hard")
+    """The hard constraints of `spec`, or the barriers in their place, by name."""
+    texts = sorted((name, condition.source) for name, condition in spec.enforced.items())
     return _hard(tuple(texts), spec.action_columns)
 
 

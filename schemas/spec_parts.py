@@ -201,11 +201,31 @@ class ActionSpec(Part):
         return min(max(0.0, self.low), self.high)
 
 
+class BarrierSpec(Part):
+    """How fast the gate lets a constraint's margin shrink: see `schemas.barrier`.
+
+    `next`: what columns are one tick later, as expressions over channels and actions.
+    """
+
+    gamma: float = Field(gt=0, le=1)
+    next: dict[str, str] = Field(min_length=1)
+
+
 class ConstraintSpec(Part):
-    """A condition on channels and actions; hard ones are enforced by the gate."""
+    """A condition on channels and actions; hard ones are enforced by the gate.
+
+    With a `barrier`, the gate enforces that in its place.
+    """
 
     holds: str
     kind: Literal["hard", "soft"] = "soft"
+    barrier: BarrierSpec | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @model_validator(mode="after")
+    def _enforced(self) -> Self:
+        if self.barrier is not None and self.kind != "hard":
+            raise ValueError("a barrier is enforced by the gate: write `kind: hard`")
+        return self
 
 
 class FallbackSpec(BaseModel):

@@ -14,8 +14,9 @@ from hypothesis.extra import numpy as hnp
 from planner.gate import CHECKS, envelope, gate
 from schemas.codes import Mode, Reason
 from schemas.frames import ControlView
-from schemas.system import SystemSpec, load_spec
+from schemas.system import SystemSpec, load_spec, parse_spec
 from tests.planner.worlds import edited, make_frame
+from tests.support import shipped_text
 
 RATES = ("rate: {up: 10, down: 3}", "rate: {up: 20, down: 5}")
 AUTOSCALE = edited("autoscale", RATES)
@@ -338,6 +339,56 @@ def test_hard_constraints_are_projected(x: float, wanted: float, expected: float
     assert mode == Mode.PLAN
 
 
+def walled(gamma: float = 0.1) -> SystemSpec:
+    """Robots that keep four seconds of their speed away from a wall at 15 m."""
+    step = {
+        "position[0]": "position[0] + 0.1 * velocity[0] + 0.005 * acceleration[0]",
+        "velocity[0]": "velocity[0] + 0.1 * acceleration[0]",
+    }
+    wall = {
+        "holds": "position[0] + 4 * velocity[0] <= 15",
+        "kind": "hard",
+        "barrier": {"gamma": gamma, "next": step},
+    }
+    return parse_spec(shipped_text("nav2d", constraints={"wall": wall}))
+
+
+WALLED = walled()
+
+
+def test_a_barrier_brakes_before_the_wall_and_needs_no_fallback() -> None:
+    x = v = 0.0
+    seen, closest = Reason(0), 0.0
+    for _ in range(600):
+        frame = make_frame(WALLED, [[x, 0.0, v, 0.0, 0.0, 0.0]])
+        action, reasons, mode = one(WALLED, frame, [1.0, 0.25])  # towards it, always
+        assert mode == Mode.PLAN
+        assert action[1] == 0.25
+        x, v = x + 0.1 * v + 0.005 * action[0], v + 0.1 * action[0]
+        assert x + 4 * v <= 15.0
+        seen, closest = seen | reasons, max(closest, x)
+    assert seen == Reason.CONSTRAINT
+    assert 14.9 < closest <= 15.0
+
+
+@pytest.mark.parametrize("gamma", [0.1, 0.3, 0.5, 1.0])
+def test_gamma_says_how_fast_the_margin_may_shrink(gamma: float) -> None:
+    spec = walled(gamma)
+    frame = make_frame(spec, [[14.0, 0.0, 0.0, 0.0, 0.0, 0.0]])  # a metre left: 0.405 a <= gamma
+    action, _, _ = one(spec, frame, [1.0, 0.0])
+    assert action[0] == pytest.approx(min(1.0, gamma / 0.405), abs=1e-7)
+
+
+def test_who_is_beyond_a_barrier_comes_back_and_who_cannot_falls_back() -> None:
+    frame = make_frame(WALLED, [[15.1, 0.0, 0.0, 0.0, 0.0, 0.0]])
+    action, reasons, mode = one(WALLED, frame, [1.0, 0.0])
+    assert action[0] == pytest.approx(-0.01 / 0.405, abs=1e-7)
+    assert (reasons, mode) == (Reason.CONSTRAINT, Mode.PLAN)
+    fast = make_frame(WALLED, [[15.0, 0.0, 9.0, 0.0, 0.0, 0.0]])
+    action, reasons, mode = one(WALLED, fast, [1.0, 0.0], fallback=[[-1.0, 0.0]])
+    assert (action[0], reasons, mode) == (-1.0, Reason.CONSTRAINT, Mode.FALLBACK)
+
+
 def test_what_cannot_be_projected_becomes_the_fallback() -> None:
     action, reasons, mode = one(HARD, robots(x=17.0), [0.5, 0.5], fallback=[[-0.25, 0.0]])
     assert action.tolist() == [-0.25, 0.0]
@@ -402,8 +453,8 @@ def test_the_list_of_checks_is_complete() -> None:
 
 
 ANY = st.floats(allow_nan=True, allow_infinity=True, allow_subnormal=True, width=64)
-KEYS = ("autoscale", "nav2d", "hard", "whole", "smooth", "stepped")
-SPECS = dict(zip(KEYS, (AUTOSCALE, NAV, HARD, WHOLE, SMOOTH, STEPPED), strict=True))
+KEYS = ("autoscale", "nav2d", "hard", "whole", "smooth", "stepped", "walled")
+SPECS = dict(zip(KEYS, (AUTOSCALE, NAV, HARD, WHOLE, SMOOTH, STEPPED, WALLED), strict=True))
 
 
 @st.composite
