@@ -17,6 +17,7 @@ from models.evaluation.world import Record, World, first_executable
 from models.practice import Returns, judge
 from planner import latch
 from planner.budget import FreeBudget
+from planner.critic import risk
 from planner.encoded import encoded_plant
 from planner.gate import gate
 from planner.memory import PlannerMemory
@@ -57,6 +58,7 @@ class Deployed:
             made.uncertainty,
             before=memory.before,
             mode=made.mode,
+            risk=risk(spec, bundle, world.posterior, frame, made),
             latched=latch.closed(spec, latched),
             max_uncertainty=bundle.manifest.calibration.max_uncertainty,
         )

@@ -72,6 +72,7 @@ class _State:
     high: F64
     uncertainty: F64
     believed: Mask
+    risk: F64 | None
     latched: Mask
     model: bool
     late: bool
@@ -146,6 +147,7 @@ def gate(
     before: F64 | None = None,
     mode: npt.NDArray[np.uint8] | None = None,
     believed: Mask | None = None,
+    risk: F64 | None = None,
     latched: Mask | None = None,
     model: bool = True,
     late: bool = False,
@@ -163,6 +165,8 @@ def gate(
         before: [E,A] the value in force at the tick before; NaN (or None for all) where unknown.
         mode: [E] who made the proposal; `Mode.PLAN` for all where left out.
         believed: [E] False where the belief is missing or was rebuilt at this tick.
+        risk: [E] what the learned critic foresees (`planner.critic`), None without one; NaN is too
+            much. It only tightens: what it finds safe passes all other checks as well.
         latched: [E] who stays with the fallback until re-armed; see `planner.latch`.
         model: False where no bundle matches the spec.
         late: the frame was older than the deadline when it was taken up (it is only noted).
@@ -182,6 +186,7 @@ def gate(
         high=high,
         uncertainty=np.asarray(uncertainty, dtype=np.float64),
         believed=np.ones(count, dtype=bool) if believed is None else np.asarray(believed),
+        risk=risk,
         latched=np.zeros(count, dtype=bool) if latched is None else np.asarray(latched),
         model=model,
         late=late,
@@ -242,6 +247,14 @@ def check_uncertainty(state: _State) -> None:
     if state.limits:
         sure = state.uncertainty <= min(state.limits)  # False for NaN
         state.replace(state.learned & ~sure, Reason.UNCERTAIN)
+
+
+def check_safety(state: _State) -> None:
+    """A learned proposal that the critic expects to break a constraint: the fallback."""
+    limit = state.spec.gate.critic
+    if limit is not None and state.risk is not None:
+        safe = state.risk <= limit.max_risk  # False for NaN
+        state.replace(state.learned & ~safe, Reason.SAFETY)
 
 
 def check_latch(state: _State) -> None:
@@ -360,6 +373,7 @@ CHECKS: tuple[Callable[[_State], None], ...] = (
     check_belief,
     check_stale,
     check_uncertainty,
+    check_safety,
     check_latch,
     check_override,
     check_hold,

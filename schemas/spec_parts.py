@@ -232,7 +232,7 @@ class FallbackSpec(BaseModel):
     """The verified controller that stands by: its kind and its own parameters."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
-    kind: Literal["hpa", "brake", "hold", "value"]
+    kind: Literal["hpa", "pd", "brake", "hold", "value"]
 
     @property
     def params(self) -> dict[str, Any]:
@@ -313,11 +313,19 @@ class LatchSpec(Part):
         return self
 
 
+class CriticSpec(Part):
+    """How likely a broken constraint the learned critic may foresee within so many ticks."""
+
+    max_risk: float = Field(gt=0, lt=1)
+    ticks: int = Field(default=1, ge=1, le=1_000)
+
+
 class GateSpec(Part):
     """Limits of the gate; `max_uncertainty` counts in usual spreads of channels: `planner.gate`."""
 
     max_uncertainty: float | None = Field(default=None, gt=0)
     stale_after_us: Duration | None = Field(default=None, alias="stale_after")
+    critic: CriticSpec | None = Field(default=None, exclude_if=lambda value: value is None)
     latch: LatchSpec | None = Field(default=None, exclude_if=lambda value: value is None)
 
 

@@ -346,13 +346,13 @@ def _check_expressions(
 
     for constraint, given in spec.constraint_texts.items():
         for column, text in given.barrier.next.items() if given.barrier else ():
-            path = ("constraints", constraint, "barrier", "next", column)
-            texts.append((path, text))
+            place = ("constraints", constraint, "barrier", "next", column)
+            texts.append((place, text))
             if column not in spec.columns:
-                told(path, f"there is no such column; there are {', '.join(spec.columns)}")
-    for path, text in texts:
+                told(place, f"there is no such column; there are {', '.join(spec.columns)}")
+    for path, written in texts:
         try:
-            spec._parse(text)
+            spec._parse(written)
         except ExpressionError as error:
             told(path, error)
     if not problems:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from planner import latch
 from planner.budget import Budget, FreeBudget, RecordedBudget, Spent
+from planner.critic import risk
 from planner.draft import Plan
 from planner.explore import explore
 from planner.gate import Gated, gate
@@ -122,6 +123,9 @@ def respond(
     made = plan(spec, bundle, posterior, frame, memory, limit, seed, believed=believed)
     if spec.explore is not None:
         made = replace(made, proposal=explore(spec, frame, made.proposal, made.mode))
+    foreseen = None
+    if bundle is not None and posterior is not None:
+        foreseen = risk(spec, bundle, posterior, frame, made)
     latched = latch.rearmed(spec, frame, made.memory.latch)
     gated = gate(
         spec,
@@ -133,6 +137,7 @@ def respond(
         before=made.memory.before,
         mode=made.mode,
         believed=believed | (bundle is None),
+        risk=foreseen,
         latched=latch.closed(spec, latched),
         model=bundle is not None,
         late=late,

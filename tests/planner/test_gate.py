@@ -221,6 +221,31 @@ def test_stale_observations_bring_the_fallback(age: float, stale: bool) -> None:
     assert mode == (Mode.FALLBACK if stale else Mode.PLAN)
 
 
+WATCHED = edited("autoscale", ("gate: {", "gate: {critic: {max_risk: 0.25}, "))
+
+
+@pytest.mark.parametrize(
+    ("risk", "refused"),
+    [(0.25, False), (np.nextafter(0.25, 1), True), (np.nan, True), (np.inf, True), (0.0, False)],
+)
+def test_the_critic_refuses_what_it_finds_too_risky_and_allows_nothing(
+    risk: float, refused: bool
+) -> None:
+    frame = services(applied=[[20.0]])
+    for mode in Mode.PLAN, Mode.FOLLOW, Mode.ACTOR:
+        made = {"mode": np.array([mode], np.uint8), "risk": np.array([risk])}
+        action, reasons, out = one(WATCHED, frame, 25.0, fallback=[[18.0]], **made)
+        assert reasons == (Reason.SAFETY if refused else Reason(0))
+        assert (action[0], out) == ((18.0, Mode.FALLBACK) if refused else (25.0, mode))
+        assert one(WATCHED, frame, 99.0, **made)[1] & Reason.RATE or refused
+        unsure = one(WATCHED, frame, 25.0, uncertainty=np.array([9.0]), **made)
+        assert Reason.UNCERTAIN in unsure[1]
+        assert one(AUTOSCALE, frame, 25.0, **made)[1] == Reason(0)  # its spec asks for none
+    spare = {"mode": np.array([Mode.FALLBACK], np.uint8), "risk": np.array([risk])}
+    assert one(WATCHED, frame, 25.0, **spare)[1] == Reason(0)
+    assert one(WATCHED, frame, 25.0)[1] == Reason(0)  # there is no critic
+
+
 @pytest.mark.parametrize("mode", [Mode.PLAN, Mode.FOLLOW, Mode.ACTOR, Mode.FALLBACK])
 def test_who_is_latched_gets_the_fallback(mode: Mode) -> None:
     frame, made = services(applied=[[20.0]]), np.array([mode], np.uint8)
@@ -441,6 +466,7 @@ def test_the_list_of_checks_is_complete() -> None:
         "rounding",
         "constraints",
         "uncertainty",
+        "safety",
         "latch",
         "stale",
         "hold",
@@ -453,8 +479,10 @@ def test_the_list_of_checks_is_complete() -> None:
 
 
 ANY = st.floats(allow_nan=True, allow_infinity=True, allow_subnormal=True, width=64)
-KEYS = ("autoscale", "nav2d", "hard", "whole", "smooth", "stepped", "walled")
-SPECS = dict(zip(KEYS, (AUTOSCALE, NAV, HARD, WHOLE, SMOOTH, STEPPED, WALLED), strict=True))
+KEYS = ("autoscale", "nav2d", "hard", "whole", "smooth", "stepped", "walled", "watched")
+SPECS = dict(
+    zip(KEYS, (AUTOSCALE, NAV, HARD, WHOLE, SMOOTH, STEPPED, WALLED, WATCHED), strict=True)
+)
 
 
 @st.composite
@@ -491,6 +519,7 @@ def situations(draw: st.DrawFn) -> dict[str, Any]:
         "before": draw(st.none() | hnp.arrays(np.float64, (count, width), elements=ANY)),
         "mode": draw(hnp.arrays(np.uint8, count, elements=st.sampled_from([0, 1, 2, 3]))),
         "believed": draw(hnp.arrays(np.bool_, count)),
+        "risk": draw(st.none() | hnp.arrays(np.float64, count, elements=ANY)),
         "latched": draw(st.none() | hnp.arrays(np.bool_, count)),
         "model": draw(st.booleans()),
         "late": draw(st.booleans()),
@@ -522,6 +551,8 @@ def test_nothing_outside_the_envelope_ever_leaves(situation: dict[str, Any]) -> 
     learned = np.isin(out.mode, (Mode.PLAN, Mode.FOLLOW, Mode.ACTOR))
     assert not (learned & ~situation["believed"]).any()
     assert situation["model"] or not learned.any()
+    if spec is WATCHED and situation["risk"] is not None:
+        assert not (learned & ~(situation["risk"] <= 0.25)).any()
     assert situation["latched"] is None or not (learned & situation["latched"]).any()
 
 

@@ -240,6 +240,26 @@ def test_an_entity_that_is_latched_stays_with_the_fallback_until_rearmed(tmp_pat
     assert not answer.reasons[1]
 
 
+def test_what_the_critic_foresees_decides_who_falls_back(tmp_path: Path) -> None:
+    calibration = {"innovation_band": 1e6, "channel_scale": [1.0] * len(SPEC.columns)}
+    world = double_integrator(noise=0.05, risk=np.array([-0.5, 0.0]))
+    watched = make_bundle(tmp_path, SPEC, world, calibration=calibration)
+    free = run(watched, frames(2))[1][1]
+    assert (free.mode == Mode.PLAN).all()
+    foreseen = np.maximum(-0.5 * free.proposal[:, 0], 0.0)
+    middle = float(np.unique(foreseen)[-2:].mean())  # between the two largest
+    limit = {"critic": {"max_risk": middle}}
+    spec = parse_spec(shipped_text("nav2d", budget={"tiers": TIERS}, gate=limit))
+    decided = run(watched, frames(2), spec=spec)[1]
+    risky = foreseen > middle
+    assert 0 < risky.sum() < N
+    np.testing.assert_array_equal((decided[1].reasons & Reason.SAFETY) != 0, risky)
+    np.testing.assert_array_equal(decided[1].mode == Mode.FALLBACK, risky)
+    again = run(watched, frames(2), spec=spec)[1]
+    for a, b in zip(decided, again, strict=True):
+        assert_same(a, b)
+
+
 def test_a_bundle_of_another_interface_is_not_used(bundle: Bundle) -> None:
     other = edited("nav2d", ("unit: m/s²", "unit: ft/s²"))
     row, decisions = step(other, bundle, None, frames(1)[0], FreeBudget(1))
