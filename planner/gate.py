@@ -31,6 +31,7 @@ import numpy.typing as npt
 from planner import projection
 from schemas.codes import LEARNED, Mode, Reason
 from schemas.frames import Frame
+from schemas.messages import ALL
 from schemas.system import SystemSpec
 
 F64 = npt.NDArray[np.float64]
@@ -269,6 +270,8 @@ def check_override(state: _State) -> None:
     if not control.overrides:
         return
     for row, entity in enumerate(state.frame.entities):
+        if entity not in control.overrides and ALL not in control.overrides:
+            continue  # most of them, in a large frame
         for column, value in control.override_of(entity).items():
             if column in state.spec.action_columns and np.isfinite(value):
                 state.action[row, state.spec.action_columns.index(column)] = value
@@ -329,18 +332,21 @@ def check_constraints(state: _State) -> None:
     if not bad.any():
         return
     state.mark(bad, Reason.CONSTRAINT)
-    moved = projection.project(spec, values, state.action, state.low, state.high)
-    moved = _inward(state, moved)
-    cured = bad & state.learned & ~projection.violated(spec, values, moved)
-    state.action[cured] = moved[cured]
-    state.replace(bad & state.learned & ~cured, Reason.CONSTRAINT)
+    rows = np.flatnonzero(bad & state.learned)
+    here, action, low, high = (a[rows] for a in (values, state.action, state.low, state.high))
+    moved = projection.project(spec, here, action, low, high)
+    moved = np.clip(_inward(spec, action, moved), low, high)
+    cured = ~projection.violated(spec, here, moved)
+    state.action[rows[cured]] = moved[cured]
+    left = np.zeros(len(bad), dtype=bool)
+    left[rows[~cured]] = True
+    state.replace(left, Reason.CONSTRAINT)
 
 
-def _inward(state: _State, moved: F64) -> F64:
-    """Whole numbers on the far side of where the projection came from, inside the envelope."""
-    away = np.where(moved < state.action, np.floor(moved), np.ceil(moved))
-    whole = state.spec.action_integer & (moved != state.action)
-    return np.clip(np.where(whole, away, moved), state.low, state.high)
+def _inward(spec: SystemSpec, action: F64, moved: F64) -> F64:
+    """Whole numbers on the far side of where the projection came from."""
+    away = np.where(moved < action, np.floor(moved), np.ceil(moved))
+    return np.where(spec.action_integer & (moved != action), away, moved)
 
 
 def check_refused(state: _State) -> None:
