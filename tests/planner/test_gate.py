@@ -454,6 +454,23 @@ def test_a_fallback_that_is_not_finite_becomes_the_safe_value() -> None:
     assert reasons == Reason.NOT_FINITE
 
 
+@pytest.mark.parametrize(("spare", "expected"), [(99.0, 40.0), (2.0, 15.0), (21.6, 22.0)])
+def test_a_fallback_outside_the_envelope_is_moved_into_it_without_a_word(
+    spare: float, expected: float
+) -> None:
+    frame = services(applied=[[20.0]])  # 15 to 40
+    action, reasons, mode = one(AUTOSCALE, frame, np.nan, fallback=[[spare]])
+    assert (action[0], reasons, mode) == (expected, Reason.NOT_FINITE, Mode.FALLBACK)
+
+
+def test_a_fallback_is_not_rounded_into_a_proposal_of_whole_numbers() -> None:
+    whole: Any = np.ones((1, 2), dtype=np.int64)
+    frame, spare = robots(), np.array([[0.5, -0.25]])
+    out = gate(NAV, whole, spare, frame, frame.applied, np.zeros(1), believed=np.array([False]))
+    assert out.action.dtype == np.float64
+    assert out.action.tolist() == [[0.5, -0.25]]
+
+
 def test_the_list_of_checks_is_complete() -> None:
     """Each reason that the gate can give has a check; nothing is checked twice."""
     assert len(set(CHECKS)) == len(CHECKS)

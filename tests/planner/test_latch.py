@@ -127,6 +127,11 @@ def test_a_quiet_time_opens_it(tick: int, shut: bool) -> None:
     assert turn(QUIET, state, at(tick), OK)[0] is shut
 
 
+def test_an_operator_opens_one_that_would_open_by_itself_as_well() -> None:
+    state = turn(QUIET, latch.fresh(1), at(0), U)[1]
+    assert not turn(QUIET, state, at(1, e000=5), OK)[0]
+
+
 def test_quiet_counts_from_the_last_intervention() -> None:
     state = turn(QUIET, latch.fresh(1), at(0), U)[1]
     state = turn(QUIET, state, at(2), U)[1]
