@@ -9,12 +9,14 @@ BENCH     ?= machine align plan decide latency
 VENV  := .venv
 BIN   := $(VENV)/bin
 PEERS := .venv-peers# other stream processors, for bench-peers alone
+MUTMUT := .venv-mutmut# mutation testing, for mutate alone; it sees the packages of $(VENV)
+GATE  := planner/gate.py,planner/latch.py,planner/projection.py
 LOCK   = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
          --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --quiet
 OURS   = pyproject.toml requirements/build.in
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz bench bench-peers bench-learning bench-partial bench-compute bench-transfer bench-encoders bench-inverse bundles lock clean
+.PHONY: help demo test check fuzz coverage-gate mutate bench bench-peers bench-learning bench-partial bench-compute bench-transfer bench-encoders bench-inverse bundles lock clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -33,6 +35,14 @@ check: $(VENV)/dev.stamp ## lint, format, types, and the direction of imports
 
 fuzz: $(VENV)/dev.stamp ## every decoder on damaged input, for MINUTES=60 in all
 	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(ARGS)
+
+coverage-gate: $(VENV)/dev.stamp ## every branch of the gate is taken by its own tests, or it fails
+	@$(BIN)/coverage run --rcfile=/dev/null --branch --include='$(GATE)' \
+	  -m pytest -q -n 0 tests/planner/test_gate.py tests/planner/test_latch.py tests/planner/test_projection.py
+	@$(BIN)/coverage report --rcfile=/dev/null --show-missing --fail-under=100
+
+mutate: $(VENV)/dev.stamp $(MUTMUT)/stamp ## break the gate in every small way; who survives is in tests/planner/mutants.md (ARGS="planner.gate*")
+	@$(MUTMUT)/bin/mutmut run --max-children 2 $(ARGS) && $(MUTMUT)/bin/mutmut results
 
 bench: $(VENV)/run.stamp ## the figures of this machine
 	@for name in $(BENCH); do $(BIN)/rehearse bench $$name $(ARGS) || exit $$?; done
@@ -65,10 +75,11 @@ lock: $(VENV)/dev.stamp ## pin the newest versions that fit (LOCK_ARGS=--upgrade
 	$(LOCK) $(OURS) --extra import --extra train --extra control --extra cloud --extra mlflow --extra dev $(LOCK_ARGS) -o requirements/dev.txt
 	$(LOCK) $(OURS) -c requirements/dev.txt $(LOCK_ARGS) -o requirements/run.txt
 	$(LOCK) requirements/peers.in $(LOCK_ARGS) -o requirements/peers.txt
+	$(LOCK) requirements/mutmut.in $(LOCK_ARGS) -o requirements/mutmut.txt
 
 clean: ## remove the environment, caches, and what runs left in .rehearse/
 	@if [ -x $(BIN)/rehearse ]; then $(BIN)/rehearse broker stop >/dev/null 2>&1 || true; fi
-	rm -rf $(VENV) $(PEERS) tests/bench/kafka-streams/target .rehearse build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf $(VENV) $(PEERS) $(MUTMUT) mutants tests/bench/kafka-streams/target .rehearse build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
 	       .import_linter_cache .hypothesis .coverage htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -86,6 +97,15 @@ $(PEERS)/stamp: requirements/peers.txt | $(VENV)/run.stamp
 	@$(PYTHON) -m venv --clear $(PEERS)
 	@if [ -x $(BIN)/uv ]; then VIRTUAL_ENV=$(PEERS) $(BIN)/uv pip install --quiet --require-hashes -r $<; \
 	  else $(PEERS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<; fi
+	@touch $@
+
+$(MUTMUT)/stamp: requirements/mutmut.txt | $(VENV)/dev.stamp
+	@echo "setup: installing mutmut into $(MUTMUT) (once)"
+	@$(PYTHON) -m venv --clear $(MUTMUT)
+	@if [ -x $(BIN)/uv ]; then VIRTUAL_ENV=$(MUTMUT) $(BIN)/uv pip install --quiet --require-hashes -r $<; \
+	  else $(MUTMUT)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<; fi
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  >"$$($(MUTMUT)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ours.pth"
 	@touch $@
 
 $(VENV)/python.stamp:

@@ -15,7 +15,9 @@ from models.evaluation.simulated import COUNTS
 from models.evaluation.violations import seen_violations
 from models.evaluation.world import Record, World, first_executable
 from models.practice import Returns, judge
+from planner import latch
 from planner.budget import FreeBudget
+from planner.critic import risk
 from planner.encoded import encoded_plant
 from planner.gate import gate
 from planner.memory import PlannerMemory
@@ -44,8 +46,9 @@ class Deployed:
     def __call__(self, world: World) -> F64:
         """`[E, A]`; call it once per tick."""
         spec, bundle, frame = self._spec, self._bundle, world.frame
-        memory = self._memory.forget_plans(world.begun)
+        memory = self._memory.forget_plans(world.begun).at(frame.applied)
         made = plan(spec, bundle, world.posterior, frame, memory, FreeBudget(), self._seed)
+        latched = latch.rearmed(spec, frame, memory.latch)
         gated = gate(
             spec,
             made.proposal,
@@ -53,11 +56,15 @@ class Deployed:
             frame,
             frame.applied,
             made.uncertainty,
+            before=memory.before,
             mode=made.mode,
+            risk=risk(spec, bundle, world.posterior, frame, made),
+            latched=latch.closed(spec, latched),
             max_uncertainty=bundle.manifest.calibration.max_uncertainty,
         )
-        verdict = gated.reasons & np.uint32(~Reason.ROUNDED & 0xFFFFFFFF)
-        self._memory = made.memory.after_gate(verdict != 0)
+        verdict = gated.reasons & np.uint32(~(Reason.ROUNDED | Reason.LATCHED) & 0xFFFFFFFF)
+        struck = latch.after(spec, frame, latched, made.mode, gated.reasons)
+        self._memory = made.memory.after_gate(verdict != 0, struck)
         self.decided += len(gated.mode)
         self.fallen += int((gated.mode == Mode.FALLBACK).sum())
         action = np.where(np.isfinite(gated.action), gated.action, spec.action_safe)

@@ -88,7 +88,8 @@ class Draft:
         """What the search for `rows` starts from."""
         issued = None if self.issued is None else self.issued[rows]
         guesses, rivals = self._guesses(rows, horizon), 1 if self.driven is None else 2
-        return Start(rows, self.frame.applied[rows], guesses, issued, rivals)
+        before = self.memory.before[rows]
+        return Start(rows, self.frame.applied[rows], guesses, issued, rivals, before)
 
     def _guesses(self, rows: Index, horizon: int) -> F64:
         """[E,G,T,A] sequences to start from; the one the search is centred on is the last.

@@ -1,4 +1,4 @@
-"""The verified controllers that stand by: hpa, brake, hold, value. No model, no optimisation.
+"""The verified controllers that stand by: hpa, pd, brake, hold, value. No model, no optimisation.
 
 Kinds and their parameters in a spec's `fallback`:
 
@@ -9,6 +9,10 @@ Kinds and their parameters in a spec's `fallback`:
   the applied value stays.
 - `brake`: acceleration against the velocity, `-gain × velocity`. `velocity` (a channel, default
   "velocity"), `gain` 1. Not knowing the velocity (NaN): the spec's safe value.
+- `pd`: proportional and derivative, `kp × (target - position) - kd × velocity`. `position` (a
+  channel, default "position"), `target` (a channel or a number, default "goal"), `velocity` (a
+  channel, default "velocity"), `kp` 1, `kd` 2 (critically damped where the action is the
+  acceleration). Not knowing one of them (NaN): the spec's safe value.
 - `hold`: the applied value; not knowing it: the safe value.
 - `value`: the safe value of each actuator.
 
@@ -67,7 +71,9 @@ def check(spec: SystemSpec) -> None:
         hpa_rule(spec)
         _hpa_columns(spec)
     if spec.fallback.kind == "brake":
-        _velocity_columns(spec)
+        _channel_columns(spec, "velocity", "velocity")
+    if spec.fallback.kind == "pd":
+        _pd_terms(spec)
 
 
 def hpa_rule(spec: SystemSpec) -> HpaRule:
@@ -134,21 +140,51 @@ def _hpa(spec: SystemSpec, frame: Frame, state: F64) -> Answer:
     return action, state
 
 
-def _velocity_columns(spec: SystemSpec) -> list[int]:
-    name = spec.fallback.params.get("velocity", "velocity")
+def _channel_columns(spec: SystemSpec, field: str, default: str) -> list[int]:
+    """Columns of a channel with a component for each action."""
+    name = spec.fallback.params.get(field, default)
     channel = next((c for c in spec.channels if c.name == name), None)
     if channel is None or channel.size != len(spec.action_columns):
         have = ", ".join(c.name for c in spec.channels if c.size == len(spec.action_columns))
         size = len(spec.action_columns)
         raise FallbackError(
-            f"fallback.velocity: {name!r} is not a channel of size {size}; choose: {have or 'none'}"
+            f"fallback.{field}: {name!r} is not a channel of size {size}; choose: {have or 'none'}"
         )
     return [spec.columns.index(column) for column in channel.columns]
 
 
 def _brake(spec: SystemSpec, frame: Frame, state: F64) -> Answer:
     gain = float(spec.fallback.params.get("gain", 1.0))
-    action = -gain * frame.values[:, _velocity_columns(spec)]
+    action = -gain * frame.values[:, _channel_columns(spec, "velocity", "velocity")]
+    return np.where(np.isnan(action), spec.action_safe, action), state
+
+
+def _gain(spec: SystemSpec, field: str, default: float) -> float:
+    """A gain that is a number, and not below 0: a negative one drives away from the target."""
+    value = spec.fallback.params.get(field, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < np.inf:
+        raise FallbackError(f"fallback.{field}: {value!r} is no gain: write a number from 0 on")
+    return float(value)
+
+
+def _pd_terms(spec: SystemSpec) -> tuple[list[int], list[int] | float, list[int], float, float]:
+    """Columns of the position, of the target (or its value), of the velocity; both gains."""
+    target = spec.fallback.params.get("target", "goal")
+    fixed = isinstance(target, int | float) and np.isfinite(target)
+    return (
+        _channel_columns(spec, "position", "position"),
+        float(target) if fixed else _channel_columns(spec, "target", "goal"),
+        _channel_columns(spec, "velocity", "velocity"),
+        _gain(spec, "kp", 1.0),
+        _gain(spec, "kd", 2.0),
+    )
+
+
+def _pd(spec: SystemSpec, frame: Frame, state: F64) -> Answer:
+    position, target, velocity, kp, kd = _pd_terms(spec)
+    values = frame.values
+    wanted = target if isinstance(target, float) else values[:, target]
+    action = kp * (wanted - values[:, position]) - kd * values[:, velocity]
     return np.where(np.isnan(action), spec.action_safe, action), state
 
 
@@ -162,6 +198,7 @@ def _value(spec: SystemSpec, frame: Frame, state: F64) -> Answer:
 
 _KINDS: dict[str, Callable[[SystemSpec, Frame, F64], Answer]] = {
     "hpa": _hpa,
+    "pd": _pd,
     "brake": _brake,
     "hold": _hold,
     "value": _value,

@@ -8,9 +8,12 @@ decide, or *refuses* (nothing is published, and the actuator's local fallback ta
 last action expires).
 
 The **envelope** of an entity is the box of values it may be given at this tick: within `[low,
-high]` of the spec, within the rate limit of the value that was *applied* last, whole numbers for
+high]` of the spec, within the rate limit of the value that was *applied* last, within the
+acceleration limit of the change from the value applied *before* it to that one, whole numbers for
 integer actuators. An applied value outside `[low, high]` counts as the nearest value inside, and
-an unknown one (NaN) sets no rate limit, because there is nothing to change slowly from.
+an unknown one (NaN) sets no limit, because there is nothing to change slowly from. The envelope is
+never empty: where an actuator is too fast to stop before the end of its range, or was moved faster
+than its rate by somebody else, the limit on acceleration yields to range and rate.
 
 `uncertainty` is the disagreement of the ensemble about the observations to come, in units of each
 channel's usual spread; the spec's `max_uncertainty` is a limit on that, and a bundle may bring one
@@ -26,15 +29,13 @@ import numpy as np
 import numpy.typing as npt
 
 from planner import projection
-from schemas.codes import Mode, Reason
+from schemas.codes import LEARNED, Mode, Reason
 from schemas.frames import Frame
+from schemas.messages import ALL
 from schemas.system import SystemSpec
 
 F64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-
-LEARNED = (Mode.PLAN, Mode.FOLLOW, Mode.ACTOR)
-"""Modes whose proposals come from a model."""
 
 _IS_LEARNED = np.isin(np.arange(256), LEARNED)  # by mode
 
@@ -67,10 +68,13 @@ class _State:
     action: F64
     fallback: F64
     applied: F64
+    slow: tuple[F64, F64]
     low: F64
     high: F64
     uncertainty: F64
     believed: Mask
+    risk: F64 | None
+    latched: Mask
     model: bool
     late: bool
     limits: tuple[float, ...]
@@ -95,18 +99,42 @@ class _State:
         return np.asarray(_IS_LEARNED[self.mode])
 
 
-def envelope(spec: SystemSpec, applied: F64) -> tuple[F64, F64]:
-    """Lowest and highest value [..., A] that may follow the value `applied` [..., A].
+def envelope(spec: SystemSpec, applied: F64, before: F64 | None = None) -> tuple[F64, F64]:
+    """Lowest and highest value [..., A] that may follow `applied` [..., A], and `before` that.
+
+    low <= high everywhere: what is out of reach of the acceleration is the nearer end of the box.
+    """
+    low, high = reachable(spec, applied)
+    if before is None or not spec.limits_acceleration:
+        return low, high
+    origin = origin_of(spec, applied)
+    with np.errstate(over="ignore"):  # what is beyond all numbers is beyond the box
+        kept = origin + (origin - origin_of(spec, before))  # as fast as now
+        least, most = kept - spec.accel_down, kept + spec.accel_up
+    whole = spec.action_integer
+    least, most = np.where(whole, np.ceil(least), least), np.where(whole, np.floor(most), most)
+    return (
+        np.where(np.isnan(least), low, np.clip(least, low, high)),
+        np.where(np.isnan(most), high, np.clip(most, low, high)),
+    )
+
+
+def reachable(spec: SystemSpec, applied: F64) -> tuple[F64, F64]:
+    """Lowest and highest value [..., A] within range, and rate of `applied` [..., A].
 
     low <= high everywhere: the applied value, moved into range and rounded, is always between.
     """
-    low, high = spec.action_low, spec.action_high
-    whole = spec.action_integer
-    origin = np.clip(applied, low, high)
-    origin = np.where(whole, np.rint(origin), origin)
+    low, high, whole = spec.action_low, spec.action_high, spec.action_integer
+    origin = origin_of(spec, applied)
     least = np.where(np.isnan(origin), low, np.maximum(low, origin - spec.rate_down))
     most = np.where(np.isnan(origin), high, np.minimum(high, origin + spec.rate_up))
     return np.where(whole, np.ceil(least), least), np.where(whole, np.floor(most), most)
+
+
+def origin_of(spec: SystemSpec, applied: F64) -> F64:
+    """[..., A] what limits count from: `applied` moved into range and rounded; NaN stays."""
+    origin = np.clip(applied, spec.action_low, spec.action_high)
+    return np.where(spec.action_integer, np.rint(origin), origin)
 
 
 def gate(
@@ -117,8 +145,11 @@ def gate(
     last_applied: F64,
     uncertainty: npt.NDArray[np.floating],
     *,
+    before: F64 | None = None,
     mode: npt.NDArray[np.uint8] | None = None,
     believed: Mask | None = None,
+    risk: F64 | None = None,
+    latched: Mask | None = None,
     model: bool = True,
     late: bool = False,
     max_uncertainty: float | None = None,
@@ -132,24 +163,32 @@ def gate(
         frame: the observations, ages and the operators' control records.
         last_applied: [E,A] the value in force; NaN where unknown.
         uncertainty: [E] see above; NaN counts as too much where there is a limit.
+        before: [E,A] the value in force at the tick before; NaN (or None for all) where unknown.
         mode: [E] who made the proposal; `Mode.PLAN` for all where left out.
         believed: [E] False where the belief is missing or was rebuilt at this tick.
+        risk: [E] what the learned critic foresees (`planner.critic`), None without one; NaN is too
+            much. It only tightens: what it finds safe passes all other checks as well.
+        latched: [E] who stays with the fallback until re-armed; see `planner.latch`.
         model: False where no bundle matches the spec.
         late: the frame was older than the deadline when it was taken up (it is only noted).
         max_uncertainty: the bundle's own limit.
     """
     count, actions = len(frame.entities), len(spec.action_columns)
-    low, high = envelope(spec, np.asarray(last_applied, dtype=np.float64))
+    applied = np.asarray(last_applied, dtype=np.float64)
+    low, high = envelope(spec, applied, before)
     state = _State(
         spec=spec,
         frame=frame,
         action=np.array(proposal, dtype=np.float64),
         fallback=_safe(spec, fallback, low, high),
-        applied=np.asarray(last_applied, dtype=np.float64),
+        applied=applied,
+        slow=reachable(spec, applied),
         low=low,
         high=high,
         uncertainty=np.asarray(uncertainty, dtype=np.float64),
         believed=np.ones(count, dtype=bool) if believed is None else np.asarray(believed),
+        risk=risk,
+        latched=np.zeros(count, dtype=bool) if latched is None else np.asarray(latched),
         model=model,
         late=late,
         limits=tuple(x for x in (spec.gate.max_uncertainty, max_uncertainty) if x is not None),
@@ -211,12 +250,28 @@ def check_uncertainty(state: _State) -> None:
         state.replace(state.learned & ~sure, Reason.UNCERTAIN)
 
 
+def check_safety(state: _State) -> None:
+    """A learned proposal that the critic expects to break a constraint: the fallback."""
+    limit = state.spec.gate.critic
+    if limit is not None and state.risk is not None:
+        safe = state.risk <= limit.max_risk  # False for NaN
+        state.replace(state.learned & ~safe, Reason.SAFETY)
+
+
+def check_latch(state: _State) -> None:
+    """Who is latched gets nothing that comes from a model."""
+    state.mark(state.latched, Reason.LATCHED)
+    state.replace(state.latched & state.learned, Reason.LATCHED)
+
+
 def check_override(state: _State) -> None:
     """An operator's values, actuator by actuator; range and rate below still apply to them."""
     control = state.frame.header.control
     if not control.overrides:
         return
     for row, entity in enumerate(state.frame.entities):
+        if entity not in control.overrides and ALL not in control.overrides:
+            continue  # most of them, in a large frame
         for column, value in control.override_of(entity).items():
             if column in state.spec.action_columns and np.isfinite(value):
                 state.action[row, state.spec.action_columns.index(column)] = value
@@ -251,8 +306,18 @@ def check_rounding(state: _State) -> None:
 
 def check_rate(state: _State) -> None:
     """Faster than the rate limit from the applied value: as fast as allowed."""
-    inside = np.clip(state.action, state.low, state.high)
+    inside = np.clip(state.action, *state.slow)
     state.mark(_differ(inside, state.action), Reason.RATE)
+    state.action = inside
+
+
+def check_acceleration(state: _State) -> None:
+    """Too large a change of the change per tick: as large a one as allowed.
+
+    A hold, too, comes to rest no faster than that.
+    """
+    inside = np.clip(state.action, state.low, state.high)
+    state.mark(_differ(inside, state.action), Reason.ACCELERATION)
     state.action = inside
 
 
@@ -267,18 +332,21 @@ def check_constraints(state: _State) -> None:
     if not bad.any():
         return
     state.mark(bad, Reason.CONSTRAINT)
-    moved = projection.project(spec, values, state.action, state.low, state.high)
-    moved = _inward(state, moved)
-    cured = bad & state.learned & ~projection.violated(spec, values, moved)
-    state.action[cured] = moved[cured]
-    state.replace(bad & state.learned & ~cured, Reason.CONSTRAINT)
+    rows = np.flatnonzero(bad & state.learned)
+    here, action, low, high = (a[rows] for a in (values, state.action, state.low, state.high))
+    moved = projection.project(spec, here, action, low, high)
+    moved = np.clip(_inward(spec, action, moved), low, high)
+    cured = ~projection.violated(spec, here, moved)
+    state.action[rows[cured]] = moved[cured]
+    left = np.zeros(len(bad), dtype=bool)
+    left[rows[~cured]] = True
+    state.replace(left, Reason.CONSTRAINT)
 
 
-def _inward(state: _State, moved: F64) -> F64:
-    """Whole numbers on the far side of where the projection came from, inside the envelope."""
-    away = np.where(moved < state.action, np.floor(moved), np.ceil(moved))
-    whole = state.spec.action_integer & (moved != state.action)
-    return np.clip(np.where(whole, away, moved), state.low, state.high)
+def _inward(spec: SystemSpec, action: F64, moved: F64) -> F64:
+    """Whole numbers on the far side of where the projection came from."""
+    away = np.where(moved < action, np.floor(moved), np.ceil(moved))
+    return np.where(spec.action_integer & (moved != action), away, moved)
 
 
 def check_refused(state: _State) -> None:
@@ -311,11 +379,14 @@ CHECKS: tuple[Callable[[_State], None], ...] = (
     check_belief,
     check_stale,
     check_uncertainty,
+    check_safety,
+    check_latch,
     check_override,
     check_hold,
     check_range,
     check_rounding,
     check_rate,
+    check_acceleration,
     check_constraints,
     check_refused,
 )

@@ -24,9 +24,10 @@ FORMAT = 1
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 TRUST = "REHEARSE_TRUST"  # environment: a file of public keys, one of which must have signed
 MOST_MANIFEST, MOST_FILES = 4 << 20, 32
-GRAPHS = ("believe.onnx", "imagine.onnx", "actor.onnx", "drive.onnx")
-"""The graphs of a bundle; the first two are required. Without `actor.onnx` there is no actor, and
-without `drive.onnx` nobody knows where the actor would go."""
+GRAPHS = ("believe.onnx", "imagine.onnx", "actor.onnx", "drive.onnx", "cost.onnx")
+"""The graphs of a bundle; the first two are required. Without `actor.onnx` there is no actor,
+without `drive.onnx` nobody knows where the actor would go, and without `cost.onnx` the gate has no
+learned critic."""
 INT8 = "imagine.int8.onnx"
 """`imagine` with its products in int8; there only where it chooses as well."""
 

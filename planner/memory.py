@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from planner import fallback
+from planner import fallback, latch
 from schemas.system import SystemSpec
 
 F64 = npt.NDArray[np.float64]
@@ -32,6 +32,9 @@ class PlannerMemory:
     stakes      [E] float64 spread of returns in that plan's last population
     gated       [E] bool: the gate changed the last proposal
     fallback    [E,W] float64 state of the fallback controller
+    applied     [E,A] float64 value in force at this tick;  before [E,A] at the one before; NaN
+                where unknown
+    latch       [E,4] int64 state of `planner.latch`
     """
 
     sequence: F64
@@ -41,6 +44,9 @@ class PlannerMemory:
     stakes: F64
     gated: npt.NDArray[np.bool_]
     fallback: F64
+    applied: F64
+    before: F64
+    latch: npt.NDArray[np.int64]
 
     @classmethod
     def fresh(cls, spec: SystemSpec, count: int) -> PlannerMemory:
@@ -54,6 +60,9 @@ class PlannerMemory:
             stakes=np.zeros(count),
             gated=np.zeros(count, dtype=bool),
             fallback=fallback.fresh(spec, count),
+            applied=np.full((count, len(spec.action_columns)), np.nan),
+            before=np.full((count, len(spec.action_columns)), np.nan),
+            latch=latch.fresh(count),
         )
 
     def carry(self, spec: SystemSpec, index: npt.NDArray[np.integer]) -> PlannerMemory:
@@ -65,6 +74,11 @@ class PlannerMemory:
         }
         return PlannerMemory.from_arrays(joined)
 
+    def at(self, applied: F64, follows: bool = True) -> PlannerMemory:
+        """At the next tick, with `applied` [E,A] in force; without `follows`, at a later one."""
+        before = self.applied if follows else np.full_like(applied, np.nan)
+        return replace(self, applied=applied, before=before)
+
     def forget_plans(self, rows: npt.NDArray[np.bool_]) -> PlannerMemory:
         """Without the plans of `rows` [E], as after an anchor or a change of bundle."""
         if not rows.any():
@@ -72,12 +86,16 @@ class PlannerMemory:
         return replace(self, planned_at=np.where(rows, NEVER, self.planned_at))
 
     def without_plans(self, spec: SystemSpec) -> PlannerMemory:
-        """As of entities that nothing is known of, but for the fallback's state."""
-        return replace(PlannerMemory.fresh(spec, len(self.gated)), fallback=self.fallback)
+        """As of entities that nothing is known of, but for what the gate and the fallback need."""
+        fresh = PlannerMemory.fresh(spec, len(self.gated))
+        kept = ("fallback", "applied", "before", "latch")
+        return replace(fresh, **{name: getattr(self, name) for name in kept})
 
-    def after_gate(self, changed: npt.NDArray[np.bool_]) -> PlannerMemory:
-        """With what the gate did at this tick: `changed` [E]."""
-        return replace(self, gated=np.asarray(changed, dtype=bool))
+    def after_gate(
+        self, changed: npt.NDArray[np.bool_], latched: npt.NDArray[np.int64]
+    ) -> PlannerMemory:
+        """With what the gate did at this tick: `changed` [E], and the state of its latch."""
+        return replace(self, gated=np.asarray(changed, dtype=bool), latch=latched)
 
     def age(self, tick: int) -> npt.NDArray[np.int64]:
         """[E] ticks since the last plan; the largest integer without one."""
@@ -97,5 +115,10 @@ class PlannerMemory:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> PlannerMemory:
-        """The inverse of `arrays`; `KeyError` names a missing column."""
-        return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+        """The inverse of `arrays`; `KeyError` names a missing column.
+
+        What older versions did not store is unknown.
+        """
+        unknown = np.full((len(arrays["sequence"]), arrays["sequence"].shape[2]), np.nan)
+        newer = {"applied": unknown, "before": unknown, "latch": latch.fresh(len(unknown))}
+        return cls(**{field.name: (newer | dict(arrays))[field.name] for field in fields(cls)})

@@ -1,8 +1,9 @@
 """Hard constraints at the gate: half-spaces in the action, and the nearest action inside them.
 
 A constraint whose margin is affine in the action, given the present channels, is a half-space
-`slope · action <= bound` per entity. The nearest point of one half-space inside a box is found by
-bisection along its normal; several are taken in turn (cyclic projection, Bregman 1965).
+`slope · action <= bound` per entity; so is a barrier (`schemas.barrier`) with an affine `next`.
+The nearest point of one half-space inside a box is found by bisection along its normal; several are
+taken in turn (cyclic projection, Bregman 1965).
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def _hard(texts: tuple[tuple[str, str], ...], actions: tuple[str, ...]) -> tuple
 
 
 def hard_constraints(spec: SystemSpec) -> tuple[Hard, ...]:
-    """The hard constraints of `spec`, by name."""
-    texts = sorted((n, e.source) for n, (e, kind) in spec.constraints.items() if kind == "hard")
+    """The hard constraints of `spec`, or the barriers in their place, by name."""
+    texts = sorted((name, condition.source) for name, condition in spec.enforced.items())
     return _hard(tuple(texts), spec.action_columns)
 
 
@@ -105,13 +106,20 @@ def _value(margin: Expression, columns: Mapping[str, F64], count: int) -> F64:
 
 def _into(action: F64, slope: F64, bound: F64, low: F64, high: F64) -> F64:
     """The point of the box nearest to `action` with `slope · point <= bound`, if there is one."""
+    rows = np.flatnonzero((slope * action).sum(axis=1) > bound)  # none where a channel is NaN
+    if not len(rows):
+        return action
+    out = action.copy()
+    out[rows] = _moved(action[rows], slope[rows], bound[rows], low[rows], high[rows])
+    return out
+
+
+def _moved(action: F64, slope: F64, bound: F64, low: F64, high: F64) -> F64:
+    """`_into` of rows that are not inside yet."""
 
     def at(multiplier: F64) -> F64:
         return np.clip(action - multiplier[:, None] * slope, low, high)
 
-    need = (slope * action).sum(axis=1) > bound  # False where a channel is NaN
-    if not need.any():
-        return action
     aim = bound - INSIDE * np.maximum(1.0, np.abs(bound))
     steepest = np.abs(slope).max(axis=1)
     # Beyond this multiplier every sloped coordinate stands at its bound.
@@ -123,7 +131,7 @@ def _into(action: F64, slope: F64, bound: F64, low: F64, high: F64) -> F64:
         middle = (inside + out) / 2
         beyond = (slope * at(middle)).sum(axis=1) > aim
         out, inside = np.where(beyond, middle, out), np.where(beyond, inside, middle)
-    return np.where(need[:, None], at(inside), action)
+    return at(inside)
 
 
 def _margins(node: Node, actions: frozenset[str]) -> tuple[Expression, ...]:

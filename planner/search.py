@@ -1,8 +1,8 @@
 """Searches over action sequences, for several entities at once: what all of them have in common.
 
 An iteration samples around a mean, imagines, and moves mean and spread to where it was good; how,
-is what planners differ in. Only sequences that could be executed are imagined: bounds, rate limits
-from the applied value on, whole numbers. In the end a few finalists are judged by all members.
+is what planners differ in. Only sequences that could be executed are imagined: bounds, rate and
+acceleration limits from the applied values on, whole numbers. In the end a few finalists are judged by all members.
 
 The same white noise serves all entities of a group, so an entity's plan does not depend on who
 shares its session call, up to the last bits of the matrix products.
@@ -59,6 +59,7 @@ class Start:
 
     rows     [E] indices into the frame
     applied  [E,A] value in force, NaN where unknown
+    before   [E,A] value in force at the tick before, NaN (None: for all) where unknown
     guesses  [E,G,T,A] sequences to begin with; the last guess is where the search is centred,
              the ones before are its rivals: the actor's, the fallback's, …
     issued   [E,A] where the first action is decided already: every sequence begins with it
@@ -70,6 +71,7 @@ class Start:
     guesses: F64
     issued: F64 | None = None
     rivals: int = 1
+    before: F64 | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class Search(ABC):
         if self._start.issued is not None:
             sequences = sequences.copy()
             sequences[:, :, 0] = self._start.issued[:, None]
-        return executable(self._spec, self._start.applied, sequences)
+        return executable(self._spec, self._start.applied, sequences, self._start.before)
 
     @property
     def _wide(self) -> bool:

@@ -7,19 +7,21 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from planner.gate import envelope, origin_of
 from schemas.system import SystemSpec
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
 
-def executable(spec: SystemSpec, applied: F64, sequences: F64) -> F64:
+def executable(spec: SystemSpec, applied: F64, sequences: F64, before: F64 | None = None) -> F64:
     """`sequences` [E,C,T,A] as the gate would let them out one after the other.
 
     Args:
-        spec: ranges, rates, whole numbers.
+        spec: ranges, rates, accelerations, whole numbers.
         applied: [E,A] value in force; NaN sets no rate limit on the first step.
         sequences: any finite values.
+        before: [E,A] value in force at the tick before; NaN sets no limit on the acceleration.
     """
     low, high, whole = spec.action_low, spec.action_high, spec.action_integer
     entities, count, steps, actions = sequences.shape
@@ -27,30 +29,39 @@ def executable(spec: SystemSpec, applied: F64, sequences: F64) -> F64:
     out: F64 = np.clip(flat, np.tile(low, steps), np.tile(high, steps)).reshape(sequences.shape)
     if whole.any():
         out = np.where(whole, np.rint(out), out)
+    if spec.limits_acceleration:
+        return _accelerated(spec, applied, out, before)
     if not (np.isfinite(spec.rate_up).any() or np.isfinite(spec.rate_down).any()):
         return out
     up = np.where(whole, np.floor(spec.rate_up), spec.rate_up)
     down = np.where(whole, np.floor(spec.rate_down), spec.rate_down)
-    before = _origin(spec, applied)[:, None]
+    last = origin_of(spec, applied)[:, None]
     for t in range(steps):  # fmin and fmax pass over NaN: no limit
-        before = np.fmin(np.fmax(out[:, :, t], before - down), before + up)
-        out[:, :, t] = before
+        last = np.fmin(np.fmax(out[:, :, t], last - down), last + up)
+        out[:, :, t] = last
+    return out
+
+
+def _accelerated(spec: SystemSpec, applied: F64, sequences: F64, before: F64 | None) -> F64:
+    """`sequences` [E,C,T,A] in range and whole, step by step inside `planner.gate.envelope`."""
+    entities, count, steps, actions = sequences.shape
+    out, wide = np.empty_like(sequences), (entities, count, actions)
+    last = np.broadcast_to(applied[:, None], wide)
+    known = np.full_like(applied, np.nan) if before is None else before
+    older = np.broadcast_to(known[:, None], wide)
+    for t in range(steps):
+        out[:, :, t] = np.clip(sequences[:, :, t], *envelope(spec, last, older))
+        older, last = last, out[:, :, t]
     return out
 
 
 def first_spread(spec: SystemSpec, applied: F64, horizon: int) -> F64:
     """[E,T,A] a quarter of the box that bounds and rates allow at each step."""
     steps = np.arange(1, horizon + 1)[:, None]
-    origin = _origin(spec, applied)[:, None]
+    origin = origin_of(spec, applied)[:, None]
     least = np.fmax(spec.action_low, origin - steps * spec.rate_down)
     most = np.fmin(spec.action_high, origin + steps * spec.rate_up)
     return np.asarray((most - least) / 4)
-
-
-def _origin(spec: SystemSpec, applied: F64) -> F64:
-    """The value that rates count from, as in `planner.gate.envelope`."""
-    origin = np.clip(applied, spec.action_low, spec.action_high)
-    return np.where(spec.action_integer, np.rint(origin), origin)
 
 
 def coloured(white: F32, exponent: float) -> F32:

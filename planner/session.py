@@ -32,12 +32,14 @@ _INPUTS = {
     "imagine": ("h", "z", "actions", "noise"),
     "actor": ("h", "z"),
     "drive": ("h", "z", "first", "noise"),
+    "cost": ("h", "z", "actions", "noise"),
 }
 _OUTPUTS = {
     "believe": 6,
     "imagine": 4,
     "actor": 2,
     "drive": 1,
+    "cost": 1,
 }
 # Those of the outputs that the loop reads; all where nothing is said.
 _READ = {"believe": (0, 1, 2, 5), "actor": (0,)}
@@ -172,6 +174,7 @@ class Bundle:
             self._imagine = self._session("imagine", graphs, INT8)
         self._actor = self._session("actor", graphs) if "actor.onnx" in graphs else None
         self._drive = self._session("drive", graphs) if "drive.onnx" in graphs else None
+        self._cost = self._session("cost", graphs) if "cost.onnx" in graphs else None
 
     @property
     def digest(self) -> str:
@@ -305,6 +308,23 @@ class Bundle:
         driven: F32 = self._drive.run(None, inputs)[0]
         return driven
 
+    @property
+    def foresees(self) -> bool:
+        """Whether `cost` can be asked."""
+        return self._cost is not None
+
+    def cost(self, h: F32, z: F32, actions: F32, noise: F32) -> F32:
+        """[T,M,N] how likely a constraint is broken after each tick; arguments as of `imagine`.
+
+        Raises:
+            BundleError: the bundle has no such graph.
+        """
+        if self._cost is None:
+            raise BundleError(f"{self.path}: the bundle has no cost.onnx; ask foresees first")
+        inputs = {"h": h, "z": z, "actions": actions, "noise": noise}
+        found: F32 = self._cost.run(None, inputs)[0]
+        return found
+
     def warm_up(self) -> None:
         """Runs every graph once on zeros, so that no frame pays for first allocations."""
         h, z, m = self.hidden, self.latent, self.members
@@ -320,6 +340,8 @@ class Bundle:
                 self.act(zeros(2, h), zeros(2, z))
             if self._drive is not None:
                 self.drive(zeros(m, 2, h), zeros(m, 2, z), zeros(m, 2, a), zeros(2, m, 2, z))
+            if self._cost is not None:
+                self.cost(zeros(m, 2, h), zeros(m, 2, z), zeros(2, m, 2, a), zeros(2, m, 2, z))
         except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
             sizes = f"hidden {h}, latent {z}, members {m}"
             reason = f"{self.path}: the graphs do not take the manifest's sizes ({sizes}): {error}"

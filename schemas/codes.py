@@ -26,6 +26,10 @@ class Mode(IntEnum):
     REFUSED = 6  # nothing may be published
 
 
+LEARNED = (Mode.PLAN, Mode.FOLLOW, Mode.ACTOR)
+"""Modes whose proposals come from a model."""
+
+
 class Reason(IntFlag):
     """Why the gate changed, replaced or refused a proposal, and what else to know (bits)."""
 
@@ -43,6 +47,8 @@ class Reason(IntFlag):
     LATE = 1 << 11  # the frame was older than the deadline: belief updated, not planned
     SHAPE = 1 << 12  # the proposal had a wrong shape
     SAFETY = 1 << 13  # the learned safety critic (tightens only)
+    ACCELERATION = 1 << 14  # the change against the last change is too large, projected
+    LATCHED = 1 << 15  # the gate had to intervene too often: the fallback until re-armed
 
 
 class Flag(IntFlag):

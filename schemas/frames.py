@@ -29,6 +29,7 @@ class ControlView:
     holds: tuple[str, ...] = ()  # entities, or "*"
     overrides: dict[str, dict[str, float]] = field(default_factory=dict)
     budget: str | None = None  # the deepest tier allowed
+    rearms: dict[str, int] = field(default_factory=dict)  # entity or "*" → when it was said, us
 
     def holds_entity(self, entity: str) -> bool:
         """Whether an operator holds `entity`."""
@@ -40,6 +41,10 @@ class ControlView:
         Empty where nothing is.
         """
         return {**self.overrides.get(ALL, {}), **self.overrides.get(entity, {})}
+
+    def rearm_of(self, entity: str) -> int:
+        """When an operator last re-armed `entity`, or all; 0: never."""
+        return max(self.rearms.get(ALL, 0), self.rearms.get(entity, 0))
 
 
 @dataclass(frozen=True)

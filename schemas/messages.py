@@ -101,15 +101,16 @@ class DeadLetter(Message, frozen=True):
         return cls(*source, reason, detail, name, packed, time)
 
 
-ControlKind = Literal["release", "hold", "resume", "override", "budget", "align"]
+ControlKind = Literal["release", "hold", "resume", "override", "rearm", "budget", "align"]
 
 
 class Control(Message, frozen=True):
     """An operator's word, kept by key (`control_key`): the last record of a key is in force.
 
-    hold / resume: entity or "*"; override: entity and `values`; release: `bundle` digest;
-    budget: `tier` name, the deepest one allowed. `time` is the event time from which it counts; 0:
-    from the next tick on, whatever the clock.
+    hold / resume: entity or "*"; override: entity and `values`; rearm: entity or "*", and when it
+    was `said`, which is later than the last time; release: `bundle` digest; budget: `tier` name,
+    the deepest one allowed. `time` is the event time from which it counts; 0: from the next tick
+    on, whatever the clock.
 
     align: an aligner's word to the others. From here on `by` makes the frames, with this `epoch`,
     of the cohorts that `entity` names: "*", or "K/N" for the share K of N.
@@ -123,6 +124,7 @@ class Control(Message, frozen=True):
     tier: str | None = None
     by: str = ""
     epoch: int | None = None
+    said: int = 0  # us, wall clock: it tells one word from the next, and is no time of the system
 
     @property
     def key(self) -> str:

@@ -68,7 +68,9 @@ RIGHTS: Final[dict[Role, Rights]] = {
         ("actions", "control", "applied"),
         ("raw", "sensors", "applied", "outcomes"),
     ),
-    "operator": Rights("holds, resumes, releases", ("control", "frames", "applied"), ("control",)),
+    "operator": Rights(
+        "holds, resumes, re-arms, releases", ("control", "frames", "applied"), ("control",)
+    ),
     "replay": Rights("records and watches", ("frames", "trajectories", "outcomes")),
 }
 """`admin` has no row of its own on the broker: it is a super user."""

@@ -151,6 +151,13 @@ class RateLimit(Part):
     down: float = Field(gt=0)
 
 
+class AccelLimit(Part):
+    """The largest change per tick of the change per tick, up and down, in the action's unit."""
+
+    up: float = Field(gt=0)
+    down: float = Field(gt=0)
+
+
 class ActionSpec(Part):
     """One actuator of an entity; a vector where `shape` is given."""
 
@@ -161,6 +168,8 @@ class ActionSpec(Part):
     low: float = Field(allow_inf_nan=False)
     high: float = Field(allow_inf_nan=False)
     rate: RateLimit | None = None
+    # Left out where there is none, so that older specs keep their hash.
+    accel: AccelLimit | None = Field(default=None, exclude_if=lambda value: value is None)
     fallback: float | None = None
 
     @model_validator(mode="after")
@@ -192,18 +201,38 @@ class ActionSpec(Part):
         return min(max(0.0, self.low), self.high)
 
 
+class BarrierSpec(Part):
+    """How fast the gate lets a constraint's margin shrink: see `schemas.barrier`.
+
+    `next`: what columns are one tick later, as expressions over channels and actions.
+    """
+
+    gamma: float = Field(gt=0, le=1)
+    next: dict[str, str] = Field(min_length=1)
+
+
 class ConstraintSpec(Part):
-    """A condition on channels and actions; hard ones are enforced by the gate."""
+    """A condition on channels and actions; hard ones are enforced by the gate.
+
+    With a `barrier`, the gate enforces that in its place.
+    """
 
     holds: str
     kind: Literal["hard", "soft"] = "soft"
+    barrier: BarrierSpec | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @model_validator(mode="after")
+    def _enforced(self) -> Self:
+        if self.barrier is not None and self.kind != "hard":
+            raise ValueError("a barrier is enforced by the gate: write `kind: hard`")
+        return self
 
 
 class FallbackSpec(BaseModel):
     """The verified controller that stands by: its kind and its own parameters."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
-    kind: Literal["hpa", "brake", "hold", "value"]
+    kind: Literal["hpa", "pd", "brake", "hold", "value"]
 
     @property
     def params(self) -> dict[str, Any]:
@@ -273,11 +302,58 @@ class BudgetSpec(Part):
     tiers: dict[Name, Tier] = Field(min_length=1)
 
 
+Intervention = Literal[
+    "not_finite",
+    "shape",
+    "uncertain",
+    "safety",
+    "stale",
+    "no_belief",
+    "constraint",
+    "range",
+    "rate",
+    "acceleration",
+]
+"""What the gate does about a learned proposal, by name of its reason (`schemas.codes.Reason`)."""
+
+
+class LatchSpec(Part):
+    """When an entity stays with the fallback: `count` interventions in the last `of` decisions.
+
+    `on`: the kinds that count. It is re-armed by an operator (`rehearse rearm`), or where `quiet`
+    is given, when nothing counted for that long.
+    """
+
+    on: tuple[Intervention, ...] = Field(
+        default=("not_finite", "shape", "uncertain", "safety", "constraint"), min_length=1
+    )
+    count: int = Field(default=1, ge=1)
+    of: int = Field(default=1, le=62)  # bits of an integer
+    quiet_us: Duration | None = Field(default=None, alias="quiet")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.count > self.of:
+            raise ValueError(f"count {self.count} of the last {self.of} cannot be: raise `of`")
+        if len(set(self.on)) < len(self.on):
+            raise ValueError("name each kind in `on` once")
+        return self
+
+
+class CriticSpec(Part):
+    """How likely a broken constraint the learned critic may foresee within so many ticks."""
+
+    max_risk: float = Field(gt=0, lt=1)
+    ticks: int = Field(default=1, ge=1, le=1_000)
+
+
 class GateSpec(Part):
     """Limits of the gate; `max_uncertainty` counts in usual spreads of channels: `planner.gate`."""
 
     max_uncertainty: float | None = Field(default=None, gt=0)
     stale_after_us: Duration | None = Field(default=None, alias="stale_after")
+    critic: CriticSpec | None = Field(default=None, exclude_if=lambda value: value is None)
+    latch: LatchSpec | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class ExploreSpec(Part):

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from schemas.barrier import barrier
 from schemas.expression import Expression, ExpressionError
 from schemas.part import Duration, Name
 from schemas.perceive import RawInput
@@ -175,6 +176,21 @@ class SystemSpec(BaseModel):
         return self._per_column(a.rate.down if a.rate else np.inf for a in self.actions.values())
 
     @cached_property
+    def accel_up(self) -> FloatArray:
+        """[A] largest rise per tick of the change per tick; infinite where there is no limit."""
+        return self._per_column(a.accel.up if a.accel else np.inf for a in self.actions.values())
+
+    @cached_property
+    def accel_down(self) -> FloatArray:
+        """[A] largest fall per tick of the change per tick; infinite where there is no limit."""
+        return self._per_column(a.accel.down if a.accel else np.inf for a in self.actions.values())
+
+    @cached_property
+    def limits_acceleration(self) -> bool:
+        """Whether some actuator has a limit on its acceleration."""
+        return any(action.accel is not None for action in self.actions.values())
+
+    @cached_property
     def action_integer(self) -> npt.NDArray[np.bool_]:
         """[A] whether only whole numbers fit."""
         return self._per_column(a.kind != "continuous" for a in self.actions.values()).astype(bool)
@@ -212,6 +228,20 @@ class SystemSpec(BaseModel):
             parsed[name] = (Expression.parse(constraint.holds, self.known_names), constraint.kind)
         return parsed
 
+    @cached_property
+    def enforced(self) -> dict[str, Expression]:
+        """What the gate enforces, by name: hard constraints, or the barriers in their place."""
+        return {
+            name: self._enforced(name) for name, (_, k) in self.constraints.items() if k == "hard"
+        }
+
+    def _enforced(self, name: str) -> Expression:
+        given, (holds, _) = self.constraint_texts[name].barrier, self.constraints[name]
+        if given is None:
+            return holds
+        after = {c: Expression.parse(t, self.known_names) for c, t in given.next.items()}
+        return barrier(holds, after, given.gamma)
+
     # shortcuts and hashes
 
     @property
@@ -223,7 +253,7 @@ class SystemSpec(BaseModel):
     def interface_hash(self) -> str:
         """Changes with what a bundle was built for: sensors, channels, alignment, tick, actions."""
         actions = {
-            name: action.model_dump(exclude={"fallback", "rate"})
+            name: action.model_dump(exclude={"fallback", "rate", "accel"})
             for name, action in self.actions.items()
         }
         channels = [(c.name, c.unit, c.shape, c.align) for c in self.channels]
@@ -309,11 +339,38 @@ def _check_expressions(
     ]
     texts += [(("constraints", n, "holds"), c.holds) for n, c in spec.constraint_texts.items()]
     problems = []
-    for path, text in texts:
+
+    def told(path: tuple[str | int, ...], reason: object) -> None:
+        place = f"{name}:{line_of(path, lines)}: {'.'.join(map(str, path))}"
+        problems.append(f"{place}: {reason}")
+
+    for constraint, given in spec.constraint_texts.items():
+        for column, text in given.barrier.next.items() if given.barrier else ():
+            place = ("constraints", constraint, "barrier", "next", column)
+            texts.append((place, text))
+            if column not in spec.columns:
+                told(place, f"there is no such column; there are {', '.join(spec.columns)}")
+    for path, written in texts:
         try:
-            spec._parse(text)
+            spec._parse(written)
         except ExpressionError as error:
-            place = f"{name}:{line_of(path, lines)}: {'.'.join(map(str, path))}"
-            problems.append(f"{place}: {error}")
+            told(path, error)
+    if not problems:
+        _check_barriers(spec, told)
     if problems:
         raise SpecError("\n".join(problems))
+
+
+def _check_barriers(
+    spec: SystemSpec, told: Callable[[tuple[str | int, ...], object], None]
+) -> None:
+    for name, given in spec.constraint_texts.items():
+        if given.barrier is None:
+            continue
+        try:
+            found = spec._enforced(name)
+        except ExpressionError as error:
+            told(("constraints", name, "holds"), error)
+            continue
+        if not found.names & set(spec.action_columns):
+            told(("constraints", name, "barrier"), "no action stands in `next`: name one that acts")

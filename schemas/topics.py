@@ -81,7 +81,7 @@ TABLE: Final[dict[Kind, TopicKind]] = {
     ),
     "outcomes": TopicKind("entity", "json", "entity", _LOG, "labels from the plant or a person"),
     "control": TopicKind(
-        "none", "json", "one", _COMPACT, "release, hold, resume, budget; who aligns"
+        "none", "json", "one", _COMPACT, "release, hold, resume, rearm, budget; who aligns"
     ),
     "deadletter": TopicKind("source", "json", "one", _LOG, "what could not be used, and why"),
 }

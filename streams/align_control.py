@@ -54,6 +54,7 @@ def _view(latest: dict[str, Control]) -> ControlView:
     bundle, budget = None, None
     holds: list[str] = []
     overrides: dict[str, dict[str, float]] = {}
+    rearms: dict[str, int] = {}
     for record in latest.values():
         if record.kind == "release":
             bundle = record.bundle
@@ -63,4 +64,12 @@ def _view(latest: dict[str, Control]) -> ControlView:
             holds.append(record.entity)
         elif record.kind == "override" and record.values:
             overrides[record.entity] = dict(record.values)
-    return ControlView(bundle, tuple(sorted(holds)), dict(sorted(overrides.items())), budget)
+        elif record.kind == "rearm":
+            rearms[record.entity] = record.said
+    return ControlView(
+        bundle,
+        tuple(sorted(holds)),
+        dict(sorted(overrides.items())),
+        budget,
+        dict(sorted(rearms.items())),
+    )

@@ -67,6 +67,11 @@ class Commands(LazyGroup):
             "Set an action by hand; the gate emits it, within range and rate, "
             "until `override … none`.",
         ),
+        "rearm": _entry(
+            "operate:rearm",
+            "Open the gate's latches, of the entities named or all: "
+            "a model may act for them again.",
+        ),
         "doctor": _entry(
             "doctor:doctor",
             "Say what is installed, reachable and misconfigured here, each with its remedy.",

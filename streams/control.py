@@ -1,4 +1,4 @@
-"""The operator's word on `S.control`: hold, resume, override, release, budget; and what stands."""
+"""The operator's word on `S.control`: hold, resume, override, rearm, release; and what stands."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence

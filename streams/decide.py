@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from planner import latch
 from planner.budget import Budget, FreeBudget, RecordedBudget, Spent
+from planner.critic import risk
 from planner.draft import Plan
 from planner.explore import explore
 from planner.gate import Gated, gate
@@ -22,8 +24,8 @@ from schemas.trajectories import Decisions
 from streams.belief import Row, index_of, update
 from streams.desk import Desk
 
-# What the gate noted about the frame or the actuator's grid is no verdict on the proposal.
-_NO_VERDICT = np.uint32(~(Reason.LATE | Reason.ROUNDED) & 0xFFFFFFFF)
+# What the gate noted about the frame, the actuator's grid or the past is no verdict on a proposal.
+_NO_VERDICT = np.uint32(~(Reason.LATE | Reason.ROUNDED | Reason.LATCHED) & 0xFFFFFFFF)
 _OUT_OF_TIME = FreeBudget(0)
 
 
@@ -121,6 +123,10 @@ def respond(
     made = plan(spec, bundle, posterior, frame, memory, limit, seed, believed=believed)
     if spec.explore is not None:
         made = replace(made, proposal=explore(spec, frame, made.proposal, made.mode))
+    foreseen = None
+    if bundle is not None and posterior is not None:
+        foreseen = risk(spec, bundle, posterior, frame, made)
+    latched = latch.rearmed(spec, frame, made.memory.latch)
     gated = gate(
         spec,
         made.proposal,
@@ -128,15 +134,23 @@ def respond(
         frame,
         frame.applied,
         made.uncertainty,
+        before=made.memory.before,
         mode=made.mode,
         believed=believed | (bundle is None),
+        risk=foreseen,
+        latched=latch.closed(spec, latched),
         model=bundle is not None,
         late=late,
         max_uncertainty=None if bundle is None else bundle.manifest.calibration.max_uncertainty,
     )
-    made = replace(made, memory=made.memory.after_gate((gated.reasons & _NO_VERDICT) != 0))
+    struck = latch.after(spec, frame, latched, made.mode, gated.reasons)
+    changed = (gated.reasons & _NO_VERDICT) != 0
+    made = replace(made, memory=made.memory.after_gate(changed, struck))
     after = replace(after, memory=made.memory.arrays())
     decisions = _decisions(spec, frame, after, made, gated, late)
+    if spec.gate.latch is not None:  # a replay of a twin that takes over asks for it
+        began = {"latch": latch.logged(frame.entities, memory.latch)}
+        decisions = replace(decisions, spent={**decisions.spent, **began})
     return Answer(after, decisions, bundle, posterior, believed, made)
 
 
@@ -201,7 +215,7 @@ def _fits(spec: SystemSpec, bundle: Bundle) -> bool:
 def _carry(spec: SystemSpec, row: Row | None, frame: Frame, bundle: str) -> PlannerMemory:
     """The planner's memory for this frame's entities, without plans of another bundle."""
     if row is None:
-        return PlannerMemory.fresh(spec, len(frame.entities))
+        return PlannerMemory.fresh(spec, len(frame.entities)).at(frame.applied)
     memory = PlannerMemory.from_arrays(row.memory)
     joined = (frame.flags & Flag.JOINED) != 0
     if row.entities != frame.entities or joined.any():
@@ -209,7 +223,7 @@ def _carry(spec: SystemSpec, row: Row | None, frame: Frame, bundle: str) -> Plan
         memory = memory.carry(spec, np.where(joined, -1, index))
     if row.bundle != bundle:
         memory = memory.forget_plans(np.ones(len(frame.entities), bool))
-    return memory
+    return memory.at(frame.applied, follows=frame.tick == row.tick + 1)
 
 
 def _decisions(

@@ -138,7 +138,7 @@ class Deck:
         bundle, budget, ahead = self._means(frame, logged)
         before = self.rows[cohort]
         if self.mode == "pinned" and logged is not None and logged.decisions.spent.get("fresh"):
-            before = without_plans(before, self.spec)
+            before = without_plans(before, self.spec, logged.decisions.spent.get("latch"))
         row, decisions = step(self.spec, bundle, before, frame, budget, ahead)
         self.rows[cohort] = row
         self.counts["decided"] += 1

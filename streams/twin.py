@@ -13,6 +13,7 @@ import msgspec
 from confluent_kafka import KafkaException, Message, TopicPartition
 
 from infra.log import Log
+from planner import latch
 from planner.memory import PlannerMemory
 from schemas.frames import Frame
 from schemas.messages import Action, decode
@@ -155,9 +156,17 @@ class Ears:
         self._consumer.close()
 
 
-def without_plans(row: Row | None, spec: SystemSpec) -> Row | None:
-    """A row whose planner remembers no plan: all of its memory is then a function of frames."""
+def without_plans(
+    row: Row | None, spec: SystemSpec, latched: Mapping[str, Sequence[int]] | None = None
+) -> Row | None:
+    """A row whose planner remembers no plan.
+
+    All of its memory is then a function of frames but for the gate's latch, which is that of
+    `latched` where a log says which it was.
+    """
     if row is None:
         return None
     memory = PlannerMemory.from_arrays(row.memory).without_plans(spec)
+    if latched is not None:
+        memory = replace(memory, latch=latch.from_log(row.entities, latched))
     return replace(row, memory=memory.arrays())

@@ -10,29 +10,18 @@ import numpy.typing as npt
 
 from models.evaluation import scores
 from models.evaluation.windows import WARM, Windows
-from planner.runtime import open_session
 from planner.session import Bundle
 from schemas.system import SystemSpec
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
-COST = "cost.onnx"
 Cost = Callable[[F32, F32, F32, F32], F32]
 """`[T, M, N]` of what `imagine` takes: the probability that a constraint is broken."""
 
 
 def cost_of(bundle: Bundle) -> Cost | None:
-    """The graph `cost` of a bundle; None where it has none. The running loop never opens it."""
-    if COST not in bundle.manifest.files:
-        return None
-    path = bundle.path / COST
-    session = open_session(path.read_bytes(), "cpu", bundle.threads, str(path))
-
-    def cost(h: F32, z: F32, actions: F32, noise: F32) -> F32:
-        found = session.run(None, {"h": h, "z": z, "actions": actions, "noise": noise})
-        return np.asarray(found[0])
-
-    return cost
+    """The graph `cost` of a bundle; None where it has none."""
+    return bundle.cost if bundle.foresees else None
 
 
 def violated(

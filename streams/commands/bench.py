@@ -106,6 +106,26 @@ def plan(
 
 
 @app.command()
+def gate(
+    proposals: Annotated[int, typer.Option(min=1, help="To be gated.")] = 1_000_000,
+    as_json: Json = False,
+) -> None:
+    """Arbitrary proposals through the gate, on one thread; what leaves it is checked.
+
+    Exit status 1: one left it outside the envelope.
+
+    Example: rehearse bench gate --json
+    """
+    from planner.bench_gate import bench_gate
+
+    with errors(), console.status("gating"):
+        result = bench_gate(proposals)
+    show(result, as_json)
+    if result["outside"]:
+        raise typer.Exit(1)
+
+
+@app.command()
 def latency(
     cases: Annotated[
         list[str] | None,

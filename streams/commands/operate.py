@@ -1,4 +1,4 @@
-"""What an operator says to a running system: hold, resume, override, budget, release."""
+"""What an operator says to a running system: hold, resume, override, rearm."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -18,7 +18,7 @@ from streams.commands.options import (
     show,
     spec_of,
 )
-from streams.control import entities_seen, held, overridden, say, standing, unknown
+from streams.control import entities_seen, held, now_us, overridden, say, standing, unknown
 from streams.reports import Reports, patience_s
 
 Entities = Annotated[
@@ -78,6 +78,32 @@ def resume(
         _say(system, wanted, bootstrap, extra, as_json)
 
 
+def rearm(
+    spec: Spec,
+    entities: Entities = None,
+    at: At = 0,
+    bootstrap: Bootstrap = None,
+    extra: Extra = None,
+    as_json: Json = False,
+) -> None:
+    """Open the gate's latches, of the entities named or all: a model may act for them again.
+
+    A latch (`gate: {latch: {count: 3, of: 10}}` in a spec) keeps an entity with its fallback when
+    the gate had to intervene too often. Exit status 1: it was said, but to an unknown entity.
+
+    Example: rehearse rearm my.yaml robot-003
+
+    (beside a running `rehearse run my.yaml`)
+    """
+    with errors():
+        system = spec_of(spec)
+        if system.gate.latch is None:
+            raise ValueError(f"{system.system}: the spec has no gate.latch, so nothing is latched")
+        names, now = entities or [ALL], now_us()
+        said = [Control("rearm", at, name, by="operator", said=now) for name in names]
+        _say(system, said, bootstrap, extra, as_json)
+
+
 def override(
     spec: Spec,
     values: Annotated[list[str], typer.Argument(metavar="COLUMN=VALUE…")],
@@ -131,7 +157,8 @@ def _say(
     note = f"every {spec.entity} is held, these too: rehearse resume {spec.system}" if still else ""
     if kind != "resume" and not (kind == "override" and controls[0].values is None):
         strangers = unknown(set(names) - {ALL}, entities_seen(spec, *place))
-        heard = set(names) - set(strangers) if controls[0].time == 0 else set()
+        waits = controls[0].time == 0 and kind != "rearm"  # actuators have no part in that
+        heard = set(names) - set(strangers) if waits else set()
         result["unknown"] = strangers
         result["silent"] = sorted(_silent(reports, spec, heard))
         note = _note(spec, strangers, result["silent"])

@@ -92,6 +92,54 @@ def test_brake_opposes_the_velocity() -> None:
     assert state.shape == (3, 0)
 
 
+PD = "fallback: {kind: pd, kp: 0.5, kd: 0.25}"
+
+
+def test_pd_goes_for_the_target_against_the_velocity() -> None:
+    spec = edited("nav2d", (BRAKE, PD))
+    values = np.zeros((5, 6))  # position, velocity, goal
+    values[0] = [1.0, 0.0, 0.5, 0.0, 2.0, -0.5]
+    values[1] = [0.0, 0.0, 0.0, 0.0, 9.0, -9.0]
+    values[2] = [np.nan, 0.0, 0.0, 1.0, 0.0, 0.0]
+    values[3] = [0.0, 0.0, np.nan, 0.0, 1.0, 1.0]
+    values[4] = [0.0, 0.0, 0.0, 0.0, np.nan, 0.5]
+    action, state = fallback(spec, make_frame(spec, values), fresh(spec, 5))
+    assert action.tolist() == [[0.375, -0.25], [1.0, -1.0], [0.0, -0.25], [0.0, 0.5], [0.0, 0.25]]
+    assert state.shape == (5, 0)
+
+
+def test_pd_with_its_own_gains_brings_a_robot_to_a_fixed_place() -> None:
+    spec = edited("nav2d", (BRAKE, "fallback: {kind: pd, target: 2.5}"))
+    check(spec)
+    at, speed, seen = np.array([[-3.0, 1.0]]), np.array([[1.0, 0.0]]), []
+    for _ in range(150):
+        frame = make_frame(spec, np.hstack([at, speed, [[np.nan, np.nan]]]))
+        action, _ = fallback(spec, frame, fresh(spec, 1))
+        at, speed = at + 0.1 * speed, speed + 0.1 * action
+        seen.append(at[0])
+    assert np.abs(at - 2.5).max() < 0.02
+    assert np.abs(speed).max() < 0.02
+    assert np.max(seen) < 2.6, "critically damped: it hardly overshoots"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{kind: pd, position: place}", "fallback.position: 'place' is not a channel of size 2"),
+        ("{kind: pd, velocity: 3}", "fallback.velocity: 3 is not"),
+        ("{kind: pd, target: home}", "fallback.target: 'home' is not.*position, velocity, goal"),
+        ("{kind: pd, target: .nan}", "fallback.target: nan is not"),
+        ("{kind: pd, kp: -1}", "fallback.kp: -1 is no gain"),
+        ("{kind: pd, kd: .inf}", "fallback.kd: inf is no gain"),
+        ("{kind: pd, kp: fast}", "fallback.kp: 'fast' is no gain"),
+        ("{kind: pd, kd: true}", "fallback.kd: True is no gain"),
+    ],
+)
+def test_parameters_of_pd_that_do_not_fit_are_named(line: str, words: str) -> None:
+    with pytest.raises(FallbackError, match=words):
+        check(edited("nav2d", (BRAKE, f"fallback: {line}")))
+
+
 def test_hold_keeps_what_is_applied_and_value_the_safe_value() -> None:
     frame = make_frame(NAV, np.zeros((2, 6)), applied=[[0.5, np.nan], [9.0, -0.5]])
     hold = edited("nav2d", (BRAKE, "fallback: {kind: hold}"))

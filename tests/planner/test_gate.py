@@ -14,8 +14,9 @@ from hypothesis.extra import numpy as hnp
 from planner.gate import CHECKS, envelope, gate
 from schemas.codes import Mode, Reason
 from schemas.frames import ControlView
-from schemas.system import SystemSpec, load_spec
+from schemas.system import SystemSpec, load_spec, parse_spec
 from tests.planner.worlds import edited, make_frame
+from tests.support import shipped_text
 
 RATES = ("rate: {up: 10, down: 3}", "rate: {up: 20, down: 5}")
 AUTOSCALE = edited("autoscale", RATES)
@@ -31,6 +32,8 @@ WHOLE = edited(
     ("requests <= 0.95 * 3 * ready", "requests <= 3 * replicas"),
     ("kind: soft", "kind: hard"),
 )
+SMOOTH = edited("nav2d", ("high: 1, fallback: 0", "high: 1, accel: {up: 0.25, down: 0.5}"))
+STEPPED = edited("autoscale", (RATES[0], "rate: {up: 20, down: 10}, accel: {up: 4, down: 2.5}"))
 F64 = npt.NDArray[np.float64]
 
 
@@ -99,6 +102,64 @@ def test_the_rate_counts_from_the_applied_value_moved_into_range() -> None:
     assert reasons == Reason.RATE
 
 
+@pytest.mark.parametrize(
+    ("before", "applied", "proposal", "expected", "reason"),
+    [
+        (0.0, 0.25, 0.75, 0.75, Reason(0)),  # as fast as it was, and 0.25 more
+        (0.0, 0.25, 0.7501, 0.75, Reason.ACCELERATION),
+        (0.0, 0.25, 0.0, 0.0, Reason(0)),  # 0.25 + 0.25 - 0.5
+        (0.0, 0.25, -0.0001, 0.0, Reason.ACCELERATION),
+        (0.5, 0.25, 0.3, 0.25, Reason.ACCELERATION),  # it falls: it may just stop
+        (0.5, 0.25, -0.5, -0.5, Reason(0)),
+        (0.5, 1.0, 0.5, 1.0, Reason.ACCELERATION),  # too fast to turn round before the end
+        (-1.0, 1.0, 0.0, 1.0, Reason.ACCELERATION),
+        (0.0, 0.9, 9.0, 1.0, Reason.RANGE),
+        (np.nan, 0.25, 1.0, 1.0, Reason(0)),
+        (0.0, np.nan, 1.0, 1.0, Reason(0)),
+        (-7.0, -1.0, -0.75, -0.75, Reason(0)),  # what was applied counts as moved into range
+    ],
+)
+def test_acceleration_is_limited_where_both_applied_values_are_known(
+    before: float, applied: float, proposal: float, expected: float, reason: Reason
+) -> None:
+    frame = make_frame(SMOOTH, np.zeros((1, 6)), applied=[[applied, 0.0]])
+    spare = np.array([[before, 0.0]])
+    action, reasons, _ = one(SMOOTH, frame, [proposal, 0.0], before=spare)
+    assert (action[0], action[1], reasons) == (expected, 0.0, reason)
+    action, reasons, _ = one(SMOOTH, frame, [proposal, 0.0])  # nobody knows what was before
+    assert reasons in (Reason(0), Reason.RANGE)
+
+
+@pytest.mark.parametrize(
+    ("before", "applied", "proposal", "expected", "reason"),
+    [
+        (20.0, 22.0, 28.0, 28.0, Reason(0)),
+        (20.0, 22.0, 29.0, 28.0, Reason.ACCELERATION),
+        (20.0, 22.0, 21.0, 22.0, Reason.ACCELERATION),  # 24 - 2.5, whole: 22
+        (20.0, 60.0, 60.0, 80.0, Reason.ACCELERATION),  # faster than its rate: this yields to it
+        (20.0, 60.0, 99.0, 80.0, Reason.RATE),
+    ],
+)
+def test_acceleration_of_whole_numbers_and_beside_a_rate(
+    before: float, applied: float, proposal: float, expected: float, reason: Reason
+) -> None:
+    frame = services(applied=[[applied]])
+    action, reasons, _ = one(STEPPED, frame, proposal, before=np.array([[before]]))
+    assert (action[0], reasons) == (expected, reason)
+
+
+def test_the_fallback_and_a_hold_come_to_rest_as_fast_as_acceleration_allows() -> None:
+    frame = make_frame(SMOOTH, np.zeros((1, 6)), applied=[[0.0, 0.0]])
+    before = np.array([[-1.0, 0.0]])
+    action, reasons, mode = one(SMOOTH, frame, [np.nan, 0.0], fallback=[[-1.0, 0.0]], before=before)
+    assert (action[0], reasons, mode) == (0.5, Reason.NOT_FINITE, Mode.FALLBACK)
+    held = make_frame(
+        SMOOTH, np.zeros((1, 6)), applied=[[0.0, 0.0]], control=ControlView(holds=("*",))
+    )
+    action, reasons, mode = one(SMOOTH, held, [0.0, 0.0], before=before)
+    assert (action[0], reasons, mode) == (0.5, Reason.HOLD | Reason.ACCELERATION, Mode.HOLD)
+
+
 def test_an_unknown_applied_value_sets_no_rate_limit() -> None:
     action, reasons, _ = one(AUTOSCALE, services(), 150.0)
     assert (action[0], reasons) == (150.0, Reason(0))
@@ -158,6 +219,57 @@ def test_stale_observations_bring_the_fallback(age: float, stale: bool) -> None:
     assert (Reason.STALE in reasons) is stale
     assert action[0] == (18.0 if stale else 25.0)
     assert mode == (Mode.FALLBACK if stale else Mode.PLAN)
+
+
+WATCHED = edited("autoscale", ("gate: {", "gate: {critic: {max_risk: 0.25}, "))
+
+
+@pytest.mark.parametrize(
+    ("risk", "refused"),
+    [(0.25, False), (np.nextafter(0.25, 1), True), (np.nan, True), (np.inf, True), (0.0, False)],
+)
+def test_the_critic_refuses_what_it_finds_too_risky_and_allows_nothing(
+    risk: float, refused: bool
+) -> None:
+    frame = services(applied=[[20.0]])
+    for mode in Mode.PLAN, Mode.FOLLOW, Mode.ACTOR:
+        made = {"mode": np.array([mode], np.uint8), "risk": np.array([risk])}
+        action, reasons, out = one(WATCHED, frame, 25.0, fallback=[[18.0]], **made)
+        assert reasons == (Reason.SAFETY if refused else Reason(0))
+        assert (action[0], out) == ((18.0, Mode.FALLBACK) if refused else (25.0, mode))
+        assert one(WATCHED, frame, 99.0, **made)[1] & Reason.RATE or refused
+        unsure = one(WATCHED, frame, 25.0, uncertainty=np.array([9.0]), **made)
+        assert Reason.UNCERTAIN in unsure[1]
+        assert one(AUTOSCALE, frame, 25.0, **made)[1] == Reason(0)  # its spec asks for none
+    spare = {"mode": np.array([Mode.FALLBACK], np.uint8), "risk": np.array([risk])}
+    assert one(WATCHED, frame, 25.0, **spare)[1] == Reason(0)
+    assert one(WATCHED, frame, 25.0)[1] == Reason(0)  # there is no critic
+
+
+@pytest.mark.parametrize("mode", [Mode.PLAN, Mode.FOLLOW, Mode.ACTOR, Mode.FALLBACK])
+def test_who_is_latched_gets_the_fallback(mode: Mode) -> None:
+    frame, made = services(applied=[[20.0]]), np.array([mode], np.uint8)
+    closed = np.array([True])
+    action, reasons, out = one(AUTOSCALE, frame, 25.0, fallback=[[18.0]], mode=made, latched=closed)
+    assert action[0] == (25.0 if mode == Mode.FALLBACK else 18.0)  # explored, perhaps
+    assert (reasons, out) == (Reason.LATCHED, Mode.FALLBACK)
+    action, reasons, out = one(AUTOSCALE, frame, 25.0, mode=made, latched=~closed)
+    assert (action[0], reasons, out) == (25.0, Reason(0), mode)
+
+
+def test_operators_act_for_the_latched() -> None:
+    control = ControlView(overrides={"e000": {"replicas": 22.0}})
+    frame, closed = services(applied=[[20.0]], control=control), np.array([True])
+    action, reasons, mode = one(AUTOSCALE, frame, 25.0, fallback=[[18.0]], latched=closed)
+    assert (action[0], mode) == (22.0, Mode.OVERRIDE)
+    assert reasons == Reason.LATCHED | Reason.OVERRIDE
+
+
+def test_the_latch_still_lets_the_checks_before_it_say_what_they_found() -> None:
+    frame, closed = services(applied=[[20.0]]), np.array([True])
+    doubt = np.array([9.0])
+    _, reasons, _ = one(AUTOSCALE, frame, 25.0, uncertainty=doubt, latched=closed)
+    assert reasons & (Reason.UNCERTAIN | Reason.LATCHED) == Reason.UNCERTAIN | Reason.LATCHED
 
 
 def test_no_belief_no_model_and_late() -> None:
@@ -252,6 +364,56 @@ def test_hard_constraints_are_projected(x: float, wanted: float, expected: float
     assert mode == Mode.PLAN
 
 
+def walled(gamma: float = 0.1) -> SystemSpec:
+    """Robots that keep four seconds of their speed away from a wall at 15 m."""
+    step = {
+        "position[0]": "position[0] + 0.1 * velocity[0] + 0.005 * acceleration[0]",
+        "velocity[0]": "velocity[0] + 0.1 * acceleration[0]",
+    }
+    wall = {
+        "holds": "position[0] + 4 * velocity[0] <= 15",
+        "kind": "hard",
+        "barrier": {"gamma": gamma, "next": step},
+    }
+    return parse_spec(shipped_text("nav2d", constraints={"wall": wall}))
+
+
+WALLED = walled()
+
+
+def test_a_barrier_brakes_before_the_wall_and_needs_no_fallback() -> None:
+    x = v = 0.0
+    seen, closest = Reason(0), 0.0
+    for _ in range(600):
+        frame = make_frame(WALLED, [[x, 0.0, v, 0.0, 0.0, 0.0]])
+        action, reasons, mode = one(WALLED, frame, [1.0, 0.25])  # towards it, always
+        assert mode == Mode.PLAN
+        assert action[1] == 0.25
+        x, v = x + 0.1 * v + 0.005 * action[0], v + 0.1 * action[0]
+        assert x + 4 * v <= 15.0
+        seen, closest = seen | reasons, max(closest, x)
+    assert seen == Reason.CONSTRAINT
+    assert 14.9 < closest <= 15.0
+
+
+@pytest.mark.parametrize("gamma", [0.1, 0.3, 0.5, 1.0])
+def test_gamma_says_how_fast_the_margin_may_shrink(gamma: float) -> None:
+    spec = walled(gamma)
+    frame = make_frame(spec, [[14.0, 0.0, 0.0, 0.0, 0.0, 0.0]])  # a metre left: 0.405 a <= gamma
+    action, _, _ = one(spec, frame, [1.0, 0.0])
+    assert action[0] == pytest.approx(min(1.0, gamma / 0.405), abs=1e-7)
+
+
+def test_who_is_beyond_a_barrier_comes_back_and_who_cannot_falls_back() -> None:
+    frame = make_frame(WALLED, [[15.1, 0.0, 0.0, 0.0, 0.0, 0.0]])
+    action, reasons, mode = one(WALLED, frame, [1.0, 0.0])
+    assert action[0] == pytest.approx(-0.01 / 0.405, abs=1e-7)
+    assert (reasons, mode) == (Reason.CONSTRAINT, Mode.PLAN)
+    fast = make_frame(WALLED, [[15.0, 0.0, 9.0, 0.0, 0.0, 0.0]])
+    action, reasons, mode = one(WALLED, fast, [1.0, 0.0], fallback=[[-1.0, 0.0]])
+    assert (action[0], reasons, mode) == (-1.0, Reason.CONSTRAINT, Mode.FALLBACK)
+
+
 def test_what_cannot_be_projected_becomes_the_fallback() -> None:
     action, reasons, mode = one(HARD, robots(x=17.0), [0.5, 0.5], fallback=[[-0.25, 0.0]])
     assert action.tolist() == [-0.25, 0.0]
@@ -292,6 +454,23 @@ def test_a_fallback_that_is_not_finite_becomes_the_safe_value() -> None:
     assert reasons == Reason.NOT_FINITE
 
 
+@pytest.mark.parametrize(("spare", "expected"), [(99.0, 40.0), (2.0, 15.0), (21.6, 22.0)])
+def test_a_fallback_outside_the_envelope_is_moved_into_it_without_a_word(
+    spare: float, expected: float
+) -> None:
+    frame = services(applied=[[20.0]])  # 15 to 40
+    action, reasons, mode = one(AUTOSCALE, frame, np.nan, fallback=[[spare]])
+    assert (action[0], reasons, mode) == (expected, Reason.NOT_FINITE, Mode.FALLBACK)
+
+
+def test_a_fallback_is_not_rounded_into_a_proposal_of_whole_numbers() -> None:
+    whole: Any = np.ones((1, 2), dtype=np.int64)
+    frame, spare = robots(), np.array([[0.5, -0.25]])
+    out = gate(NAV, whole, spare, frame, frame.applied, np.zeros(1), believed=np.array([False]))
+    assert out.action.dtype == np.float64
+    assert out.action.tolist() == [[0.5, -0.25]]
+
+
 def test_the_list_of_checks_is_complete() -> None:
     """Each reason that the gate can give has a check; nothing is checked twice."""
     assert len(set(CHECKS)) == len(CHECKS)
@@ -300,9 +479,12 @@ def test_the_list_of_checks_is_complete() -> None:
         "finite",
         "range",
         "rate",
+        "acceleration",
         "rounding",
         "constraints",
         "uncertainty",
+        "safety",
+        "latch",
         "stale",
         "hold",
         "override",
@@ -314,8 +496,10 @@ def test_the_list_of_checks_is_complete() -> None:
 
 
 ANY = st.floats(allow_nan=True, allow_infinity=True, allow_subnormal=True, width=64)
-KEYS = ("autoscale", "nav2d", "hard", "whole")
-SPECS = dict(zip(KEYS, (AUTOSCALE, NAV, HARD, WHOLE), strict=True))
+KEYS = ("autoscale", "nav2d", "hard", "whole", "smooth", "stepped", "walled", "watched")
+SPECS = dict(
+    zip(KEYS, (AUTOSCALE, NAV, HARD, WHOLE, SMOOTH, STEPPED, WALLED, WATCHED), strict=True)
+)
 
 
 @st.composite
@@ -349,8 +533,11 @@ def situations(draw: st.DrawFn) -> dict[str, Any]:
         "frame": frame,
         "last_applied": frame.applied,
         "uncertainty": floats(count),
+        "before": draw(st.none() | hnp.arrays(np.float64, (count, width), elements=ANY)),
         "mode": draw(hnp.arrays(np.uint8, count, elements=st.sampled_from([0, 1, 2, 3]))),
         "believed": draw(hnp.arrays(np.bool_, count)),
+        "risk": draw(st.none() | hnp.arrays(np.float64, count, elements=ANY)),
+        "latched": draw(st.none() | hnp.arrays(np.bool_, count)),
         "model": draw(st.booleans()),
         "late": draw(st.booleans()),
     }
@@ -365,7 +552,10 @@ def test_nothing_outside_the_envelope_ever_leaves(situation: dict[str, Any]) -> 
         np.testing.assert_array_equal(situation[name], array)
     assert out.action.shape == applied.shape
     sent = out.action[out.published]
-    low, high = envelope(spec, applied[out.published])
+    before_ = situation["before"]
+    low, high = envelope(
+        spec, applied[out.published], None if before_ is None else before_[out.published]
+    )
     assert np.isfinite(sent).all()
     assert ((sent >= low) & (sent <= high)).all()
     assert ((sent >= spec.action_low) & (sent <= spec.action_high)).all()
@@ -378,6 +568,9 @@ def test_nothing_outside_the_envelope_ever_leaves(situation: dict[str, Any]) -> 
     learned = np.isin(out.mode, (Mode.PLAN, Mode.FOLLOW, Mode.ACTOR))
     assert not (learned & ~situation["believed"]).any()
     assert situation["model"] or not learned.any()
+    if spec is WATCHED and situation["risk"] is not None:
+        assert not (learned & ~(situation["risk"] <= 0.25)).any()
+    assert situation["latched"] is None or not (learned & situation["latched"]).any()
 
 
 @given(situations())
@@ -390,9 +583,36 @@ def test_the_gate_is_idempotent_on_what_it_let_out(situation: dict[str, Any]) ->
     np.testing.assert_array_equal(first.action[kept], again.action[kept])
 
 
-@given(hnp.arrays(np.float64, (3, 1), elements=ANY))
-def test_the_envelope_is_never_empty(applied: F64) -> None:
-    low, high = envelope(AUTOSCALE, applied)
+VALUES = hnp.arrays(np.float64, (3, 1), elements=ANY | st.floats(-300, 300))
+
+
+@given(VALUES, st.none() | VALUES, st.sampled_from([AUTOSCALE, STEPPED]))
+def test_the_envelope_is_never_empty(applied: F64, before: F64 | None, spec: SystemSpec) -> None:
+    low, high = envelope(spec, applied, before)
     assert (low <= high).all()
     assert (low >= 1).all()
     assert (high <= 200).all()
+    assert (np.rint(low) == low).all()
+    assert (np.rint(high) == high).all()
+
+
+def test_a_range_wider_than_numbers_are_leaves_an_envelope() -> None:
+    ends = "low: -1.7e+308, high: 1.7e+308, accel: {up: 1, down: 1}"
+    wide = edited("nav2d", ("low: -1, high: 1, fallback: 0", ends))
+    low, high = envelope(wide, np.full((1, 2), 1.7e308), np.full((1, 2), -1.7e308))
+    assert (low <= high).all()  # the change between them is infinite
+
+
+@given(st.lists(st.floats(-3, 3), min_size=1, max_size=20), st.sampled_from([-1.0, 0.0, 1.0]))
+def test_step_after_step_the_change_changes_within_its_limit(
+    wanted: list[float], at: float
+) -> None:
+    """Unless the end of the range is in the way."""
+    before, applied = np.full((1, 2), at), np.full((1, 2), at)
+    for proposal in wanted:
+        frame = make_frame(SMOOTH, np.zeros((1, 6)), applied=applied)
+        action, _, _ = one(SMOOTH, frame, [proposal, 0.0], before=before)
+        turned = (action - applied[0]) - (applied - before)[0]
+        assert turned[0] <= 0.25 + 1e-9 or action[0] == -1.0
+        assert turned[0] >= -0.5 - 1e-9 or action[0] == 1.0
+        before, applied = applied, action[None]

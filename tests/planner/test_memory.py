@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from planner.memory import PlannerMemory
 from schemas.system import load_spec
@@ -63,7 +64,35 @@ def test_arrays_come_back_and_may_be_read_only() -> None:
     for array in frozen.values():
         array.flags.writeable = False
     again = PlannerMemory.from_arrays(frozen)
-    after = again.after_gate(np.array([True, False, True])).forget_plans(np.array([1, 0, 0], bool))
+    after = again.after_gate(np.array([True, False, True]), again.latch).forget_plans(
+        np.array([1, 0, 0], bool)
+    )
     assert after.gated.tolist() == [True, False, True]
     assert after.age(11).tolist()[:2] == [np.iinfo(np.int64).max, 3]
     assert memory.planned_at[0] == 10  # nothing was changed in place
+
+
+def test_the_last_two_applied_values_are_known_where_no_tick_was_missed() -> None:
+    first, second = np.full((3, 1), 20.0), np.full((3, 1), 22.0)
+    memory = some().at(first)
+    assert np.isnan(memory.before).all()
+    after = memory.at(second)
+    assert (after.before == 20.0).all()
+    assert (after.applied == 22.0).all()
+    assert np.isnan(memory.at(second, follows=False).before).all()
+    kept = after.without_plans(SPEC)
+    assert (kept.before == 20.0).all()
+    assert (kept.applied == 22.0).all()
+    closed = after.after_gate(np.ones(3, bool), after.latch + 1)
+    np.testing.assert_array_equal(closed.without_plans(SPEC).latch, after.latch + 1)
+
+
+def test_a_row_of_an_older_version_knows_no_applied_values() -> None:
+    arrays = some().at(np.full((3, 1), 20.0)).arrays()
+    older = {name: a for name, a in arrays.items() if name not in ("applied", "before", "latch")}
+    memory = PlannerMemory.from_arrays(older)
+    assert np.isnan(memory.applied).all()
+    assert memory.before.shape == (3, 1)
+    np.testing.assert_array_equal(memory.latch, PlannerMemory.fresh(SPEC, 3).latch)
+    with pytest.raises(KeyError, match="stakes"):
+        PlannerMemory.from_arrays({n: a for n, a in arrays.items() if n != "stakes"})

@@ -307,7 +307,7 @@ def test_closed_loop_robots_reach_their_goal(bundle: Bundle) -> None:
         gated = gate(
             PATIENT, made.proposal, made.fallback, frame, applied, made.uncertainty, mode=made.mode
         )
-        memory = made.memory.after_gate(gated.reasons != 0)
+        memory = made.memory.after_gate(gated.reasons != 0, made.memory.latch)
         applied = gated.action
         modes.append(gated.mode)
         x = x @ world.transition + applied @ world.control

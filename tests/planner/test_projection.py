@@ -84,6 +84,14 @@ def test_an_impossible_constraint_goes_to_the_nearest_corner() -> None:
     assert projected(spec_with("acceleration[0] <= -3"), [0.5, 0.5]).tolist() == [-1.0, 0.5]
 
 
+def test_constraints_that_contradict_each_other_end_after_so_many_rounds() -> None:
+    spec = spec_with("acceleration[0] <= -0.5", "acceleration[0] >= 0.5")
+    found = projected(spec, [0.0, 0.25])
+    assert (np.abs(found) <= 1).all()
+    assert found[1] == 0.25
+    assert projection.violated(spec, np.zeros((1, 6)), found[None]).tolist() == [True]
+
+
 def test_no_slope_leaves_the_action() -> None:
     spec = spec_with("velocity[0] * acceleration[0] <= -1")
     assert projected(spec, [0.5, 0.5]).tolist() == [0.5, 0.5]

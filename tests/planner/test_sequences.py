@@ -48,6 +48,26 @@ def test_executable_is_what_the_gate_lets_out_step_by_step(
     np.testing.assert_array_equal(executable(spec, applied, out), out)
 
 
+@given(
+    sequences=hnp.arrays(np.float64, (2, 3, 5, 1), elements=st.floats(-1e3, 1e3)),
+    past=hnp.arrays(np.float64, (2, 2, 1), elements=st.floats(-10, 300) | st.just(np.nan)),
+    known=st.booleans(),
+)
+def test_executable_keeps_to_the_acceleration_that_the_gate_lets_out(
+    sequences: F64, past: F64, known: bool
+) -> None:
+    spec = edited("autoscale", ("down: 3}", "down: 9}, accel: {up: 3, down: 2.5}"))
+    before, applied = past
+    out = executable(spec, applied, sequences, before if known else None)
+    older = np.broadcast_to(before[:, None] if known else np.full((2, 1, 1), np.nan), (2, 3, 1))
+    last = np.broadcast_to(applied[:, None], (2, 3, 1))
+    for t in range(5):
+        low, high = envelope(spec, last, older)
+        wanted = np.rint(np.clip(sequences[:, :, t], spec.action_low, spec.action_high))
+        np.testing.assert_array_equal(out[:, :, t], np.clip(wanted, low, high))
+        older, last = last, out[:, :, t]
+
+
 def test_the_first_spread_follows_bounds_and_rates() -> None:
     spread = first_spread(AUTOSCALE, np.array([[3.0], [np.nan], [198.0]]), 4)
     assert spread[0, :, 0].tolist() == [(13 - 1) / 4, (23 - 1) / 4, (33 - 1) / 4, (43 - 1) / 4]

@@ -36,6 +36,7 @@ class World:
     gains: tuple[float, ...] = (1.0,) * MEMBERS
     value: float = 0.0
     alive: float = 1.0
+    risk: F64 | None = None  # [A]: a constraint is broken with probability `gain_m (a risk)`
     latent: int = 2
 
 
@@ -215,6 +216,27 @@ def _actor(world: World, columns: int, actions: int) -> Any:
     return helper.make_graph(nodes, "actor", inputs, outputs, constants)
 
 
+def _cost(world: World, columns: int, actions: int, risk: F64) -> Any:
+    nodes = [
+        _node("MatMul", ["actions", "R"], ["weighed"]),
+        _node("Mul", ["weighed", "gains"], ["felt"]),
+        _node("Clip", ["felt", "zero", "one"], ["cost"]),
+    ]
+    inputs = [
+        _info("h", MEMBERS, "N", columns),
+        _info("z", MEMBERS, "N", world.latent),
+        _info("actions", "T", MEMBERS, "N", actions),
+        _info("noise", "T", MEMBERS, "N", world.latent),
+    ]
+    constants = [
+        _constant("R", risk),
+        _constant("gains", np.array(world.gains)[:, None]),
+        _constant("zero", 0.0),
+        _constant("one", 1.0),
+    ]
+    return helper.make_graph(nodes, "cost", inputs, [_info("cost", "T", MEMBERS, "N")], constants)
+
+
 def write_bundle(folder: Path, spec: SystemSpec, world: World, **manifest: Any) -> Path:
     """A sealed bundle for `spec` in `folder`; `manifest` overrides its fields."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -222,6 +244,8 @@ def write_bundle(folder: Path, spec: SystemSpec, world: World, **manifest: Any) 
     _save(folder / "believe.onnx", _believe(world, columns, actions))
     _save(folder / "imagine.onnx", _imagine(world, columns, actions))
     _save(folder / "actor.onnx", _actor(world, columns, actions))
+    if world.risk is not None:
+        _save(folder / "cost.onnx", _cost(world, columns, actions, world.risk))
     content: dict[str, Any] = {
         "name": "test",
         "system": spec.system,

@@ -143,7 +143,12 @@ def test_what_a_model_sees_or_does_moves_the_interface(old: str, new: str) -> No
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("up: 10", "up: 20"), ("deadline: 17 ms", "deadline: 5 ms"), ("target: 0.7", "target: 0.5")],
+    [
+        ("up: 10", "up: 20"),
+        ("down: 3}", "down: 3}, accel: {up: 2, down: 1}"),
+        ("deadline: 17 ms", "deadline: 5 ms"),
+        ("target: 0.7", "target: 0.5"),
+    ],
 )
 def test_what_a_model_does_not_see_leaves_the_interface_alone(old: str, new: str) -> None:
     spec = parse_spec(edited(old, new))
@@ -165,6 +170,18 @@ def test_how_a_tier_is_searched_is_part_of_the_spec_where_it_is_not_as_usual() -
         parse_spec(text.replace(tier, "deep: {planner: mpi, candidates: 255"))
     with pytest.raises(SpecError, match=r"risk\.tail: .*greater than 0"):
         parse_spec(text.replace("budget:\n", "budget:\n  risk: {tail: 0}\n"))
+
+
+def test_acceleration_has_no_limit_where_none_is_given() -> None:
+    spec = load_spec("autoscale")
+    assert not spec.limits_acceleration
+    assert (spec.accel_up.tolist(), spec.accel_down.tolist()) == ([np.inf], [np.inf])
+    assert "accel" not in spec.model_dump()["actions"]["replicas"]  # its hash stays what it was
+    limited = parse_spec(edited("down: 3}", "down: 3}, accel: {up: 2, down: 1}"))
+    assert limited.limits_acceleration
+    assert (limited.accel_up.tolist(), limited.accel_down.tolist()) == ([2.0], [1.0])
+    with pytest.raises(SpecError, match=r"accel\.up: Input should be greater than 0"):
+        parse_spec(edited("down: 3}", "down: 3}, accel: {up: 0, down: 1}"))
 
 
 def test_a_copy_with_another_field_derives_everything_anew() -> None:

@@ -83,12 +83,13 @@ def decide_all(
     frames: Sequence[Frame],
     row: Row | None = None,
     budget: Callable[[int], Budget | None] = Uneven,
+    spec: SystemSpec = RUN_SPEC,
     **spent: Any,
 ) -> list[tuple[Frame, Decisions, Row]]:
     """What a worker would have logged."""
     found = []
     for frame in frames:
-        row, decisions = step(RUN_SPEC, bundle, row, frame, budget(frame.tick))
+        row, decisions = step(spec, bundle, row, frame, budget(frame.tick))
         decisions = replace(decisions, spent={**decisions.spent, "worker": "w", **spent})
         found.append((frame, decisions, row))
     return found

@@ -37,6 +37,20 @@ def test_an_override_without_values_ends_it() -> None:
     assert log.at(5).overrides == {}
 
 
+def test_the_last_rearm_of_each_is_told_with_when_it_was_said() -> None:
+    log = said(
+        Control("rearm", 0, "r1", said=7), Control("rearm", 5, said=9), Control("rearm", 8, said=11)
+    )
+    assert [log.at(time).rearms for time in (4, 5, 8)] == [
+        {"r1": 7},
+        {ALL: 9, "r1": 7},
+        {ALL: 11, "r1": 7},
+    ]
+    view = log.at(5)
+    assert (view.rearm_of("r1"), view.rearm_of("r2")) == (9, 9)
+    assert (log.at(0).rearm_of("r1"), log.at(0).rearm_of("r2")) == (7, 0)
+
+
 def test_the_newest_release_acts() -> None:
     log = said(Control("release", 0, bundle="a"), Control("release", 50, bundle="b"))
     assert (log.at(49).bundle, log.at(50).bundle) == ("a", "b")

@@ -80,6 +80,7 @@ def test_the_commands_of_the_design_are_there() -> None:
         "replay",
         "hold",
         "resume",
+        "rearm",
         "broker start",
         "broker stop",
         "broker status",
@@ -98,6 +99,7 @@ def test_the_commands_of_the_design_are_there() -> None:
         "bundle diff",
         "bench align",
         "bench plan",
+        "bench gate",
         "bench replay",
     }
     assert wanted <= names

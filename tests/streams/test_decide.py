@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from planner.budget import FreeBudget
+from planner.gate import envelope
 from planner.memory import PlannerMemory
 from planner.session import Bundle
 from schemas.codes import Flag, Mode, Reason
@@ -92,6 +93,25 @@ def test_a_bundle_limits_how_far_its_members_may_be_apart(tmp_path: Path) -> Non
     assert 0 < doubted.sum() < N
     np.testing.assert_array_equal((answered.reasons & Reason.UNCERTAIN) != 0, doubted)
     np.testing.assert_array_equal(answered.mode == Mode.FALLBACK, doubted)
+
+
+def test_acceleration_counts_from_the_last_two_frames(bundle: Bundle) -> None:
+    text, old = shipped_text("nav2d", budget={"tiers": TIERS}), "    fallback: 0\n"
+    assert text.count(old) == 1
+    spec = parse_spec(text.replace(old, f"{old}    accel: {{up: 0.05, down: 0.05}}\n"))
+    made = frames(5)
+    rows, decided = run(bundle, made, spec=spec)
+    for before, now, decisions in zip(made, made[1:], decided[1:], strict=False):
+        low, high = envelope(spec, now.applied, before.applied)
+        assert ((decisions.action >= low) & (decisions.action <= high)).all()
+        assert not decisions.reasons.any()  # plans keep to it of themselves
+    bare, alone = run(None, made, spec=spec)  # the fallback does not
+    assert [bool((d.action != d.proposal).any()) for d in alone] == [False, *[True] * 4]
+    _, gap = step(spec, None, bare[1], made[4], None)  # frames 2 and 3 never came
+    np.testing.assert_array_equal(gap.action, gap.proposal)
+    _, resumed = run(bundle, made[3:], decode_row(encode_row(rows[2])), spec)
+    for a, b in zip(decided[3:], resumed, strict=True):
+        assert_same(a, b)
 
 
 def test_a_stored_row_goes_on_as_if_nothing_had_happened(bundle: Bundle) -> None:
@@ -189,6 +209,55 @@ def test_without_a_bundle_the_fallback_brakes() -> None:
     assert (decided[-1].reasons & Reason.NO_MODEL).all()
     velocity = made[-1].values[:, 2:4]
     np.testing.assert_allclose(decided[-1].action, np.clip(-2.0 * velocity, -1, 1))
+
+
+def test_an_entity_that_is_latched_stays_with_the_fallback_until_rearmed(tmp_path: Path) -> None:
+    limits = {"max_uncertainty": 0.5, "latch": {"count": 2, "of": 2, "on": ["uncertain"]}}
+    spec = parse_spec(shipped_text("nav2d", budget={"tiers": TIERS}, gate=limits))
+    calibration = {"innovation_band": 1e6, "channel_scale": [1.0] * len(SPEC.columns)}
+    world = double_integrator(noise=0.05, gains=(0.98, 0.99, 1.0, 1.01, 1.02))
+    sure = make_bundle(tmp_path / "a", spec, world, calibration=calibration)
+    unsure = make_bundle(
+        tmp_path / "b", spec, world, calibration=calibration | {"max_uncertainty": 1e-9}
+    )
+    made = frames(9)
+    rows, decided = run(unsure, made[:4], spec=spec)  # the first tick anchors: two more, and closed
+    latched = [(d.reasons & Reason.LATCHED != 0).all() for d in decided]
+    assert latched == [False, False, False, True]
+    assert (decided[3].reasons & Reason.UNCERTAIN).all(), "the checks before it still look"
+    rows, decided = run(sure, made[4:7], rows[-1], spec)
+    assert all((d.reasons & Reason.LATCHED).all() for d in decided)
+    assert all((d.mode == Mode.FALLBACK).all() for d in decided)
+    assert set(decided[-1].spent["latch"]) == set(made[0].entities)
+    assert not PlannerMemory.from_arrays(rows[-1].memory).gated.any(), "a latch is no verdict"
+    logged = decode_trajectory(spec, encode_trajectory(spec, made[6], decided[-1])).decisions
+    assert logged.spent["latch"] == decided[-1].spent["latch"]
+
+    header = replace(made[7].header, control=ControlView(rearms={"e001": 1}))
+    frame = decode_frame(spec, encode_frame(spec, replace(made[7], header=header)))
+    _, answer = step(spec, sure, decode_row(encode_row(rows[-1])), frame, FreeBudget(1))
+    assert answer.mode.tolist() == [Mode.PLAN if i == 1 else Mode.FALLBACK for i in range(N)]
+    assert not answer.reasons[1]
+
+
+def test_what_the_critic_foresees_decides_who_falls_back(tmp_path: Path) -> None:
+    calibration = {"innovation_band": 1e6, "channel_scale": [1.0] * len(SPEC.columns)}
+    world = double_integrator(noise=0.05, risk=np.array([-0.5, 0.0]))
+    watched = make_bundle(tmp_path, SPEC, world, calibration=calibration)
+    free = run(watched, frames(2))[1][1]
+    assert (free.mode == Mode.PLAN).all()
+    foreseen = np.maximum(-0.5 * free.proposal[:, 0], 0.0)
+    middle = float(np.unique(foreseen)[-2:].mean())  # between the two largest
+    limit = {"critic": {"max_risk": middle}}
+    spec = parse_spec(shipped_text("nav2d", budget={"tiers": TIERS}, gate=limit))
+    decided = run(watched, frames(2), spec=spec)[1]
+    risky = foreseen > middle
+    assert 0 < risky.sum() < N
+    np.testing.assert_array_equal((decided[1].reasons & Reason.SAFETY) != 0, risky)
+    np.testing.assert_array_equal(decided[1].mode == Mode.FALLBACK, risky)
+    again = run(watched, frames(2), spec=spec)[1]
+    for a, b in zip(decided, again, strict=True):
+        assert_same(a, b)
 
 
 def test_a_bundle_of_another_interface_is_not_used(bundle: Bundle) -> None:

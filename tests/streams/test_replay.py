@@ -12,7 +12,7 @@ import pytest
 
 from planner.budget import FreeBudget
 from planner.session import Bundle
-from schemas.codes import Mode
+from schemas.codes import Mode, Reason
 from schemas.frames import Frame
 from schemas.system import parse_spec
 from schemas.trajectories import Decisions
@@ -182,6 +182,25 @@ def test_a_twin_that_took_over_is_repeated_from_the_first_workers_rows(
     result = replay(folder, bundles=[bundle.path])
     assert (result["frames"], result["differences"]) == (40, 0)
     assert result["modes"].get("plan", 0) > 0
+
+
+def test_a_twin_that_took_over_is_repeated_with_its_own_latch(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    spec = parse_spec(shipped_text("nav2d", **SMALL, gate={"latch": {"count": 1}}))
+    frames = [
+        replace(frame, header=replace(frame.header, spec_hash=spec.spec_hash))
+        for frame in run_frames(0, range(12))
+    ]
+    first = decide_all(bundle, frames[:6], spec=spec)
+    shut = {frames[0].entities[1]: [0, 4, 4, 0]}  # it was latched where the first worker was not
+    row = without_plans(first[-1][2], spec, shut)
+    fresh = decide_all(bundle, frames[6:7], row, spec=spec, twin=True, fresh=True)
+    alone = decide_all(bundle, frames[7:], fresh[0][2], spec=spec, twin=True)
+    assert (fresh[0][1].reasons & Reason.LATCHED != 0).tolist() == [False, True, False]
+    folder = write_recording(tmp_path, [*first, *fresh, *alone], spec, frames=frames)
+    result = replay(folder, bundles=[bundle.path])
+    assert (result["frames"], result["differences"]) == (12, 0)
 
 
 def test_frames_twice_undecided_and_late_ones(bundle: Bundle, tmp_path: Path) -> None:

@@ -110,11 +110,16 @@ def test_a_row_without_plans_keeps_its_belief_and_the_fallbacks_state() -> None:
         **memory.arrays(),
         "planned_at": memory.planned_at * 0 + 7,
         "stakes": memory.stakes + 1,
+        "latch": memory.latch + 1,
     }
     bare = without_plans(replace(row, memory=arrays), SPEC)
     assert bare is not None
     assert bare.digest == row.digest
     for name, fresh in PlannerMemory.fresh(SPEC, ENTITIES).arrays().items():
-        wanted = memory.fallback if name == "fallback" else fresh
-        np.testing.assert_array_equal(bare.memory[name], wanted)
+        kept = name in ("fallback", "applied", "before", "latch")
+        np.testing.assert_array_equal(bare.memory[name], arrays[name] if kept else fresh)
+    logged = without_plans(row, SPEC, {frame.entities[1]: [1, 7, 7, 0]})
+    assert logged is not None
+    assert logged.memory["latch"][1].tolist() == [1, 7, 7, 0]
+    assert (logged.memory["latch"][0] == memory.latch[0]).all()
     assert without_plans(None, SPEC) is None
