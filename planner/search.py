@@ -2,7 +2,8 @@
 
 An iteration samples around a mean, imagines, and moves mean and spread to where it was good; how,
 is what planners differ in. Only sequences that could be executed are imagined: bounds, rate and
-acceleration limits from the applied values on, whole numbers. In the end a few finalists are judged by all members.
+acceleration limits from the applied values on, whole numbers. In the end a few finalists are judged
+by all members.
 
 The same white noise serves all entities of a group, so an entity's plan does not depend on who
 shares its session call, up to the last bits of the matrix products.
