@@ -14,6 +14,7 @@ from planner.explore import explore
 from planner.gate import Gated, gate
 from planner.memory import PlannerMemory
 from planner.plan import expect, plan, plan_ahead
+from planner.planners import PLANNERS, Planners
 from planner.session import Bundle, Posterior
 from schemas.codes import Flag, Reason
 from schemas.frames import Frame
@@ -105,7 +106,12 @@ def step(
 
 
 def respond(
-    spec: SystemSpec, bundle: Bundle | None, row: Row | None, frame: Frame, budget: Budget | None
+    spec: SystemSpec,
+    bundle: Bundle | None,
+    row: Row | None,
+    frame: Frame,
+    budget: Budget | None,
+    planners: Planners = PLANNERS,
 ) -> Answer:
     """The first half of `step`, which somebody waits for: all that is decided about `frame`."""
     if bundle is not None and not (frame.entities and _fits(spec, bundle)):
@@ -118,10 +124,28 @@ def respond(
         after, posterior, anchored = update(spec, bundle, row, frame)
         believed = ~anchored
     seed, limit = seed_of(bundle), _OUT_OF_TIME if budget is None else budget
-    made = plan(spec, bundle, posterior, frame, memory, limit, seed, believed=believed)
+    made = plan(
+        spec, bundle, posterior, frame, memory, limit, seed, believed=believed, planners=planners
+    )
     if spec.explore is not None:
         made = replace(made, proposal=explore(spec, frame, made.proposal, made.mode))
-    gated = gate(
+    gated = gated_of(spec, bundle, frame, made, believed, late)
+    made = replace(made, memory=made.memory.after_gate((gated.reasons & _NO_VERDICT) != 0))
+    after = replace(after, memory=made.memory.arrays())
+    decisions = _decisions(spec, frame, after, made, gated, late)
+    return Answer(after, decisions, bundle, posterior, believed, made)
+
+
+def gated_of(
+    spec: SystemSpec,
+    bundle: Bundle | None,
+    frame: Frame,
+    made: Plan,
+    believed: npt.NDArray[np.bool_],
+    late: bool,
+) -> Gated:
+    """What the gate lets out of a plan for `frame`."""
+    return gate(
         spec,
         made.proposal,
         made.proposal if bundle is None else made.fallback,  # explored, where that is asked for
@@ -134,14 +158,14 @@ def respond(
         late=late,
         max_uncertainty=None if bundle is None else bundle.manifest.calibration.max_uncertainty,
     )
-    made = replace(made, memory=made.memory.after_gate((gated.reasons & _NO_VERDICT) != 0))
-    after = replace(after, memory=made.memory.arrays())
-    decisions = _decisions(spec, frame, after, made, gated, late)
-    return Answer(after, decisions, bundle, posterior, believed, made)
 
 
 def prepare(
-    spec: SystemSpec, frame: Frame, answer: Answer, budget: Budget | None
+    spec: SystemSpec,
+    frame: Frame,
+    answer: Answer,
+    budget: Budget | None,
+    planners: Planners = PLANNERS,
 ) -> tuple[Row, Decisions]:
     """The second half of `step`: what is expected, and plans for the ticks to come.
 
@@ -166,6 +190,7 @@ def prepare(
         budget,
         seed,
         believed=answer.believed,
+        planners=planners,
     )
     if not spent.sizes:
         return row, decisions
