@@ -175,7 +175,7 @@ def _why_no_elite(returned: F64, hard: F64, score: F64, one: int, least: int) ->
         return f"breaks hard constraints more: {hard[one]:.3g} ticks against {hard[least]:.3g}"
     if returned[one] > returned[least]:
         return "luck: those that share its member and noise fared nearly as well"
-    return f"lower return than the last elite, by {returned[least] - returned[one]:.4g}"
+    return f"less ahead of its companions than the last elite, by {score[least] - score[one]:.4g}"
 
 
 def _finalists(spec: SystemSpec, watched: Watched, finals: Finals, place: int) -> list[Finalist]:
@@ -216,7 +216,7 @@ def _names(watched: Watched, count: int) -> list[str]:
 
 def _why_not(returned: F64, hard: F64, score: F64, doubted: bool, one: int, best: int) -> str:
     if doubted:
-        return "doubted: the members disagree about its gain over the actor (budget.caution)"
+        return "doubted: its gain over the actor is within what members differ by (budget.caution)"
     if not np.isfinite(score[one]):
         return "its return is not a number"
     if hard[one] > hard[best]:

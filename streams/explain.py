@@ -65,7 +65,7 @@ def explain(
     bundles: Sequence[Path] = (),
     provider: Provider = "auto",
 ) -> dict[str, Any]:
-    """All that is known of one decision, as plain JSON values; ARCHITECTURE says what stands where.
+    """All that is known of one decision, as plain JSON values; null is what is no number.
 
     Args:
         recordings: folders that `rehearse record` or `rehearse backtest --record` made; the first
@@ -73,6 +73,20 @@ def explain(
         action: its id; or else `entity` and `at` (see `find_entity`).
         what_if: values by action column, each of which is imagined instead of what was decided.
         bundles: bundle folders, or folders of them, to find the recorded bundle in.
+
+    Returns, beside what names the decision (`action_id`, `entity`, `tick`, `time`, …):
+        equal, differences, first_differences, made_on, computed_on: whether the tick that is asked
+            about, and the one that made its plan, came out as they were logged, and where;
+        decision: who decided, from which proposal, what the gate said, what was expected next;
+        belief: of this entity after the frame, and the observations behind it;
+        plan: `made_at` (a tick; null: no plan proposed), in `words`, its `searches` (see
+            `planner.account`), and `since`: by channel what it expected of this tick, and saw;
+        futures: see `planner.what_if.Future`: `decided` first, then `proposal` (where the gate
+            changed it), `hold`, `fallback`, `second best`, `actor` and those given; `channels` and
+            `actions` by column, quantiles are 10, 50 and 90 %; `left_out`: which are not, and why;
+        happened: the log's ticks over the `horizon`: `observed` and `applied` by column, `status`,
+            `modes`, `reward`; `as_decided_for` so many ticks the actions were those of `decided`,
+            and `inside` of `seen` observed values within its quantiles; `earned` and `expected`.
 
     Raises:
         RecordingError: the recording is not whole.

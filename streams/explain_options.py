@@ -54,7 +54,9 @@ def alternatives(
     found, left_out = [options.decided()], list[str]()
     final, made = Mode(int(answer.decisions.mode[row])), Mode(int(answer.made.mode[row]))
     if final != made or not np.array_equal(answer.made.proposal[row], options.action):
-        found.append(options.proposal())
+        proposed = options.proposal()
+        if not np.array_equal(proposed.sequence, found[0].sequence):  # more than rounded
+            found.append(proposed)
     if np.isnan(frame.applied[row]).any():
         left_out.append("hold: the value in force was not known")
     else:

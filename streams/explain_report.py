@@ -10,8 +10,10 @@ import plotly.graph_objects as go
 
 from infra.report import COLOURS, Card, Mood, Page
 from streams.explain_text import (
+    apart_text,
     band,
     belief_text,
+    better_text,
     did_text,
     equal_text,
     gate_lines,
@@ -50,7 +52,7 @@ def write_report(path: Path, found: Content) -> Path:
     _fan(page, found)
     _since(page, found)
     for search in found["plan"]["searches"]:
-        _search(page, search)
+        _search(page, search, found["plan"]["made_at"])
     _belief(page, found)
     page.section("Where the figures come from")
     names = ("recording", "system", "cohort", "tick", "time_us", "made_on", "computed_on")
@@ -111,14 +113,13 @@ def _what_if(page: Page, found: Content) -> None:
 
 
 def _row(one: Content, first: bool, found: Content) -> dict[str, str]:
-    spread = band(one["differences"], "+")
     row = {
         "what if": f"{one['name']}: {one['words']}",
         "action now": ", ".join(number(v[0]) for v in one["actions"].values()),
         "mean return": number(one["mean"]),
         "10 … 90 %": _whole(band(one["returned"])),
-        "against decided": "" if first else _whole(f"{one['difference']:+.4g} ({spread})"),
-        "better in": "" if first else f"{one['better']:.0%}",
+        "against decided": "" if first else _whole(apart_text(one)),
+        "better in": "" if first else better_text(one),
     }
     if any(other["hard"] > 0 for other in found["futures"]):
         row["hard constraints broken"] = f"{one['hard']:.3g} ticks"
@@ -168,7 +169,8 @@ def _style(name: str, i: int, shape: str) -> dict[str, Any]:
     line = {"color": COLOURS[i % len(COLOURS)], "width": 2.4, "shape": shape}
     if i:
         line |= {"width": 1.6, "dash": "dot"}
-    return {"name": name, "line": line, "visible": "legendonly" if name in CLICKED else True}
+    visible = "legendonly" if name in CLICKED else True
+    return {"name": name, "mode": "lines", "line": line, "visible": visible}
 
 
 def _observed(
@@ -184,9 +186,9 @@ def _future(
     """One what-if of one channel; the first with its band."""
     if not i:
         upper, lower = ([step[which] for step in spread] for which in (2, 0))
-        hidden = {"line": {"width": 0}, "hoverinfo": "skip", "name": "10 to 90 %"}
+        hidden: dict[str, Any] = {"line": {"width": 0}, "mode": "lines", "hoverinfo": "skip"}
         figure.add_scatter(x=times, y=upper, showlegend=False, **hidden)
-        filled = {"fill": "tonexty", "fillcolor": "rgba(0,114,178,.18)"}
+        filled = {"name": "10 to 90 %", "fill": "tonexty", "fillcolor": "rgba(0,114,178,.18)"}
         figure.add_scatter(x=times, y=lower, **filled, **hidden)
     style = _style(one["name"], i, "linear")
     figure.add_scatter(x=times, y=[step[1] for step in spread], **style)
@@ -217,8 +219,8 @@ def _since(page: Page, found: Content) -> None:
         return
     page.section(
         "Since the plan was made",
-        f"The plan is {found['plan']['ticks_ago']} ticks old. What it expected of this tick, and "
-        "what was seen.",
+        f"Its age in ticks: {found['plan']['ticks_ago']}. What it expected of this tick, and what "
+        "was seen.",
     )
     page.table(
         [
@@ -232,14 +234,16 @@ def _since(page: Page, found: Content) -> None:
     )
 
 
-def _search(page: Page, search: Content) -> None:
-    made = "ahead, for the ticks to come" if search["ahead"] else "for this tick"
+def _search(page: Page, search: Content, tick: int) -> None:
+    made = (
+        "when its actions were out, for the ticks to come" if search["ahead"] else "for its action"
+    )
     page.section(
         f"The search: {search['tier']}",
-        f"{search['planner']}, {made}; sequences of {search['horizon']} ticks. In the columns "
-        "'action now' stands what is done at the tick asked about. Finalists are judged under all "
-        "members of the model, with noise where the tier is wide; without it, returns may be "
-        "higher than above.",
+        f"{search['planner']}, at tick {tick}, {made}; sequences of {search['horizon']} ticks. "
+        "Under 'action now' stands what is done at the tick asked about. Finalists are judged "
+        "under all members of the model, with noise where the tier is wide; without it, returns "
+        "may be higher than above.",
     )
     page.table(
         [

@@ -43,7 +43,8 @@ def why_text(found: Content) -> str:
     if plan["made_at"] is None:
         return f"{made['words']}. {plan['words'].capitalize()}"
     age = plan["ticks_ago"]
-    since = "" if not age else f", {age} of its {plan['length']} ticks ago (tick {plan['made_at']})"
+    ticks = "tick" if age == 1 else "ticks"
+    since = f", {age} {ticks} ago (tick {plan['made_at']}), for {plan['length']}" if age else ""
     proposed = "" if made["proposed_by"] == made["mode"] else f"; proposed: {made['proposed_by']}"
     return f"{made['words']}; the plan was {plan['words']}{since}{proposed}"
 
@@ -143,14 +144,31 @@ def _what_if(found: Content) -> list[str]:
     for one in found["futures"]:
         apart = ""
         if one is not found["futures"][0]:
-            spread = band(one["differences"], "+")
-            apart = f"  {one['difference']:+.4g} ({spread}), better in {one['better']:.0%}"
+            apart = f"  {apart_text(one)}{better_text(one, ', better in ')}"
         hard = f"  breaks hard constraints for {one['hard']:.3g} ticks" if one["hard"] > 0 else ""
         worth = f"{number(one['mean']):>9} ({band(one['returned'])})"
         lines.append(f"{one['name']:<{wide}}  {worth}{apart}{hard}")
         if one["name"] not in ("decided", "hold", "fallback", "actor"):
             lines.append(f"{'':<{wide}}  {one['words']}")
     return [*lines, *found["left_out"]]
+
+
+def apart_text(one: Content) -> str:
+    """How far a future's return is from that of what was decided."""
+    if one["difference"] is None:
+        return "?"
+    if _same(one):
+        return "the same"
+    return f"{one['difference']:+.4g} ({band(one['differences'], '+')})"
+
+
+def better_text(one: Content, before: str = "") -> str:
+    """In how many futures it earns more than what was decided; nothing where it is the same."""
+    return "" if one["difference"] is None or _same(one) else f"{before}{one['better']:.0%}"
+
+
+def _same(one: Content) -> bool:
+    return not any([one["difference"], one["better"], *one["differences"]])
 
 
 def happened_lines(found: Content) -> list[str]:
@@ -176,8 +194,8 @@ def happened_lines(found: Content) -> list[str]:
         )
     if real["seen"]:
         lines.append(
-            f"until then {real['inside']} of {real['seen']} observed values lay within the "
-            "futures' 10 to 90 %"
+            f"as long as they were, {real['inside']} of {real['seen']} observed values lay within "
+            "the futures' 10 to 90 %"
         )
     if real["earned"] is not None:
         lines.append(

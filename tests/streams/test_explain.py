@@ -19,6 +19,8 @@ from planner.mppi import Mppi
 from planner.plan import plan, plan_ahead
 from planner.planners import PLANNERS
 from planner.session import Bundle
+from schemas.catalog import Catalog
+from schemas.catalog_tables import Recording as RecordingRow
 from schemas.codes import Flag, Mode, Reason, Status
 from schemas.frames import Frame
 from schemas.messages import action_id
@@ -29,6 +31,7 @@ from streams.decide import prepare, respond, step
 from streams.explain import explain
 from streams.explain_words import MODES, REASONS, STATUS, gate_words
 from streams.replay_deck import ReplayError
+from tests.planner.worlds import double_integrator, make_bundle
 from tests.streams.runs import RUN_SPEC, decide_all, run_bundle, run_frames, write_recording
 
 TICKS = range(100)
@@ -257,6 +260,86 @@ def test_an_operators_hold_and_override_and_a_refusal(bundle: Bundle, tmp_path: 
                str(bundle.path)).stdout  # fmt: skip
     assert "refused: nothing" in text
     assert "an operator holds this entity" in text
+
+
+def test_a_plan_that_the_gate_replaced_is_told_beside_the_fallback(tmp_path: Path) -> None:
+    world = double_integrator(noise=0.05, gains=(0.5, 0.7, 1.0, 1.3, 1.5))
+    calibration = {
+        "innovation_band": 1e6,
+        "channel_scale": [1.0] * len(RUN_SPEC.columns),
+        "max_uncertainty": 1e-6,
+    }
+    unsure = make_bundle(tmp_path / "b", RUN_SPEC, world, calibration=calibration)
+    logged = decide_all(unsure, run_frames(0, range(8)), budget=lambda tick: FreeBudget())
+    folder = write_recording(tmp_path / "r", logged)
+    found = asked(folder, unsure, "r01", 5)
+    made = found["decision"]
+    assert (made["mode"], made["proposed_by"], found["equal"]) == ("fallback", "plan", True)
+    assert [item["reason"] for item in made["gate"]][-1] == "uncertain"
+    decided, proposal = found["futures"][:2]
+    assert proposal["name"] == "proposal"
+    assert [v[0] for v in proposal["actions"].values()] == list(made["proposal"].values())
+    assert [v[0] for v in decided["actions"].values()] == list(made["fallback"].values())
+    assert found["plan"]["searches"]
+    text = run("--recording", str(folder), "--entity", "r01", "--at", us(5), "--bundles",
+               str(unsure.path)).stdout  # fmt: skip
+    assert "limit 1e-06" in text
+    assert "proposed: plan" in text
+
+
+def test_a_simulated_run_with_the_shipped_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plans ahead, an actor that is rolled on, and actions that were applied as decided."""
+    monkeypatch.setenv("REHEARSE_HOME", str(tmp_path / "home"))
+    folder, page = tmp_path / "run", tmp_path / "why.html"
+    words = ["backtest", "nav2d", "--ticks", "14", "--unhurried", "-o", "robots=3"]
+    made = CliRunner().invoke(app, [*words, "--record", str(folder), "--json"])
+    assert made.exit_code == 0, made.output
+    result = run("--recording", str(folder), "--entity", "robot-01", "--at", "0.6 s", "--json",
+                 "--report", str(page), "--what-if", "acceleration[0]=-1")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert (found["equal"], found["system"]) == (True, "nav2d")
+    assert found["horizon"] == 20
+    names = [one["name"] for one in found["futures"]]
+    assert names[0] == "decided"
+    assert names[-2:] == ["actor", "acceleration[0]=-1"]
+    actor = found["futures"][-2]
+    assert "now and after" in actor["words"]
+    assert len(set(actor["actions"]["acceleration[0]"])) > 5, "it answers to what it imagines"
+    real = found["happened"]
+    assert real["status"][0] == "applied"
+    assert real["as_decided_for"] >= 1
+    first = [column[0] for column in real["applied"].values()]
+    assert first == list(found["decision"]["action"].values())
+    low, _, high = real["expected"]
+    assert low - 1.0 < real["earned"] < high + 1.0, "the shipped model knows this simulator"
+    assert "second best" in page.read_text()
+
+
+def test_without_a_folder_the_catalog_is_looked_into(
+    recording: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path}/catalog.sqlite"
+    monkeypatch.setenv("REHEARSE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("REHEARSE_CATALOG", url)
+    identity = action_id("nav2d", "r10", 71)
+    words = (identity, "--bundles", str(bundle.path))
+    nothing = run(*words)
+    assert nothing.exit_code == 2
+    assert "rehearse record" in nothing.stderr
+    other = write_recording(tmp_path / "other", decide_all(None, run_frames(0, range(3))))
+    catalog = Catalog(url)
+    catalog.create()
+    facts: dict[str, Any] = {"system": "nav2d", "from_us": 0, "to_us": 1, "frames": 1}
+    facts |= {"spec": "", "spec_hash": "", "ranges": {}}
+    for created, folder in enumerate((recording, tmp_path / "gone", other)):
+        catalog.put(RecordingRow(path=str(folder), created_us=created, **facts))
+    catalog.close()
+    assert run(*words).stdout.startswith("r10 at")
+    unknown = run("0123456789abcdef")
+    assert "none of the 3 recordings" in unknown.stderr
 
 
 def test_a_fallback_without_a_model_has_no_futures(tmp_path: Path) -> None:
