@@ -21,6 +21,7 @@ from streams.explain_text import (
     number,
     values,
     why_text,
+    within,
 )
 
 Content = Mapping[str, Any]
@@ -75,9 +76,8 @@ def _cards(found: Content) -> list[Card]:
         decided = found["futures"][0]
         cards.append(Card(number(decided["mean"]), "expected return, with what comes after"))
     if real.get("earned") is not None:
-        low, _, high = real["expected"]
         earned, steps = real["earned"], len(real["ticks"])
-        fits = low <= earned <= high
+        fits = within(earned, real["expected"])
         label = f"earned in {steps} ticks; expected {band(real['expected'])}"
         cards.append(Card(number(earned), label, "good" if fits else "plain"))
     return cards
@@ -121,8 +121,8 @@ def _row(one: Content, first: bool, found: Content) -> dict[str, str]:
         "against decided": "" if first else _whole(apart_text(one)),
         "better in": "" if first else better_text(one),
     }
-    if any(other["hard"] > 0 for other in found["futures"]):
-        row["hard constraints broken"] = f"{one['hard']:.3g} ticks"
+    if any(other["hard"] for other in found["futures"]):
+        row["hard constraints broken"] = f"{number(one['hard'])} ticks"
     return row
 
 

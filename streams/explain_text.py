@@ -145,7 +145,7 @@ def _what_if(found: Content) -> list[str]:
         apart = ""
         if one is not found["futures"][0]:
             apart = f"  {apart_text(one)}{better_text(one, ', better in ')}"
-        hard = f"  breaks hard constraints for {one['hard']:.3g} ticks" if one["hard"] > 0 else ""
+        hard = f"  breaks hard constraints for {one['hard']:.3g} ticks" if one["hard"] else ""
         worth = f"{number(one['mean']):>9} ({band(one['returned'])})"
         lines.append(f"{one['name']:<{wide}}  {worth}{apart}{hard}")
         if one["name"] not in ("decided", "hold", "fallback", "actor"):
@@ -197,7 +197,9 @@ def happened_lines(found: Content) -> list[str]:
             f"as long as they were, {real['inside']} of {real['seen']} observed values lay within "
             "the futures' 10 to 90 %"
         )
-    if real["earned"] is not None:
+    if real["earned"] is None:
+        lines.append("what it earned is not known: no rule in the spec, or something was not seen")
+    else:
         lines.append(
             f"it earned {number(real['earned'])} in these {steps} ticks; the futures of what was "
             f"decided: {band(real['expected'])}"

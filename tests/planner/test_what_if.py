@@ -39,6 +39,7 @@ def test_the_same_action_differs_in_no_future_and_noise_cancels_out(noisy: Bundl
     given = [Alternative(n, "", s) for n, s in zip(names, sequences, strict=True)]
     decided, again, less = rehearsal.futures(given)
     assert rehearsal.count == MEMBERS * DRAWS
+    assert (decided.difference, decided.better) == (0.0, 0.0)
     assert (again.difference, again.better) == (0.0, 0.0)
     assert again.returned.tolist() == decided.returned.tolist()
     assert again.channels.tobytes() == decided.channels.tobytes()

@@ -30,7 +30,8 @@ from streams.cli import app
 from streams.decide import prepare, respond, step
 from streams.explain import explain
 from streams.explain_words import MODES, REASONS, STATUS, gate_words
-from streams.replay_deck import ReplayError
+from streams.recording import Recording
+from streams.replay_deck import Deck, ReplayError
 from tests.planner.worlds import double_integrator, make_bundle
 from tests.streams.runs import RUN_SPEC, decide_all, run_bundle, run_frames, write_recording
 
@@ -142,6 +143,10 @@ def test_a_followed_plan_is_told_from_the_tick_that_made_it(
     assert now == list(found["decision"]["proposal"].values())
     assert last["step"] == tick - made_at
     assert not last["ahead"]
+    second = next(one for one in found["futures"] if one["name"] == "second best")
+    named = next(f for f in last["finalists"] if second["words"].endswith(f["name"]))
+    then = [values[0] for values in second["actions"].values()]
+    assert then == named["sequence"][tick - made_at] != named["sequence"][0]
     since = found["plan"]["since"]
     assert set(since) == set(RUN_SPEC.observed_columns)
     frame = next(f for f, _, _ in logged if f.tick == tick and "r02" in f.entities)
@@ -442,6 +447,32 @@ def test_the_command_tells_it_as_text_json_and_page(
 def test_the_same_explanation_comes_out_twice(recording: Path, bundle: Bundle) -> None:
     first, second = (asked(recording, bundle, "r00", 71) for _ in range(2))
     assert json.dumps(first) == json.dumps(second)
+
+
+def test_one_cohort_alone_is_decided(recording: Path, bundle: Bundle) -> None:
+    source = Recording.open(recording)
+    deck = Deck(source, "pinned", source.spec, 1)
+    deck.load([bundle.path], None, "auto")
+    assert deck.cohorts == [1]
+    assert [item.frame.entities[0] for _ in range(3) for item in deck.play()] == ["r10"] * 3
+    assert deck.logged(5, 0) is None
+    assert deck.logged(5, 1) is not None
+    assert [frame.cohort for frame in deck.frames(5)] == [1]
+    assert deck.frames(500) == []
+    deck.close()
+
+
+def test_a_model_that_gives_no_numbers_is_told_all_the_same(tmp_path: Path) -> None:
+    calibration = {"innovation_band": 1e6, "channel_scale": [1.0] * len(RUN_SPEC.columns)}
+    world = double_integrator(noise=0.05, value=np.nan)
+    broken = make_bundle(tmp_path / "b", RUN_SPEC, world, calibration=calibration)
+    logged = decide_all(broken, run_frames(0, range(8)), budget=lambda tick: FreeBudget())
+    folder, page = write_recording(tmp_path / "r", logged), tmp_path / "why.html"
+    result = run("--recording", str(folder), "--entity", "r01", "--at", us(5), "--bundles",
+                 str(broken.path), "--report", str(page))  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "20 with no number" in result.stdout
+    assert "its return is not a number" in page.read_text()
 
 
 def test_a_time_between_two_ticks_is_of_the_one_before(recording: Path, bundle: Bundle) -> None:
