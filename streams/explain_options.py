@@ -157,7 +157,7 @@ class _Options:
             return None, f"{name}: the gate would have refused it ({said})"
         out = gated.action[self.row]
         let = ", ".join(
-            f"{c}={v:g}" for c, v in zip(self.spec.action_columns, out.tolist(), strict=True)
+            f"{c}={v:.4g}" for c, v in zip(self.spec.action_columns, out.tolist(), strict=True)
         )
         words = f"by hand, held over the horizon. The gate: {said} ({let})"
         return self.held(name, words, out), ""

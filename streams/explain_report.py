@@ -108,8 +108,8 @@ def _what_if(page: Page, found: Content) -> None:
     figure.update_yaxes(autorange="reversed")
     page.figure(figure, 110 + 38 * len(futures))
     page.table([_row(one, one is futures[0], found) for one in futures])
-    for words in found["left_out"]:
-        page.section("", words)
+    if found["left_out"]:
+        page.facts({"left out": "; ".join(found["left_out"])})
 
 
 def _row(one: Content, first: bool, found: Content) -> dict[str, str]:
@@ -153,7 +153,7 @@ def _fan(page: Page, found: Content) -> None:
         _observed(figure, [0.0, *seen], [begun, *real["observed"][name]], "observed", "linear")
         _finish(page, figure, found, name)
     if len(columns) > SHOWN:
-        page.section("", f"{len(columns) - SHOWN} more channels are in --json.")
+        page.facts({"left out": f"{len(columns) - SHOWN} more channels, which --json has"})
     for name, applied in real["applied"].items():
         figure = go.Figure()
         for i, one in enumerate(futures):
