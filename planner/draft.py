@@ -21,6 +21,7 @@ F64 = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 
+_GUESSES = ("the value in force", "the fallback", "the last plan")
 YOUNG = 0.75
 """A plan is followed for this share of its horizon."""
 
@@ -111,6 +112,15 @@ class Draft:
             led[:, 0] = self.actor[rows]
             rivals.insert(2 if self.driven is not None else 3, led)
         return np.stack([*rivals, centre], axis=1)
+
+    @staticmethod
+    def guess_names(guesses: int, rivals: int) -> tuple[str, ...]:
+        """What the `guesses` sequences of a `Start` with so many `rivals` are, in their order."""
+        if guesses == len(_GUESSES):
+            return _GUESSES
+        led, acted = "the actor now, then the last plan", "the actor"
+        first, second = (led, acted) if rivals > 1 else (acted, led)
+        return (*_GUESSES[:2], first, second, _GUESSES[-1])
 
     def take(self, rows: Index, answer: Answer, tier: int, iterations: int) -> None:
         """An answer of the planner becomes the plan of `rows`."""

@@ -7,12 +7,36 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from planner.imagine import Verdict, disagreement
-from schemas.spec_parts import Risk
+from planner.imagine import Imagination, Verdict, disagreement
+from schemas.spec_parts import BudgetSpec, Risk
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
+
+
+def judged(
+    verdict: Verdict, budget: BudgetSpec, imagination: Imagination, returned: F64, rivals: int
+) -> tuple[F64, npt.NDArray[np.bool_] | None]:
+    """[E,F] what finalists are chosen by, and which of them are doubted; None where nobody asks.
+
+    Args:
+        verdict: the finalists under all members and noise;  returned: [E,F] their mean return.
+        budget: its risk and caution.
+        imagination: members, and a unit for their disagreement.
+        rivals: of the start; with two, the last finalist but one is what the actor leads.
+    """
+    score = risky(verdict, budget.risk, imagination.scale)
+    if not budget.caution or rivals < 2:
+        return score, None
+    led, hard = score.shape[1] - 2, returned - verdict.score
+    doubted = doubtful(verdict.samples, hard, led, imagination.members, budget.caution)
+    return np.where(doubted, -np.inf, score), doubted
+
+
+def best_of(score: F64, count: int) -> Index:
+    """[E,K] the `count` best of `score` [E,C], the best first; ties in their order."""
+    return np.argsort(-score, axis=1, kind="stable")[:, :count]
 
 
 def risky(verdict: Verdict, risk: Risk, scale: F32) -> F64:

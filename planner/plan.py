@@ -19,7 +19,7 @@ from planner.draft import Draft, Plan
 from planner.draws import CLOSING, Draws, pairs
 from planner.imagine import Imagination
 from planner.memory import PlannerMemory
-from planner.planners import PLANNERS
+from planner.planners import PLANNERS, Planners
 from planner.policy import actor, driven
 from planner.session import Model, Posterior
 from schemas.frames import Frame
@@ -47,6 +47,7 @@ def plan(
     *,
     believed: Mask | None = None,
     alone: bool = False,
+    planners: Planners = PLANNERS,
 ) -> Plan:
     """Proposals for the E entities of `frame`; see `Plan`.
 
@@ -60,6 +61,7 @@ def plan(
         seed: of the noise, with the frame's cohort and tick.
         believed: [E] False where a belief was rebuilt at this tick and is not planned on.
         alone: without actor and value, to learn what these are worth.
+        planners: begin the searches; who wants to see them gives others (`planner.watch`).
     """
     draft = Draft.begin(spec, frame, memory)
     if bundle is None or posterior is None or not len(frame.entities):
@@ -70,7 +72,7 @@ def plan(
     imagination = Imagination(spec, bundle, posterior, frame.tick, closes=not alone)
     key = (seed, frame.cohort, frame.tick)
     innovation = posterior.innovation.astype(np.float64)
-    _improve(draft, imagination, bundle, posterior, trusted, budget, key)
+    _improve(draft, imagination, bundle, posterior, trusted, budget, key, planners)
     calm = ~(innovation > bundle.innovation_band)
     draft.choose(trusted, calm)
     draft.doubt(imagination, bundle.latent)
@@ -110,6 +112,7 @@ def plan_ahead(
     seed: int,
     *,
     believed: Mask | None = None,
+    planners: Planners = PLANNERS,
 ) -> tuple[PlannerMemory, Spent]:
     """Plans for the ticks after this one, when its actions `issued` [E,A] are out.
 
@@ -124,7 +127,7 @@ def plan_ahead(
     imagination = Imagination(spec, bundle, posterior, frame.tick)
     trusted = _trusted(posterior, believed) & np.isfinite(issued).all(axis=1)
     key = (seed, frame.cohort, frame.tick)
-    _improve(draft, imagination, bundle, posterior, trusted, budget, key)
+    _improve(draft, imagination, bundle, posterior, trusted, budget, key, planners)
     return draft.memory, draft.spent
 
 
@@ -141,6 +144,7 @@ def _improve(
     believed: Mask,
     budget: Budget,
     key: tuple[int, int, int],
+    planners: Planners,
 ) -> None:
     """Spends the budget: tier by tier, group by group, in the order of need."""
     if not budget.some():
@@ -164,7 +168,7 @@ def _improve(
             if not budget.more(group, 0, work):
                 return
             start = draft.start(rows, tier.horizon)
-            planner = PLANNERS[tier.planner](spec, imagination, tier, start, draws)
+            planner = planners[tier.planner](spec, imagination, tier, start, draws)
             planner.improve()
             done = 1
             while done < tier.iterations and budget.more(group, done, work):

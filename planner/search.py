@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.imagine import Imagination, Verdict, quantiles
-from planner.judge import doubtful, fair, risky
+from planner.judge import best_of, fair, judged
 from planner.sequences import coloured, executable, first_spread
 from schemas.spec_parts import Tier
 from schemas.system import SystemSpec
@@ -124,7 +124,7 @@ class Search(ABC):
         candidates = self._population()
         worth = self._imagination.returns(self._start.rows, candidates, self._noise.transitions())
         score = fair(worth.score, self._imagination.members, self._noise.transitions().shape[1])
-        best = np.argsort(-score, axis=1, kind="stable")[:, : self._tier.elite_count]
+        best = best_of(score, self._tier.elite_count)
         self._elites = np.take_along_axis(candidates, best[:, :, None, None], axis=1)
         self._move(self._weights(np.take_along_axis(score, best, axis=1)))
         self._stakes = _spread_of(worth.returned, np.isfinite(score))
@@ -182,12 +182,8 @@ class Search(ABC):
 
     def _answer(self, finalists: F64, rivals: int, verdict: Verdict) -> Answer:
         returned = verdict.samples.mean(axis=2)
-        score = risky(verdict, self._spec.budget.risk, self._imagination.scale)
-        caution = self._spec.budget.caution
-        if caution and self._start.rivals > 1:
-            led, members = finalists.shape[1] - 2, self._imagination.members
-            doubted = doubtful(verdict.samples, returned - verdict.score, led, members, caution)
-            score = np.where(doubted, -np.inf, score)
+        budget, rivals_given = self._spec.budget, self._start.rivals
+        score, _ = judged(verdict, budget, self._imagination, returned, rivals_given)
         best = np.argmax(score, axis=1)
         every = np.arange(len(best))
         guesses = returned[:, -rivals:]

@@ -55,6 +55,11 @@ class Commands(LazyGroup):
             "(exit status 1: something came out differently).",
             _STUDY,
         ),
+        "explain": _entry(
+            "explaining:explain",
+            "Say why one action was taken, what else there was, and what came of it.",
+            _STUDY,
+        ),
         "hold": _entry(
             "operate:hold",
             "Stop changing things: every actuator keeps its fallback value until `resume`.",

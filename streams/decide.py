@@ -16,6 +16,7 @@ from planner.explore import explore
 from planner.gate import Gated, gate
 from planner.memory import PlannerMemory
 from planner.plan import expect, plan, plan_ahead
+from planner.planners import PLANNERS, Planners
 from planner.session import Bundle, Posterior
 from schemas.codes import Flag, Reason
 from schemas.frames import Frame
@@ -23,6 +24,8 @@ from schemas.system import SystemSpec
 from schemas.trajectories import Decisions
 from streams.belief import Row, index_of, update
 from streams.desk import Desk
+
+Mask = npt.NDArray[np.bool_]
 
 # What the gate noted about the frame, the actuator's grid or the past is no verdict on a proposal.
 _NO_VERDICT = np.uint32(~(Reason.LATE | Reason.ROUNDED | Reason.LATCHED) & 0xFFFFFFFF)
@@ -34,14 +37,17 @@ class Answer:
     """What is decided about a frame, and what planning ahead goes on from.
 
     row: the belief after the frame, with the planner's memory as of now;  posterior: None without a
-    model;  believed [E]: whose belief is planned on;  made: the plan, with the gate's verdict.
+    model;  believed [E]: whose belief is planned on;  foreseen [E]: what the critic says, None
+    without one;  latched [E]: who was when the gate decided;  made: the plan, with its verdict.
     """
 
     row: Row
     decisions: Decisions
     bundle: Bundle | None
     posterior: Posterior | None
-    believed: npt.NDArray[np.bool_]
+    believed: Mask
+    foreseen: npt.NDArray[np.float64] | None
+    latched: Mask
     made: Plan
 
 
@@ -107,7 +113,12 @@ def step(
 
 
 def respond(
-    spec: SystemSpec, bundle: Bundle | None, row: Row | None, frame: Frame, budget: Budget | None
+    spec: SystemSpec,
+    bundle: Bundle | None,
+    row: Row | None,
+    frame: Frame,
+    budget: Budget | None,
+    planners: Planners = PLANNERS,
 ) -> Answer:
     """The first half of `step`, which somebody waits for: all that is decided about `frame`."""
     if bundle is not None and not (frame.entities and _fits(spec, bundle)):
@@ -120,14 +131,40 @@ def respond(
         after, posterior, anchored = update(spec, bundle, row, frame)
         believed = ~anchored
     seed, limit = seed_of(bundle), _OUT_OF_TIME if budget is None else budget
-    made = plan(spec, bundle, posterior, frame, memory, limit, seed, believed=believed)
+    made = plan(
+        spec, bundle, posterior, frame, memory, limit, seed, believed=believed, planners=planners
+    )
     if spec.explore is not None:
         made = replace(made, proposal=explore(spec, frame, made.proposal, made.mode))
     foreseen = None
     if bundle is not None and posterior is not None:
         foreseen = risk(spec, bundle, posterior, frame, made)
-    latched = latch.rearmed(spec, frame, made.memory.latch)
-    gated = gate(
+    latches = latch.rearmed(spec, frame, made.memory.latch)
+    latched = latch.closed(spec, latches)
+    gated = gated_of(spec, bundle, frame, made, believed, foreseen, latched, late)
+    struck = latch.after(spec, frame, latches, made.mode, gated.reasons)
+    changed = (gated.reasons & _NO_VERDICT) != 0
+    made = replace(made, memory=made.memory.after_gate(changed, struck))
+    after = replace(after, memory=made.memory.arrays())
+    decisions = _decisions(spec, frame, after, made, gated, late)
+    if spec.gate.latch is not None:  # a replay of a twin that takes over asks for it
+        began = {"latch": latch.logged(frame.entities, memory.latch)}
+        decisions = replace(decisions, spent={**decisions.spent, **began})
+    return Answer(after, decisions, bundle, posterior, believed, foreseen, latched, made)
+
+
+def gated_of(
+    spec: SystemSpec,
+    bundle: Bundle | None,
+    frame: Frame,
+    made: Plan,
+    believed: Mask,
+    foreseen: npt.NDArray[np.float64] | None,
+    latched: Mask,
+    late: bool,
+) -> Gated:
+    """What the gate lets out of a plan for `frame`; arrays as in `Answer`."""
+    return gate(
         spec,
         made.proposal,
         made.proposal if bundle is None else made.fallback,  # explored, where that is asked for
@@ -138,24 +175,19 @@ def respond(
         mode=made.mode,
         believed=believed | (bundle is None),
         risk=foreseen,
-        latched=latch.closed(spec, latched),
+        latched=latched,
         model=bundle is not None,
         late=late,
         max_uncertainty=None if bundle is None else bundle.manifest.calibration.max_uncertainty,
     )
-    struck = latch.after(spec, frame, latched, made.mode, gated.reasons)
-    changed = (gated.reasons & _NO_VERDICT) != 0
-    made = replace(made, memory=made.memory.after_gate(changed, struck))
-    after = replace(after, memory=made.memory.arrays())
-    decisions = _decisions(spec, frame, after, made, gated, late)
-    if spec.gate.latch is not None:  # a replay of a twin that takes over asks for it
-        began = {"latch": latch.logged(frame.entities, memory.latch)}
-        decisions = replace(decisions, spent={**decisions.spent, **began})
-    return Answer(after, decisions, bundle, posterior, believed, made)
 
 
 def prepare(
-    spec: SystemSpec, frame: Frame, answer: Answer, budget: Budget | None
+    spec: SystemSpec,
+    frame: Frame,
+    answer: Answer,
+    budget: Budget | None,
+    planners: Planners = PLANNERS,
 ) -> tuple[Row, Decisions]:
     """The second half of `step`: what is expected, and plans for the ticks to come.
 
@@ -180,6 +212,7 @@ def prepare(
         budget,
         seed,
         believed=answer.believed,
+        planners=planners,
     )
     if not spent.sizes:
         return row, decisions

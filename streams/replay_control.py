@@ -249,7 +249,7 @@ class Player:
 
     def _where(self, text: str) -> int:
         spec, known = self._deck.spec, self._deck.ticks
-        tick = _tick_at(text, known[0], spec.epoch_us, spec.period_us)
+        tick = tick_at(text, known[0], spec.epoch_us, spec.period_us)
         if not known[0] <= tick <= known[-1]:
             raise ValueError(f"tick {tick} is not in the recording: {known[0]} to {known[-1]}")
         return tick
@@ -261,7 +261,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _tick_at(text: str, first: int, epoch_us: int, period_us: int) -> int:
+def tick_at(text: str, first: int, epoch_us: int, period_us: int) -> int:
     """The tick that a number, a date, or a duration from the first tick names."""
     text = text.strip()
     if text.lstrip("-").isdecimal():

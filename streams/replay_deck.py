@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from itertools import groupby
@@ -41,6 +42,17 @@ class Played(NamedTuple):
     logged: Trajectory | None
 
 
+class Due(NamedTuple):
+    """A frame that comes next: what it is decided from, and what was decided on it then."""
+
+    frame: Frame
+    logged: Trajectory | None
+    row: Row | None  # before it
+    bundle: Bundle | None
+    budget: Budget | None
+    ahead: Budget | None
+
+
 class Deck:
     """Decides the frames of a recording tick by tick; `seek` starts before any of them.
 
@@ -48,10 +60,14 @@ class Deck:
     tier to its end, under the bundle that was released, or another one. A cohort starts at its
     first frame where all its entities are new, else behind a key frame, whose row is taken over.
 
+    `cohort`: this one alone; None: all.
+
     `counts`: `undecided`, `repeated` and `lead` frames, and `decided`, all since the beginning.
     """
 
-    def __init__(self, source: Recording, mode: How, spec: SystemSpec) -> None:
+    def __init__(
+        self, source: Recording, mode: How, spec: SystemSpec, cohort: int | None = None
+    ) -> None:
         self.source, self.mode, self.spec = source, mode, spec
         if spec.interface_hash != source.spec.interface_hash:
             raise ReplayError(
@@ -66,20 +82,22 @@ class Deck:
         self._recent: OrderedDict[int, dict[int, Row | None]] = OrderedDict()
         self._far: OrderedDict[int, dict[int, Row | None]] = OrderedDict()
         self._logged: dict[tuple[int, int], list[Place]] = {}
-        for tick, cohort, _, path, row in source.index("trajectories"):
-            self._logged.setdefault((tick, cohort), []).append((path, row))
+        for tick, other, _, path, row in source.index("trajectories"):
+            if cohort in (None, other):
+                self._logged.setdefault((tick, other), []).append((path, row))
         if mode == "pinned" and not self._logged:
             raise ReplayError(
                 f"{source.folder}: nothing was decided in this recording, so there is nothing to "
                 "repeat: replay it with mode reinfer"
             )
-        groups = groupby(source.index("frames"), key=itemgetter(0))
+        wanted = [place for place in source.index("frames") if cohort in (None, place[1])]
+        groups = groupby(wanted, key=itemgetter(0))
         self._frames: list[tuple[int, list[tuple[int, Place]]]] = [
-            (tick, [(cohort, (path, row)) for _, cohort, _, path, row in found])
+            (tick, [(other, (path, row)) for _, other, _, path, row in found])
             for tick, found in groups
         ]
         self.ticks = [tick for tick, _ in self._frames]
-        self.cohorts = sorted({cohort for _, found in self._frames for cohort, _ in found})
+        self.cohorts = sorted({other for _, found in self._frames for other, _ in found})
         self._next = 0
 
     def load(self, roots: Sequence[Path], bundle: Path | None, provider: Provider) -> None:
@@ -118,12 +136,30 @@ class Deck:
         self._keep(tick)
         return played
 
+    def frames(self, tick: int) -> list[Frame]:
+        """The frames of a tick as they were recorded; none where the recording has none."""
+        at = bisect_left(self.ticks, tick)
+        if self.ticks[at : at + 1] != [tick]:
+            return []
+        places = (place for _, place in self._frames[at][1])
+        return [decode_frame(self.spec, self.source.value(*place)) for place in places]
+
     def take(self, cohort: int, row: Row) -> None:
         """Goes on from another row than the one that was computed for the tick just played."""
         self.rows[cohort] = row
         self._keep(self.ticks[self._next - 1])
 
     def _decide(self, frame: Frame) -> Played | None:
+        due = self.due(frame)
+        if due is None:
+            return None
+        row, decisions = step(self.spec, due.bundle, due.row, frame, due.budget, due.ahead)
+        self.rows[frame.cohort] = row
+        self.counts["decided"] += 1
+        return Played(frame, decisions, due.logged)
+
+    def due(self, frame: Frame) -> Due | None:
+        """What `frame` is decided from, where it can be decided as the next of its cohort."""
         cohort = frame.cohort
         if is_repeated(self.rows.get(cohort), frame):
             self.counts["repeated"] += 1
@@ -139,10 +175,7 @@ class Deck:
         before = self.rows[cohort]
         if self.mode == "pinned" and logged is not None and logged.decisions.spent.get("fresh"):
             before = without_plans(before, self.spec, logged.decisions.spent.get("latch"))
-        row, decisions = step(self.spec, bundle, before, frame, budget, ahead)
-        self.rows[cohort] = row
-        self.counts["decided"] += 1
-        return Played(frame, decisions, logged)
+        return Due(frame, logged, before, bundle, budget, ahead)
 
     def _begin(self, frame: Frame, logged: Trajectory | None) -> bool:
         """Whether `frame` can be the first decided; else takes a key frame's row over."""

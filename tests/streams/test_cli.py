@@ -78,6 +78,7 @@ def test_the_commands_of_the_design_are_there() -> None:
         "record",
         "import",
         "replay",
+        "explain",
         "hold",
         "resume",
         "rearm",
