@@ -46,7 +46,7 @@ class Deployed:
     def __call__(self, world: World) -> F64:
         """`[E, A]`; call it once per tick."""
         spec, bundle, frame = self._spec, self._bundle, world.frame
-        memory = self._memory.forget_plans(world.begun).at(frame.applied)
+        memory = self._memory.forget_plans(world.begun).at(spec, frame.applied)
         made = plan(spec, bundle, world.posterior, frame, memory, FreeBudget(), self._seed)
         latched = latch.rearmed(spec, frame, memory.latch)
         gated = gate(
@@ -63,7 +63,7 @@ class Deployed:
             max_uncertainty=bundle.manifest.calibration.max_uncertainty,
         )
         verdict = gated.reasons & np.uint32(~(Reason.ROUNDED | Reason.LATCHED) & 0xFFFFFFFF)
-        struck = latch.after(spec, frame, latched, made.mode, gated.reasons)
+        struck = latch.after(spec, frame, latched, gated.blamed)
         self._memory = made.memory.after_gate(verdict != 0, struck)
         self.decided += len(gated.mode)
         self.fallen += int((gated.mode == Mode.FALLBACK).sum())

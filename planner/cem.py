@@ -22,8 +22,8 @@ class Icem(Search):
     kept = 0.3
 
     @staticmethod
-    def _weights(score: F64) -> F64:
-        return np.full(score.shape, 1.0 / score.shape[1])
+    def _centre(elites: F64, score: F64) -> tuple[F64, F64]:
+        return elites.mean(axis=1), elites.std(axis=1)
 
 
 class Cem(Icem):

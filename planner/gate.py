@@ -12,8 +12,9 @@ high]` of the spec, within the rate limit of the value that was *applied* last, 
 acceleration limit of the change from the value applied *before* it to that one, whole numbers for
 integer actuators. An applied value outside `[low, high]` counts as the nearest value inside, and
 an unknown one (NaN) sets no limit, because there is nothing to change slowly from. The envelope is
-never empty: where an actuator is too fast to stop before the end of its range, or was moved faster
-than its rate by somebody else, the limit on acceleration yields to range and rate.
+never empty: where an actuator is too fast to stop before the end of its range, the limit on
+acceleration yields to range and rate. What somebody else did to it (a local fallback, a hand on it)
+is no motion to go on with: it counts as at rest (`planner.memory`).
 
 `uncertainty` is the disagreement of the ensemble about the observations to come, in units of each
 channel's usual spread; the spec's `max_uncertainty` is a limit on that, and a bundle may bring one
@@ -47,11 +48,13 @@ class Gated:
     action     [E,A] float64: what may be published; NaN where refused
     reasons    [E] uint32 bits of `codes.Reason`
     mode       [E] uint8 `codes.Mode`: who decided in the end
+    blamed     [E] uint32 those of the reasons that a learned proposal gave
     """
 
     action: F64
     reasons: npt.NDArray[np.uint32]
     mode: npt.NDArray[np.uint8]
+    blamed: npt.NDArray[np.uint32]
 
     @property
     def published(self) -> Mask:
@@ -80,10 +83,13 @@ class _State:
     limits: tuple[float, ...]
     mode: npt.NDArray[np.uint8]
     reasons: npt.NDArray[np.uint32]
+    blamed: npt.NDArray[np.uint32]
+    given: Mask  # [E,A] by an operator
 
     def mark(self, rows: Mask, reason: Reason) -> None:
         if rows.any():
             self.reasons[rows] |= np.uint32(reason)
+            self.blamed[rows & self.learned] |= np.uint32(reason)
 
     def replace(self, rows: Mask, reason: Reason) -> None:
         """The fallback takes the place of `rows`."""
@@ -194,11 +200,13 @@ def gate(
         limits=tuple(x for x in (spec.gate.max_uncertainty, max_uncertainty) if x is not None),
         mode=np.full(count, Mode.PLAN, np.uint8) if mode is None else np.array(mode, np.uint8),
         reasons=np.zeros(count, dtype=np.uint32),
+        blamed=np.zeros(count, dtype=np.uint32),
+        given=np.zeros((count, actions), dtype=bool),
     )
     assert low.shape == (count, actions)
     for check in CHECKS:
         check(state)
-    return Gated(state.action, state.reasons, state.mode)
+    return Gated(state.action, state.reasons, state.mode, state.blamed)
 
 
 def _safe(spec: SystemSpec, fallback: F64, low: F64, high: F64) -> F64:
@@ -275,6 +283,7 @@ def check_override(state: _State) -> None:
         for column, value in control.override_of(entity).items():
             if column in state.spec.action_columns and np.isfinite(value):
                 state.action[row, state.spec.action_columns.index(column)] = value
+                state.given[row, state.spec.action_columns.index(column)] = True
                 state.reasons[row] |= np.uint32(Reason.OVERRIDE)
                 state.mode[row] = Mode.OVERRIDE
 
@@ -324,14 +333,17 @@ def check_acceleration(state: _State) -> None:
 def check_constraints(state: _State) -> None:
     """Hard constraints on present channels and this action: projected, or else the fallback.
 
-    Operators are not overruled here: their values are only marked. The fallback that violates a
-    constraint is marked too and let out: there is nothing safer to send.
+    Operators are not overruled here: their values are only marked, and beside them stand the
+    fallback's, no learned ones. The fallback that violates a constraint is marked too and let out:
+    there is nothing safer to send.
     """
     spec, values = state.spec, state.frame.values
     bad = projection.violated(spec, values, state.action)
     if not bad.any():
         return
     state.mark(bad, Reason.CONSTRAINT)
+    beside = (bad & (state.mode == Mode.OVERRIDE))[:, None] & ~state.given
+    state.action = np.where(beside, state.fallback, state.action)
     rows = np.flatnonzero(bad & state.learned)
     here, action, low, high = (a[rows] for a in (values, state.action, state.low, state.high))
     moved = projection.project(spec, here, action, low, high)

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from schemas.codes import LEARNED, Reason
+from schemas.codes import Reason
 from schemas.frames import Frame
 from schemas.system import SystemSpec
 
@@ -61,8 +61,7 @@ def after(
     spec: SystemSpec,
     frame: Frame,
     state: State,
-    proposed: npt.NDArray[np.uint8],
-    reasons: npt.NDArray[np.uint32],
+    blamed: npt.NDArray[np.uint32],
 ) -> State:
     """The state after a tick; learned proposals alone count, whatever was replaced by whom.
 
@@ -70,14 +69,13 @@ def after(
         spec: says what counts, and how often is too often.
         frame: the tick.
         state: of `rearmed`.
-        proposed: [E] `codes.Mode` of what came to the gate.
-        reasons: [E] `codes.Reason` bits that the gate gave.
+        blamed: [E] `codes.Reason` bits that a learned proposal gave (`planner.gate.Gated`).
     """
     latch = spec.gate.latch
     if latch is None:
         return state
     counts = sum(Reason[name.upper()] for name in latch.on)
-    struck = np.isin(proposed, LEARNED) & ((reasons & np.uint32(counts)) != 0)
+    struck = (blamed & np.uint32(counts)) != 0
     out = state.copy()
     out[:, RECENT] = ((state[:, RECENT] << 1) | struck) & ((1 << latch.of) - 1)
     out[struck, STRUCK] = frame.tick
@@ -87,8 +85,8 @@ def after(
 
 
 def logged(entities: Sequence[str], state: State) -> dict[str, list[int]]:
-    """The rows that are not as `fresh` makes them, by entity, for a log."""
-    told = (state != fresh(1)).any(axis=1)
+    """The rows that a later tick needs, by entity, for a log: counted, or latched."""
+    told = (state[:, RECENT] != 0) | (state[:, SINCE] != NEVER)
     return {entities[row]: state[row].tolist() for row in np.flatnonzero(told).tolist()}
 
 

@@ -14,9 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from planner import fallback, latch
+from planner.gate import reachable
 from schemas.system import SystemSpec
 
 F64 = npt.NDArray[np.float64]
+NEAR = 1e-6
+"""Share of an actuator's range by which a report may differ from what was issued."""
 NEVER = np.iinfo(np.int64).min
 """`planned_at` of an entity without a plan."""
 
@@ -74,10 +77,25 @@ class PlannerMemory:
         }
         return PlannerMemory.from_arrays(joined)
 
-    def at(self, applied: F64, follows: bool = True) -> PlannerMemory:
-        """At the next tick, with `applied` [E,A] in force; without `follows`, at a later one."""
+    def at(
+        self,
+        spec: SystemSpec,
+        applied: F64,
+        ours: npt.NDArray[np.bool_] | None = None,
+        follows: bool = True,
+    ) -> PlannerMemory:
+        """At the next tick, with `applied` [E,A] in force; without `follows`, at a later one.
+
+        What was not `ours` [E] (None: all were), or went farther than any action of ours could, was
+        done by somebody else: it is no motion of ours to go on with, so it counts as at rest.
+        """
         before = self.applied if follows else np.full_like(applied, np.nan)
-        return replace(self, applied=applied, before=before)
+        low, high = reachable(spec, before)
+        slack = NEAR * (spec.action_high - spec.action_low)
+        others = (applied < low - slack) | (applied > high + slack)
+        if ours is not None:
+            others |= ~ours[:, None]
+        return replace(self, applied=applied, before=np.where(others, applied, before))
 
     def forget_plans(self, rows: npt.NDArray[np.bool_]) -> PlannerMemory:
         """Without the plans of `rows` [E], as after an anchor or a change of bundle."""

@@ -24,12 +24,20 @@ class Mppi(Search):
     kept = 0.0
 
     @staticmethod
-    def _weights(score: F64) -> F64:
-        finite = np.isfinite(score)
-        known = np.where(finite, score, 0.0)
-        behind = np.where(finite, known[:, :1] - known, 0.0)
-        last = behind.max(axis=1, keepdims=True)
-        sharp = np.divide(SHARPNESS, last, out=np.zeros_like(last), where=last > 0)
-        weights = np.where(finite, np.exp(-sharp * behind), 0.0)
-        weights[:, 0] = 1.0  # also where nothing is finite: the first is as good as any
-        return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+    def _centre(elites: F64, score: F64) -> tuple[F64, F64]:
+        counts = weights(score)
+        mean = np.einsum("ek,ekta->eta", counts, elites)
+        apart = np.einsum("ek,ekta->eta", counts, np.square(elites - mean[:, None]))
+        return mean, np.sqrt(apart)
+
+
+def weights(score: F64) -> F64:
+    """[E,K] what each of the elites counts, adding up to 1, by `score` [E,K], best first."""
+    finite = np.isfinite(score)
+    known = np.where(finite, score, 0.0)
+    behind = np.where(finite, known[:, :1] - known, 0.0)
+    last = behind.max(axis=1, keepdims=True)
+    sharp = np.divide(SHARPNESS, last, out=np.zeros_like(last), where=last > 0)
+    counts = np.where(finite, np.exp(-sharp * behind), 0.0)
+    counts[:, 0] = 1.0  # also where nothing is finite: the first is as good as any
+    return np.asarray(counts / counts.sum(axis=1, keepdims=True))

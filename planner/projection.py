@@ -135,9 +135,12 @@ def _moved(action: F64, slope: F64, bound: F64, low: F64, high: F64) -> F64:
 
 
 def _margins(node: Node, actions: frozenset[str]) -> tuple[Expression, ...]:
-    """Margins of a comparison or a conjunction of them, or () when one is not affine."""
+    """Margins of a comparison or a conjunction of them, or () when one is not affine.
+
+    No action cures a part that reads none: of a conjunction, only the others are projected onto.
+    """
     if node.op == "and":
-        parts = [_margins(part, actions) for part in node.args]
+        parts = [_margins(part, actions) for part in node.args if part.names() & actions]
         return tuple(m for part in parts for m in part) if all(parts) else ()
     if node.op not in ("<", "<=", ">", ">=") or not all(_affine(a, actions) for a in node.args):
         return ()

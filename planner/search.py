@@ -116,8 +116,8 @@ class Search(ABC):
 
     @staticmethod
     @abstractmethod
-    def _weights(score: F64) -> F64:
-        """[E,K] what each of the elites counts, best first, adding up to 1, by `score` [E,K]."""
+    def _centre(elites: F64, score: F64) -> tuple[F64, F64]:
+        """Mean and spread [E,T,A] to move to: of `elites` [E,K,T,A], best first, `score` [E,K]."""
 
     def improve(self) -> None:
         """One iteration: sample, imagine, weigh the elites, move mean and spread to them."""
@@ -126,17 +126,14 @@ class Search(ABC):
         score = fair(worth.score, self._imagination.members, self._noise.transitions().shape[1])
         best = best_of(score, self._tier.elite_count)
         self._elites = np.take_along_axis(candidates, best[:, :, None, None], axis=1)
-        self._move(self._weights(np.take_along_axis(score, best, axis=1)))
+        self._move(*self._centre(self._elites, np.take_along_axis(score, best, axis=1)))
         self._stakes = _spread_of(worth.returned, np.isfinite(score))
         self._iteration += 1
 
-    def _move(self, weights: F64) -> None:
-        """Mean and spread [E,T,A] to those of the elites, which count `weights` [E,K]."""
+    def _move(self, mean: F64, spread: F64) -> None:
         keep = MOMENTUM if self._iteration else 0.0
-        mean = np.einsum("ek,ekta->eta", weights, self._elites)
-        apart = np.einsum("ek,ekta->eta", weights, np.square(self._elites - mean[:, None]))
         self._mean = (1 - keep) * mean + keep * self._mean
-        spread = (1 - keep) * np.sqrt(apart) + keep * self._spread
+        spread = (1 - keep) * spread + keep * self._spread
         self._spread = np.maximum(spread, LEAST_SPREAD * self._first)
 
     def act_now(self) -> Answer:

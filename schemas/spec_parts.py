@@ -325,7 +325,7 @@ class LatchSpec(Part):
     """
 
     on: tuple[Intervention, ...] = Field(
-        default=("not_finite", "shape", "uncertain", "safety", "constraint"), min_length=1
+        default=("not_finite", "shape", "uncertain", "safety"), min_length=1
     )
     count: int = Field(default=1, ge=1)
     of: int = Field(default=1, le=62)  # bits of an integer

@@ -18,7 +18,7 @@ from planner.memory import PlannerMemory
 from planner.plan import expect, plan, plan_ahead
 from planner.planners import PLANNERS, Planners
 from planner.session import Bundle, Posterior
-from schemas.codes import Flag, Reason
+from schemas.codes import Flag, Reason, Status
 from schemas.frames import Frame
 from schemas.system import SystemSpec
 from schemas.trajectories import Decisions
@@ -142,7 +142,7 @@ def respond(
     latches = latch.rearmed(spec, frame, made.memory.latch)
     latched = latch.closed(spec, latches)
     gated = gated_of(spec, bundle, frame, made, believed, foreseen, latched, late)
-    struck = latch.after(spec, frame, latches, made.mode, gated.reasons)
+    struck = latch.after(spec, frame, latches, gated.blamed)
     changed = (gated.reasons & _NO_VERDICT) != 0
     made = replace(made, memory=made.memory.after_gate(changed, struck))
     after = replace(after, memory=made.memory.arrays())
@@ -248,7 +248,7 @@ def _fits(spec: SystemSpec, bundle: Bundle) -> bool:
 def _carry(spec: SystemSpec, row: Row | None, frame: Frame, bundle: str) -> PlannerMemory:
     """The planner's memory for this frame's entities, without plans of another bundle."""
     if row is None:
-        return PlannerMemory.fresh(spec, len(frame.entities)).at(frame.applied)
+        return PlannerMemory.fresh(spec, len(frame.entities)).at(spec, frame.applied)
     memory = PlannerMemory.from_arrays(row.memory)
     joined = (frame.flags & Flag.JOINED) != 0
     if row.entities != frame.entities or joined.any():
@@ -256,7 +256,9 @@ def _carry(spec: SystemSpec, row: Row | None, frame: Frame, bundle: str) -> Plan
         memory = memory.carry(spec, np.where(joined, -1, index))
     if row.bundle != bundle:
         memory = memory.forget_plans(np.ones(len(frame.entities), bool))
-    return memory.at(frame.applied, follows=frame.tick == row.tick + 1)
+    ours = ~np.isin(frame.status, (Status.EXPIRED, Status.LOCAL_FALLBACK))
+    ours &= (frame.flags & Flag.RESET) == 0
+    return memory.at(spec, frame.applied, ours=ours, follows=frame.tick == row.tick + 1)
 
 
 def _decisions(

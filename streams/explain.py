@@ -197,9 +197,11 @@ def _origin(deck: Deck, asked: Asked, again: Again) -> Again | None:
     if made_at == asked.tick:
         return again
     try:
-        return _decide(deck, asked, made_at)
+        found = _decide(deck, asked, made_at)
     except ReplayError:  # the followed actions themselves are in a key frame's row
         return None
+    # Where it comes out otherwise than it did, its search may be of others.
+    return found if found.accounts(deck.spec, asked.tick) else None
 
 
 def _finite(again: Again) -> bool:

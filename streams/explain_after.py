@@ -111,7 +111,7 @@ def happened(
     inside = (real >= band[..., 0]) & (real <= band[..., 2])
     return out | {
         "as_decided_for": kept,
-        "other_actions_from": None if other is None else found.ticks[other],
+        "other_actions_from": None if other is None else found.ticks[other] - 1,
         "inside": int(inside.sum()),
         "seen": int(np.isfinite(real).sum()),
         "earned": earned(spec, bundle, tick, found.values, found.applied),

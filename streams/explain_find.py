@@ -138,7 +138,7 @@ def _tick(at: str, first: int, spec: SystemSpec) -> int:
     if at.strip().lstrip("-").isdecimal():
         return (int(at) - spec.epoch_us) // spec.period_us
     try:
-        return tick_at(at, first, spec.epoch_us, spec.period_us)
+        return tick_at(at, first, spec.epoch_us, spec.period_us, last=True)
     except ValueError as error:
         raise ReplayError(
             f"--at {at}: give an event time in us, a date like 2026-05-01T12:00, or '90 s' from "

@@ -197,7 +197,7 @@ def _future(
 def _finish(page: Page, figure: go.Figure, found: Content, name: str) -> None:
     other = found["happened"].get("other_actions_from")
     if other is not None:
-        since = (other - 1 - found["tick"]) * found["tick_s"]
+        since = (other - found["tick"]) * found["tick_s"]
         figure.add_vline(x=since, line={"color": "#9aa2ab", "dash": "dash"})
     figure.update_layout(
         yaxis_title=_labelled(found, name),
@@ -307,7 +307,8 @@ def _cloud(page: Page, search: Content) -> None:
 
 def _belief(page: Page, found: Content) -> None:
     belief = found["belief"]
-    page.section("What was seen, and what was expected next", belief_text(found).capitalize() + ".")
+    text = belief_text(found)
+    page.section("What was seen, and what was expected next", f"{text[:1].upper()}{text[1:]}.")
     expected = found["decision"]["expected_next"]
     page.table(
         [

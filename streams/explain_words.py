@@ -20,7 +20,8 @@ REASONS: Final[dict[Reason, str]] = {
     Reason.RANGE: "the value was outside [low, high]: moved to the nearest end",
     Reason.RATE: "the value was too far from the one in force: as far as its rate limit allows",
     Reason.ROUNDED: "rounded to what the actuator can do",
-    Reason.CONSTRAINT: "a hard constraint would be broken: projected, or else the fallback",
+    Reason.CONSTRAINT: "a hard constraint would be broken: projected, or else the fallback; an "
+    "operator's values and the fallback are let out all the same",
     Reason.UNCERTAIN: "the members of the model disagree too much: the fallback took its place",
     Reason.STALE: "an observation was too old (gate.stale_after): the fallback took its place",
     Reason.HOLD: "an operator holds this entity",

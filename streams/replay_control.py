@@ -261,13 +261,17 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def tick_at(text: str, first: int, epoch_us: int, period_us: int) -> int:
-    """The tick that a number, a date, or a duration from the first tick names."""
+def tick_at(text: str, first: int, epoch_us: int, period_us: int, last: bool = False) -> int:
+    """The tick that a number, a date, or a duration from the first tick names.
+
+    Between two ticks it is the next one, as for readings; with `last`, the one before.
+    """
+    early = period_us - 1 if last else 0
     text = text.strip()
     if text.lstrip("-").isdecimal():
         return int(text)
     try:
-        return first + tick_of(parse_duration(text), 0, period_us)
+        return first + tick_of(parse_duration(text) - early, 0, period_us)
     except ValueError:
         pass
     try:
@@ -277,4 +281,4 @@ def tick_at(text: str, first: int, epoch_us: int, period_us: int) -> int:
             f"{text!r}: give a tick, a date like 2026-05-01T12:00, or '90 s' from the beginning"
         ) from error
     aware = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return tick_of(round(aware.timestamp() * 1e6), epoch_us, period_us)
+    return tick_of(round(aware.timestamp() * 1e6) - early, epoch_us, period_us)

@@ -100,6 +100,9 @@ def rearm(
         if system.gate.latch is None:
             raise ValueError(f"{system.system}: the spec has no gate.latch, so nothing is latched")
         names, now = entities or [ALL], now_us()
+        # Later than any word before it, also where that was said by a clock ahead of this one.
+        before = standing(system, *cluster_of(bootstrap, extra, "operator")).values()
+        now = max([now, *(1 + word.said for word in before if word.kind == "rearm")])
         said = [Control("rearm", at, name, by="operator", said=now) for name in names]
         _say(system, said, bootstrap, extra, as_json)
 

@@ -434,6 +434,44 @@ def test_constraints_mark_operators_and_the_fallback_but_leave_them() -> None:
     assert (reasons, mode) == (Reason.CONSTRAINT, Mode.FALLBACK)
 
 
+def test_beside_an_operators_value_no_learned_one_breaks_a_constraint() -> None:
+    control = ControlView(overrides={"e000": {"acceleration[1]": 0.25}})
+    here = robots(x=14.5, control=control)
+    action, reasons, mode = one(HARD, here, [1.0, 1.0], fallback=[[-0.5, -1.0]])
+    assert action.tolist() == [-0.5, 0.25]
+    assert (reasons, mode) == (Reason.OVERRIDE | Reason.CONSTRAINT, Mode.OVERRIDE)
+    action, _, _ = one(HARD, here, [0.5, 1.0], fallback=[[-0.5, -1.0]])
+    assert action.tolist() == [0.5, 0.25]  # nothing is broken: the planner's stands
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_learned_proposal_alone_is_blamed_and_for_its_own_faults(mode: Mode) -> None:
+    by = np.array([mode], np.uint8)
+    learned = mode in (Mode.PLAN, Mode.FOLLOW, Mode.ACTOR)
+    here, spare = robots(x=14.5), np.array([[1.0, 0.0]])  # the fallback breaks it as well
+    out = gate(HARD, np.array([[1.0, 0.0]]), spare, here, here.applied, np.zeros(1), mode=by)
+    assert out.reasons[0] == Reason.CONSTRAINT
+    assert out.blamed[0] == (Reason.CONSTRAINT if learned else 0)
+    control = ControlView(overrides={"e000": {"acceleration[0]": 1.0}})
+    here = robots(x=14.5, control=control)
+    out = gate(HARD, np.zeros((1, 2)), spare, here, here.applied, np.zeros(1), mode=by)
+    assert out.reasons[0] == Reason.CONSTRAINT | Reason.OVERRIDE
+    assert out.blamed[0] == 0, "the operator broke it"
+    shut = np.array([True])
+    out = gate(
+        HARD,
+        np.zeros((1, 2)),
+        spare,
+        robots(x=14.5),
+        here.applied,
+        np.zeros(1),
+        mode=by,
+        latched=shut,
+    )
+    assert (Reason.CONSTRAINT in Reason(int(out.reasons[0]))) is learned, "of the fallback"
+    assert out.blamed[0] == (Reason.LATCHED if learned else 0)
+
+
 def test_projected_whole_numbers_stay_on_the_safe_side() -> None:
     frame = services(requests=70.0, applied=[[20.0]])  # at least 23.3 replicas
     action, reasons, _ = one(WHOLE, frame, 21.0)

@@ -9,7 +9,7 @@ import pytest
 
 from planner import latch
 from planner.latch import NEVER, REARMED, SINCE, State
-from schemas.codes import Mode, Reason
+from schemas.codes import Reason
 from schemas.frames import ControlView, Frame
 from schemas.spec_parts import LatchSpec
 from schemas.system import SpecError, SystemSpec, parse_spec
@@ -32,20 +32,17 @@ def at(tick: int, count: int = 1, **rearms: int) -> Frame:
     return make_frame(TWICE, np.zeros((count, 6)), tick=tick, control=control)
 
 
-def turn(
-    spec: SystemSpec, state: State, frame: Frame, reasons: int, mode: Mode = Mode.PLAN
-) -> tuple[bool, State]:
+def turn(spec: SystemSpec, state: State, frame: Frame, reasons: int) -> tuple[bool, State]:
     """Whether the entity is latched at the tick, and the state after it."""
     state = latch.rearmed(spec, frame, state)
     shut = bool(latch.closed(spec, state)[0])
-    bits = np.full(len(state), reasons, np.uint32)
-    return shut, latch.after(spec, frame, state, np.full(len(state), mode, np.uint8), bits)
+    return shut, latch.after(spec, frame, state, np.full(len(state), reasons, np.uint32))
 
 
-def closes(spec: SystemSpec, *reasons: int, mode: Mode = Mode.PLAN) -> bool:
+def closes(spec: SystemSpec, *reasons: int) -> bool:
     state = latch.fresh(1)
     for tick, bits in enumerate(reasons):
-        state = turn(spec, state, at(tick), bits, mode)[1]
+        state = turn(spec, state, at(tick), bits)[1]
     return bool(latch.closed(spec, state)[0])
 
 
@@ -59,18 +56,14 @@ def closes(spec: SystemSpec, *reasons: int, mode: Mode = Mode.PLAN) -> bool:
         ((U, OK, OK, U, OK, U), True),
         ((OK, OK, OK), False),
         ((U, int(Reason.RATE), int(Reason.STALE | Reason.HOLD)), False),  # these do not count
-        ((U, int(Reason.CONSTRAINT | Reason.RATE)), True),
+        ((U, int(Reason.CONSTRAINT)), False),
+        ((U, int(Reason.SAFETY | Reason.RATE)), True),
     ],
 )
 def test_it_closes_after_so_many_of_the_last_decisions(
     reasons: tuple[int, ...], shut: bool
 ) -> None:
     assert closes(TWICE, *reasons) is shut
-
-
-def test_only_what_comes_from_a_model_counts() -> None:
-    for mode in Mode:
-        assert closes(TWICE, U, U, mode=mode) is (mode in (Mode.PLAN, Mode.FOLLOW, Mode.ACTOR))
 
 
 def test_the_kinds_that_count_are_the_specs() -> None:
@@ -147,9 +140,9 @@ def test_quiet_forgets_nothing_of_who_is_not_latched() -> None:
 
 def test_entities_are_apart() -> None:
     state = latch.fresh(3)
-    frame, modes = at(0, 3), np.zeros(3, np.uint8)
+    frame = at(0, 3)
     for _ in range(2):
-        state = latch.after(TWICE, frame, state, modes, np.array([U, 0, U], np.uint32))
+        state = latch.after(TWICE, frame, state, np.array([U, 0, U], np.uint32))
     assert latch.closed(TWICE, state).tolist() == [True, False, True]
     opened = latch.rearmed(TWICE, at(1, 3, e002=1), state)
     assert latch.closed(TWICE, opened).tolist() == [True, False, False]
@@ -171,7 +164,7 @@ def test_states_are_never_changed_in_place() -> None:
     state = turn(TWICE, latch.fresh(1), at(0), U)[1]
     state.flags.writeable = False
     latch.rearmed(TWICE, at(1, all=3), state)
-    latch.after(TWICE, at(1), state, np.zeros(1, np.uint8), np.full(1, U, np.uint32))
+    latch.after(TWICE, at(1), state, np.full(1, U, np.uint32))
 
 
 def test_a_log_gives_the_state_back() -> None:

@@ -74,12 +74,12 @@ def test_arrays_come_back_and_may_be_read_only() -> None:
 
 def test_the_last_two_applied_values_are_known_where_no_tick_was_missed() -> None:
     first, second = np.full((3, 1), 20.0), np.full((3, 1), 22.0)
-    memory = some().at(first)
+    memory = some().at(SPEC, first)
     assert np.isnan(memory.before).all()
-    after = memory.at(second)
+    after = memory.at(SPEC, second)
     assert (after.before == 20.0).all()
     assert (after.applied == 22.0).all()
-    assert np.isnan(memory.at(second, follows=False).before).all()
+    assert np.isnan(memory.at(SPEC, second, follows=False).before).all()
     kept = after.without_plans(SPEC)
     assert (kept.before == 20.0).all()
     assert (kept.applied == 22.0).all()
@@ -88,7 +88,7 @@ def test_the_last_two_applied_values_are_known_where_no_tick_was_missed() -> Non
 
 
 def test_a_row_of_an_older_version_knows_no_applied_values() -> None:
-    arrays = some().at(np.full((3, 1), 20.0)).arrays()
+    arrays = some().at(SPEC, np.full((3, 1), 20.0)).arrays()
     older = {name: a for name, a in arrays.items() if name not in ("applied", "before", "latch")}
     memory = PlannerMemory.from_arrays(older)
     assert np.isnan(memory.applied).all()
@@ -96,3 +96,12 @@ def test_a_row_of_an_older_version_knows_no_applied_values() -> None:
     np.testing.assert_array_equal(memory.latch, PlannerMemory.fresh(SPEC, 3).latch)
     with pytest.raises(KeyError, match="stakes"):
         PlannerMemory.from_arrays({n: a for n, a in arrays.items() if n != "stakes"})
+
+
+def test_what_somebody_else_did_is_no_motion_to_go_on_with() -> None:
+    first, moved = np.full((3, 1), 20.0), np.array([[22.0], [60.0], [22.0]])  # 10 up at most
+    ours = np.array([True, True, False])
+    after = some().at(SPEC, first).at(SPEC, moved, ours=ours)
+    assert after.before.ravel().tolist() == [20.0, 60.0, 22.0]
+    near = np.full((3, 1), 30.0 + 1e-9)  # as a report may round it
+    assert (some().at(SPEC, first).at(SPEC, near).before == 20.0).all()

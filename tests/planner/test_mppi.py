@@ -6,13 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from planner.mppi import SHARPNESS, Mppi
+from planner.mppi import SHARPNESS, weights
 
 F64 = npt.NDArray[np.float64]
-
-
-def weights(score: F64) -> F64:
-    return Mppi._weights(score)
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e9])

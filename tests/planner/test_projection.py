@@ -54,6 +54,13 @@ def test_slopes_may_depend_on_channels() -> None:
     assert found == pytest.approx([0.25, 0.25], abs=1e-7)
 
 
+def test_a_part_that_no_action_changes_keeps_nobody_from_the_others() -> None:
+    spec = spec_with("position[0] <= 1 and acceleration[0] <= 0.5")
+    assert projected(spec, [0.9, 0.9]).tolist() == pytest.approx([0.5, 0.9], abs=1e-7)
+    beyond, action = np.array([[2.0, 0, 0, 0, 0, 0]]), np.array([[0.5, 0.9]])
+    assert projection.violated(spec, beyond, action).all(), "it is asked all the same"
+
+
 @pytest.mark.parametrize(
     "text",
     [

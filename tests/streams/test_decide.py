@@ -10,7 +10,7 @@ from planner.budget import FreeBudget
 from planner.gate import envelope
 from planner.memory import PlannerMemory
 from planner.session import Bundle
-from schemas.codes import Flag, Mode, Reason
+from schemas.codes import Flag, Mode, Reason, Status
 from schemas.frames import ControlView, Frame, decode_frame, encode_frame
 from schemas.system import SystemSpec, load_spec, parse_spec
 from schemas.trajectories import Decisions, decode_trajectory, encode_trajectory
@@ -112,6 +112,26 @@ def test_acceleration_counts_from_the_last_two_frames(bundle: Bundle) -> None:
     _, resumed = run(bundle, made[3:], decode_row(encode_row(rows[2])), spec)
     for a, b in zip(decided[3:], resumed, strict=True):
         assert_same(a, b)
+
+
+@pytest.mark.parametrize("how", ["expired", "local fallback", "reset"])
+def test_a_jump_that_was_not_ours_is_not_gone_on_with(how: str) -> None:
+    """An actuator's own fallback stopped it: ours may hold it there, whatever it did before."""
+    text, old = shipped_text("nav2d", budget={"tiers": TIERS}), "    fallback: 0\n"
+    spec = parse_spec(text.replace(old, f"{old}    accel: {{up: 0.2, down: 0.2}}\n"))
+    control = ControlView(overrides={"*": {"acceleration[0]": 0.0, "acceleration[1]": 0.0}})
+    states = np.tile([5.0, 0, 0, 0, 0, 0], (1, 1))
+    first = make_frame(spec, states, tick=0, applied=[[0.9, 0.0]], control=control)
+    ours = make_frame(spec, states, tick=1, applied=[[0.0, 0.0]], control=control)
+    other = replace(ours, status=np.full(1, Status.EXPIRED, np.uint8))
+    if how == "reset":
+        other = replace(ours, flags=np.full(1, Flag.RESET, np.uint8))
+    elif how == "local fallback":
+        other = replace(ours, status=np.full(1, Status.LOCAL_FALLBACK, np.uint8))
+    row, _ = step(spec, None, None, first, None)
+    assert step(spec, None, row, other, None)[1].action.tolist() == [[0.0, 0.0]]
+    gone_on = step(spec, None, row, ours, None)[1].action
+    assert gone_on[0, 0] == pytest.approx(-0.7), "as a change of ours would"
 
 
 def test_a_stored_row_goes_on_as_if_nothing_had_happened(bundle: Bundle) -> None:

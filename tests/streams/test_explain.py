@@ -202,7 +202,7 @@ def test_what_happened_is_what_the_log_says(
     applied = [f.applied[1].tolist() for f in later]
     assert list(map(list, zip(*real["applied"].values(), strict=True))) == applied
     # The actions in these frames are drawn at random: never those that were decided.
-    assert (real["as_decided_for"], real["other_actions_from"]) == (0, 51)
+    assert (real["as_decided_for"], real["other_actions_from"]) == (0, 50)
     assert asked(recording, bundle, "r11", 97)["happened"]["ended"] == "the recording ends here"
 
 
@@ -222,7 +222,7 @@ def test_actions_that_stayed_as_planned_and_an_episode_that_ended(
     found = asked(write_recording(tmp_path, logged), bundle, "r00", 5)
     real = found["happened"]
     assert (real["ticks"], real["ended"]) == ([6, 7, 8], "the episode ended here")
-    assert (real["as_decided_for"], real["other_actions_from"]) == (2, 8)
+    assert (real["as_decided_for"], real["other_actions_from"]) == (2, 7)
     seen = np.array([frames[t].values[0, :6] for t in (6, 7)])
     assert real["seen"] == int(np.isfinite(seen).sum())
     assert len(real["expected"]) == 3

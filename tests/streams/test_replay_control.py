@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from planner.session import Bundle
 from streams.recording import Recording
 from streams.replay import ReplayError, replay
-from streams.replay_control import Keys, Lines, Player
+from streams.replay_control import Keys, Lines, Player, tick_at
 from streams.replay_deck import Deck, Played
 from streams.target import Pace
 from tests.streams.runs import RUN_SPEC, decide_all, run_bundle, run_frames, write_recording
@@ -105,6 +105,13 @@ def test_a_date_and_what_cannot_be_done(recording: Path, bundle: Bundle) -> None
     assert "give a tick, a date" in said[2]
     assert "no count" in said[3]
     assert "space: go on" in said[4]
+
+
+def test_between_two_ticks_it_is_the_next_or_where_asked_the_last() -> None:
+    for text in ("20 s", "1970-01-01T00:00:20"):  # ticks of 15 s
+        assert tick_at(text, 0, 0, 15_000_000) == 2
+        assert tick_at(text, 0, 0, 15_000_000, last=True) == 1
+    assert tick_at("30 s", 0, 0, 15_000_000, last=True) == 2
 
 
 def test_it_goes_on_pauses_and_pauses_at_the_end(recording: Path, bundle: Bundle) -> None:
