@@ -38,7 +38,7 @@ fuzz: $(VENV)/dev.stamp ## every decoder on damaged input, for MINUTES=60 in all
 
 coverage-gate: $(VENV)/dev.stamp ## every branch of the gate is taken by its own tests, or it fails
 	@$(BIN)/coverage run --rcfile=/dev/null --branch --include='$(GATE)' \
-	  -m pytest -q -n 0 tests/planner/test_gate.py tests/planner/test_latch.py tests/planner/test_projection.py
+	  -m pytest -q -n 0 tests/planner/test_gate.py tests/planner/test_gate_properties.py tests/planner/test_latch.py tests/planner/test_projection.py
 	@$(BIN)/coverage report --rcfile=/dev/null --show-missing --fail-under=100
 
 mutate: $(VENV)/dev.stamp $(MUTMUT)/stamp ## break the gate in every small way; who survives is in tests/planner/mutants.md (ARGS="planner.gate*")

@@ -162,9 +162,12 @@ def test_without_a_latch_in_the_spec_nothing_is_counted_or_closed() -> None:
 
 def test_states_are_never_changed_in_place() -> None:
     state = turn(TWICE, latch.fresh(1), at(0), U)[1]
-    state.flags.writeable = False
-    latch.rearmed(TWICE, at(1, all=3), state)
-    latch.after(TWICE, at(1), state, np.full(1, U, np.uint32))
+    kept = state.copy()
+    free = latch.rearmed(TWICE, at(1, all=3), state)
+    after = latch.after(TWICE, at(1), state, np.full(1, U, np.uint32))
+    np.testing.assert_array_equal(state, kept)
+    assert (free != kept).any()
+    assert (after != kept).any()
 
 
 def test_a_log_gives_the_state_back() -> None:
