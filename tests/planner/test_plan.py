@@ -13,11 +13,13 @@ from planner.budget import Budget, FreeBudget, RecordedBudget, Spent
 from planner.draft import Draft, Plan
 from planner.gate import gate
 from planner.memory import PlannerMemory
+from planner.mppi import Mppi
 from planner.plan import expect, plan, plan_ahead
+from planner.planners import PLANNERS
 from planner.session import Bundle, Posterior
 from schemas.codes import Mode
 from schemas.frames import ControlView
-from schemas.spec_parts import Tier
+from schemas.spec_parts import Risk, Tier
 from schemas.system import SystemSpec, load_spec
 from tests.planner.worlds import double_integrator, make_bundle, make_frame, with_tiers
 
@@ -30,6 +32,7 @@ QUICK = with_tiers(
 PATIENT = with_tiers(NAV, only=Tier(candidates=160, horizon=25, iterations=1))
 GAINS = (0.9, 0.95, 1.0, 1.05, 1.1)
 SEED = 11
+OTHERS = {**PLANNERS, "icem": Mppi}
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +125,31 @@ def test_with_time_everyone_is_planned_at_every_tier(bundle: Bundle) -> None:
     assert plans.shape == (5, 10, 2)
     np.testing.assert_array_equal(plans[:, 0], made.proposal)
     assert (np.diff(made.returned[:, 1:], axis=1) >= 0).all()
+
+
+def test_a_tier_is_searched_by_the_planner_that_it_names(bundle: Bundle) -> None:
+    frame, posterior = scene()
+    found = {}
+    for name, planners in (("icem", PLANNERS), ("mppi", PLANNERS), ("other", OTHERS)):
+        tier = Tier(candidates=160, horizon=8, iterations=2)
+        if name == "mppi":
+            tier = tier.model_copy(update={"planner": name})
+        spec = with_tiers(NAV, only=tier)
+        memory = PlannerMemory.fresh(spec, 5)
+        made = plan(
+            *(spec, bundle, posterior, frame, memory, FreeBudget(), SEED), planners=planners
+        )
+        found[name] = made.proposal
+    np.testing.assert_array_equal(found["mppi"], found["other"])
+    assert (found["mppi"] != found["icem"]).any()
+
+
+def test_what_a_spec_fears_reaches_the_choice(bundle: Bundle) -> None:
+    """With members that differ, the worst of the returns is not the mean of them."""
+    feared = NAV.budget.model_copy(update={"risk": Risk(spread=50.0), "tiers": QUICK.budget.tiers})
+    shy, bold = make(bundle, spec=QUICK.model_copy(update={"budget": feared})), make(bundle)
+    assert (shy.proposal != bold.proposal).any()
+    assert shy.returned[:, 0].mean() < bold.returned[:, 0].mean(), "return is given up for it"
 
 
 def test_predictions_are_one_step_of_the_mean_member(bundle: Bundle) -> None:
