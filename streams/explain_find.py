@@ -115,7 +115,7 @@ def find_entity(source: Recording, entity: str, at: str) -> Asked:
     ticks = sorted({tick for tick, *_ in places})
     if not ticks:
         raise ReplayError(f"{source.folder}: there are no frames in it: record again")
-    wanted = _tick(at, ticks[0], spec)
+    wanted = tick_asked(at, ticks[0], spec)
     if not ticks[0] <= wanted <= ticks[-1]:
         raise ReplayError(
             f"--at {at} is tick {wanted}, not in {source.folder}: {span_text(source)}"
@@ -134,7 +134,8 @@ def find_entity(source: Recording, entity: str, at: str) -> Asked:
     )
 
 
-def _tick(at: str, first: int, spec: SystemSpec) -> int:
+def tick_asked(at: str, first: int, spec: SystemSpec) -> int:
+    """The last tick at or before `at`: us, a date, or a duration from the tick `first`."""
     if at.strip().lstrip("-").isdecimal():
         return (int(at) - spec.epoch_us) // spec.period_us
     try:

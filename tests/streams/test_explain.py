@@ -29,6 +29,7 @@ from streams.belief import Row
 from streams.cli import app
 from streams.decide import prepare, respond, step
 from streams.explain import explain
+from streams.explain_find import tick_asked
 from streams.explain_words import MODES, REASONS, STATUS, gate_words
 from streams.recording import Recording
 from streams.replay_deck import Deck, ReplayError
@@ -495,3 +496,9 @@ def test_nothing_watches_unless_it_is_asked_to(function: Callable[..., Any]) -> 
     """The loop calls these without `planners`: the searches are the planners themselves."""
     assert inspect.signature(function).parameters["planners"].default is PLANNERS
     assert set(PLANNERS.values()) == {Icem, Cem, Mppi}
+
+
+@pytest.mark.parametrize("at", ["20 s", "1970-01-01T00:00:20", "20000000"])
+def test_between_two_ticks_it_is_the_decision_that_was_in_force(at: str) -> None:
+    spec = RUN_SPEC.model_copy(update={"period_us": 15_000_000, "epoch_us": 0})
+    assert tick_asked(at, 0, spec) == 1
