@@ -181,6 +181,10 @@ class ActionSpec(Part):
         whole = self.low.is_integer() and self.high.is_integer()
         if self.kind != "continuous" and not whole:
             raise ValueError(f"a {self.kind} action needs whole numbers as low and high")
+        if self.accel is not None and self.kind != "continuous":
+            least = min(self.accel.up, self.accel.down)
+            if least < 1:  # it would stand, or go on as it goes, for ever: the fallback, too
+                raise ValueError(f"a change of whole numbers can never change by {least}: take 1")
         return self
 
     @property

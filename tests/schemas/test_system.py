@@ -182,6 +182,8 @@ def test_acceleration_has_no_limit_where_none_is_given() -> None:
     assert (limited.accel_up.tolist(), limited.accel_down.tolist()) == ([2.0], [1.0])
     with pytest.raises(SpecError, match=r"accel\.up: Input should be greater than 0"):
         parse_spec(edited("down: 3}", "down: 3}, accel: {up: 0, down: 1}"))
+    with pytest.raises(SpecError, match=r"whole numbers can never change by 0\.5"):
+        parse_spec(edited("down: 3}", "down: 3}, accel: {up: 2, down: 0.5}"))
 
 
 def test_a_copy_with_another_field_derives_everything_anew() -> None:
